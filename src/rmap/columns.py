@@ -1,0 +1,44 @@
+"""The array types that every layer speaks: one-dimensional NumPy columns, one per field.
+
+There is no structured dtype and no object per page anywhere (``docs/architecture.md``, "State").
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+I8: TypeAlias = npt.NDArray[np.int8]
+I16: TypeAlias = npt.NDArray[np.int16]
+I32: TypeAlias = npt.NDArray[np.int32]
+I64: TypeAlias = npt.NDArray[np.int64]
+U64: TypeAlias = npt.NDArray[np.uint64]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+
+
+def runs(values: I64) -> tuple[I64, I64]:
+    """Cut an ascending int64 column into runs of consecutive numbers.
+
+    Returns:
+        ``(first, count)``: where each run begins (the value) and how long it is.
+    """
+    if not len(values):
+        return values.copy(), values.copy()
+    cut = np.flatnonzero(np.diff(values) != 1) + 1
+    first = np.concatenate((values[:1], values[cut]))
+    bounds = np.concatenate((np.array([0], np.int64), cut, np.array([len(values)], np.int64)))
+    return first, np.diff(bounds)
+
+
+def expand(first: I64, count: I64) -> I64:
+    """The inverse of :func:`runs`: every number of every run, in order."""
+    total = int(count.sum())
+    if not total:
+        return np.empty(0, np.int64)
+    ends = np.cumsum(count)
+    step = np.ones(total, np.int64)
+    step[0] = first[0]
+    step[ends[:-1]] = first[1:] - (first[:-1] + count[:-1] - 1)
+    return np.cumsum(step)
