@@ -1,0 +1,46 @@
+"""Which release is modelled: every rule that changed between releases is a field here.
+
+No code compares version numbers; it asks the profile. Sources: rule 0.3 for 6.18 and 7.0. The switches of 5.1 are
+named in ``docs/fidelity.md``; that profile is refused until its rules are all in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmap.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The rules of one release.
+
+    Attributes:
+        release: Linux's version.
+        root_is_last: a clone keeps the order of the source's chain, so that the root stays last (rule 2.4,
+            invariant I4). 7.0 reverses the chain at each clone.
+        reuse_from_root: a fork looks for an anon_vma to reuse from the root to the newest (rule 2.5a);
+            7.0 looks at the source's chain from head to tail.
+    """
+
+    release: str
+    root_is_last: bool = True
+    reuse_from_root: bool = True
+
+
+PROFILES = {
+    "6.18": Profile("6.18"),
+    "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False),
+}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of a release.
+
+    Raises:
+        UsageError: no such profile.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UsageError(f"unknown profile {name!r}: have {', '.join(PROFILES)}") from None
