@@ -1,0 +1,77 @@
+"""rmap: from a page back to every page-table entry that maps it.
+
+The public names; everything else may change. They are bound when first used, so that ``import rmap`` and
+``rmap --help`` load neither NumPy nor the model:
+
+    >>> from rmap import Kernel
+    >>> k = Kernel(design="anon_vma_chain")
+    >>> p = k.spawn()
+    >>> a = p.mmap(8192)
+    >>> p.write(a, 8192)
+    >>> c = p.fork()
+    >>> len(k.walk(k.pfn(p, a)))
+    2
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rmap.errors import (
+    InvariantError,
+    LimitError,
+    NotPermitted,
+    RmapError,
+    SourceError,
+    SyscallError,
+    TraceError,
+    UntrackedPage,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from rmap.designs import DESIGNS
+    from rmap.kernel import Kernel, Process, PteRef
+    from rmap.snapshot import Snapshot
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DESIGNS",
+    "InvariantError",
+    "Kernel",
+    "LimitError",
+    "NotPermitted",
+    "Process",
+    "PteRef",
+    "RmapError",
+    "Snapshot",
+    "SourceError",
+    "SyscallError",
+    "TraceError",
+    "UntrackedPage",
+    "UsageError",
+    "__version__",
+]
+
+_HOME = {
+    "DESIGNS": "rmap.designs",
+    "Kernel": "rmap.kernel",
+    "Process": "rmap.kernel",
+    "PteRef": "rmap.kernel",
+    "Snapshot": "rmap.snapshot",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Called once per name: the value then stands in the module like any other.
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'rmap' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
