@@ -12,15 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-Progress = Callable[[str], None]
-"""Takes one line for a person who waits (the command prints it on stderr). Called rarely: once per stage and design."""
-
-
-def no_progress(line: str) -> None:
-    """A ``Progress`` that says nothing."""
-
+from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -226,3 +218,12 @@ class Story:
     closing: tuple[str, ...]
     holds: bool = True
     live: bool = False
+
+
+Progress: TypeAlias = Callable[[Subject | DesignResult | str], None]
+"""Told how a comparison gets on: the subject once it is known, each design's result when it is there, and in between
+what is being done now (``"pte_chain: evicting"``), which is shown only to a person who waits."""
+
+
+def no_progress(event: Subject | DesignResult | str) -> None:
+    """A ``Progress`` for callers who do not watch."""
