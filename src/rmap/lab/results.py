@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What was compared: a picture of a machine, or a workload.
