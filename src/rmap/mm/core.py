@@ -29,7 +29,8 @@ SMALL_PAGES = 8
 class Hooks:
     """The hooks a design overrides, as bound methods; None for the others, so that no argument is made for them."""
 
-    __slots__ = ("added", "added1", "freed", "migrated", "moved", "must_copy", "removed", "removed1", "set_anon1", "unmapped")  # fmt: skip
+    __slots__ = ("added", "added1", "freed", "migrated", "moved", "must_copy", "removed", "removed1", "set_anon1",
+                 "unmapped")  # fmt: skip
 
     def __init__(self, design: ReverseMap) -> None:
         def overridden(name: str) -> Any:
@@ -197,7 +198,7 @@ class Core:
         frames.free(pfns)
 
     def _drop_unused_swapcache(self, pfns: I64) -> None:
-        # free_pages_and_swap_cache: an unmapped page whose slot nobody names leaves the swap cache with its last mapping.
+        # free_pages_and_swap_cache: with its last mapping, a page leaves the swap cache if no entry names its slot.
         frames = self.frames
         cached = pfns[(frames.flags[pfns] & SWAPCACHE) != 0]
         for pfn in cached[frames.mapcount[cached] == 0].tolist():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmap.columns import I8, I32, I64
+from rmap.columns import I8, I32, I64, scalar_view
 from rmap.errors import InvariantError, LimitError
 
 # Flags of a frame.
@@ -85,12 +85,12 @@ class Frames:
         self.has_large = False
         self.free_stack: I64 = np.arange(1, nr_pages + 1, dtype=np.int64)
         self.free_top = nr_pages - 1
-        self.mv_flags = memoryview(self.flags)
-        self.mv_mapcount = memoryview(self.mapcount)
-        self.mv_extra = memoryview(self.extra)
-        self.mv_mapping = memoryview(self.mapping)
-        self.mv_index = memoryview(self.index)
-        self.mv_free_stack = memoryview(self.free_stack)
+        self.mv_flags = scalar_view(self.flags)
+        self.mv_mapcount = scalar_view(self.mapcount)
+        self.mv_extra = scalar_view(self.extra)
+        self.mv_mapping = scalar_view(self.mapping)
+        self.mv_index = scalar_view(self.index)
+        self.mv_free_stack = scalar_view(self.free_stack)
         self.flags[ZERO_PFN] = KERNEL_OWNED
 
     def alloc(self, n: int) -> I64:
@@ -205,6 +205,11 @@ class Frames:
             self.mapcount[where] -= ONE
         else:
             np.add.at(self.mapcount, pfns, MINUS_ONE)
+        return self.unreferenced(pfns)
+
+    def unreferenced(self, pfns: I64) -> I64:
+        """Which of these frames nobody references (of a large folio: all of its frames, if none of them is)."""
+        where = as_run(pfns)
         left = self.mapcount[where] | self.extra[where]
         dead = pfns if not left.any() else pfns[left == 0]
         if self.has_large and len(dead):

@@ -5,7 +5,8 @@ at the page tables, counts, stops when the mapcount is satisfied and tells the d
 owns every fact of the machine: entries, mapcounts, flags, VMAs, who is freed. A design owns its metadata, and
 the meaning of ``mapping`` and ``index`` of anonymous pages, which it writes in :meth:`ReverseMap.set_anon`.
 
-A design never acts on memory. It may veto a merge (``is_mergeable_anon_vma``) and ask for an early copy (``must_copy``).
+A design never acts on memory. It may veto a merge (``is_mergeable_anon_vma``) and ask for an early copy
+(``must_copy``).
 
 The order of calls inside each operation stands in ``docs/architecture.md``. Two rules hold everywhere:
 
@@ -38,11 +39,14 @@ Why: TypeAlias = Literal[
 """Why entries begin or end to be tracked."""
 
 How: TypeAlias = Literal["new", "shared", "reuse", "move", "collapse", "adopt"]
-"""How a page becomes anonymous or changes anchor: ``new`` exclusive, on the active anchor (rule 4.2); ``shared`` swapped
-in and perhaps shared, on the root (4.3); ``reuse`` the anchor moves and the index stays (4.7); ``move`` both move (4.15)."""
+"""How a page becomes anonymous or changes anchor: ``new`` exclusive, on the active anchor (rule 4.2); ``shared``
+swapped in and perhaps shared, on the root (4.3); ``reuse`` the anchor moves and the index stays (4.7); ``move`` both
+move (4.15)."""
 
 CloneWhy: TypeAlias = Literal["split", "mremap", "merge"]
 Stop: TypeAlias = Literal["mapcount", "never"]
+Purpose: TypeAlias = Literal["walk", "referenced", "unmap", "mkclean"]
+"""Who asks. A design may tidy up after one kind of walk only (2.6.0 collapses chains under ``referenced``)."""
 
 
 class PteBatch:
@@ -163,11 +167,11 @@ class Query:
         want: int64[n], the entry that would map each, masked with ``mask``.
         left: int32[n], mappings still to be found; not maintained when ``stop`` is ``never``.
         stop: ``mapcount``: a page is done when all its mappings are found; ``never``: look everywhere.
-        satisfied: every page of the group under way is done; the design leaves the group.
         skip_vma: VMAs the consumer does not want to see (``invalid_vma`` of rule 5.7), or None.
+        purpose: who asks.
     """
 
-    __slots__ = ("frames", "index", "left", "mapping", "mask", "order", "pfns", "satisfied", "skip_vma", "stop", "want")
+    __slots__ = ("frames", "index", "left", "mapping", "mask", "order", "pfns", "purpose", "skip_vma", "stop", "want")
 
     def __init__(
         self,
@@ -175,6 +179,7 @@ class Query:
         pfns: I64,
         stop: Stop = "mapcount",
         skip_vma: Callable[[Vma], bool] | None = None,
+        purpose: Purpose = "walk",
     ) -> None:
         self.frames = frames
         self.pfns = pfns
@@ -182,8 +187,8 @@ class Query:
         self.mask = ~((1 << PAGE_SHIFT) - 1) | PRESENT
         self.want: I64 = (pfns << PAGE_SHIFT) | PRESENT
         self.left: I32 = frames.mapcount[pfns]
-        self.satisfied = False
         self.skip_vma = skip_vma
+        self.purpose: Purpose = purpose
         self.mapping: I64 | None = None
         self.index: I64 | None = None
         self.order: I64 | None = None
@@ -220,9 +225,9 @@ class Query:
             return len(pos)
         return int(np.count_nonzero(self.left[pos]))
 
-    def done(self) -> Bool:
-        """Which positions have found all their mappings, bool[n]."""
-        return self.left == 0
+    def all_found(self, lo: int, hi: int) -> bool:
+        """Whether none of the positions searches any more: the design leaves their group."""
+        return self.stop == "mapcount" and not self.left[lo:hi].any()
 
 
 class MappingIndex(Protocol):
@@ -404,7 +409,10 @@ class ReverseMap:
 
 
 class Reclaimer(Protocol):
-    """Whoever can make room when frames run out."""
+    """Whoever can evict pages: the model's ``vmscan``."""
+
+    def reclaim(self, pfns: I64) -> int:
+        """Evict these pages through the reverse map, as far as the rules allow; returns how many frames went."""
 
     def make_room(self, wanted: int) -> int:
         """Evict until ``wanted`` frames are free, or nothing more can go; returns how many are free."""

@@ -34,8 +34,8 @@ class Mm:
     Invariants: VMAs do not overlap; ``starts[i] == vmas[i].start``.
     """
 
-    __slots__ = ("alive", "brk", "design", "hit", "id", "locked_vm", "nowhere", "parent", "rows", "start_brk", "starts",
-                 "users", "vmas")  # fmt: skip
+    __slots__ = ("alive", "brk", "design", "hit", "id", "locked_vm", "nowhere", "parent", "rows", "start_brk",
+                 "starts", "users", "vmas")  # fmt: skip
 
     def __init__(self, id: int, parent: Mm | None = None) -> None:
         self.id = id
@@ -47,8 +47,8 @@ class Mm:
         self.hit = self.nowhere
         self.users = 1
         self.alive = True
-        self.start_brk = START_BRK if parent is None else parent.start_brk
-        self.brk = START_BRK if parent is None else parent.brk
+        self.start_brk: int = START_BRK if parent is None else parent.start_brk
+        self.brk: int = START_BRK if parent is None else parent.brk
         self.locked_vm = 0
         self.design: Any = None
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import I32, I64
+from rmap.columns import I32, I64, scalar_view
 from rmap.errors import InvariantError, LimitError
 from rmap.mm.pte import PRESENT, TRACKED_MASK
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PTRS_PER_TABLE
@@ -44,11 +45,11 @@ class PageTables:
         self.nr_tables = nr_tables
         self.ptes: I64 = np.zeros(nr_tables * PTRS_PER_TABLE, np.int64)
         self.rows: I64 = self.ptes.reshape(-1, PTRS_PER_TABLE)
-        self.mv = memoryview(self.ptes)
+        self.mv = scalar_view(self.ptes)
         self.row_mm: I32 = np.zeros(nr_tables, np.int32)
         self.row_addr: I64 = np.zeros(nr_tables, np.int64)
-        self.mv_row_mm = memoryview(self.row_mm)
-        self.mv_row_addr = memoryview(self.row_addr)
+        self.mv_row_mm = scalar_view(self.row_mm)
+        self.mv_row_addr = scalar_view(self.row_addr)
         self.live = 0
         self._next = 1
         self._free_runs: list[tuple[int, int]] = []
@@ -83,7 +84,7 @@ class PageTables:
             InvariantError: an entry is still there. A pte pointer dies with its row, so this is never harmless.
         """
         if self.rows[first : first + count].any():
-            raise InvariantError("page-tables", f"a page table with entries was freed (rows {first} to {first + count})")
+            raise InvariantError("page-tables", f"a page table with entries was freed (row {first}, {count} rows)")
         self.row_mm[first : first + count] = 0
         self.live -= count
         runs = self._free_runs
@@ -141,6 +142,12 @@ class Span:
             self._first_slot = slot
             self.entries = self._stage.reshape(-1)[slot : slot + n]
 
+    @property
+    def nr_tables(self) -> int:
+        """How many page tables this stretch lies in."""
+        slot = (self.addr >> PAGE_SHIFT) & SLOT_MASK
+        return (slot + self.n + SLOT_MASK) >> SLOT_BITS
+
     def commit(self) -> None:
         """Write staged entries back to the arena. Costs nothing for a view."""
         if self._rows is not None:
@@ -159,7 +166,8 @@ class Span:
     def tracked(self) -> tuple[I64, I64 | None]:
         """``(pfns, offs)`` of the tracked entries; ``offs`` is None when all are."""
         entries = self.entries
-        if int(np.bitwise_and.reduce(entries)) & PRESENT and int(np.bitwise_or.reduce(entries)) & TRACKED_MASK == PRESENT:
+        everywhere, anywhere = int(np.bitwise_and.reduce(entries)), int(np.bitwise_or.reduce(entries))
+        if everywhere & PRESENT and anywhere & TRACKED_MASK == PRESENT:
             return entries >> 12, None
         offs = np.flatnonzero((entries & TRACKED_MASK) == PRESENT)
         return entries[offs] >> 12, offs
@@ -216,7 +224,7 @@ def spans(tables: PageTables, mm: Mm, start: int, end: int) -> list[Span]:
     for region, rows in regions_with_tables(mm, start, end):
         low = max(start, region << PMD_SHIFT)
         high = min(end, (region + len(rows)) << PMD_SHIFT)
-        contiguous = rows[-1] - rows[0] == len(rows) - 1 and all(b - a == 1 for a, b in zip(rows, rows[1:]))
+        contiguous = rows[-1] - rows[0] == len(rows) - 1 and all(b - a == 1 for a, b in pairwise(rows))
         found.append(Span(tables, low, (high - low) >> PAGE_SHIFT, rows, contiguous))
     return found
 

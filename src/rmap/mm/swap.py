@@ -1,7 +1,7 @@
 """Swap: slots that entries and the swap cache refer to (``mm/swapfile.c``, ``mm/swap_state.c``).
 
-Modelled is a device with synchronous I/O, as zram is: a slot that only one entry names is read into a fresh page that never
-enters the swap cache (rule 4.12).
+Modelled is a device with synchronous I/O, as zram is: a slot that only one entry names is read into a fresh
+page that never enters the swap cache (rule 4.12).
 """
 
 from __future__ import annotations

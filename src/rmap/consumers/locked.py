@@ -1,0 +1,43 @@
+"""VM_LOCKED areas end a walk: a page that one of them maps is kept (``folio_referenced_one``, ``try_to_unmap_one``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.mm.core import Core
+from rmap.mm.frames import PG_MLOCKED
+from rmap.mm.interface import Query
+from rmap.mm.vma import VM_LOCKED
+from rmap.mm.walk import Hits
+
+
+def positions(found: Hits) -> I64:
+    """The positions of a step of the walk as an array."""
+    pos = found.pos
+    return np.arange(pos.start, pos.stop) if isinstance(pos, slice) else pos
+
+
+def in_vmas_with(core: Core, found: Hits, flag: int) -> Bool:
+    """Which entries of a step lie in VMAs that have a flag, bool[n]."""
+    if found.vma is not None:
+        return np.full(found.n, bool(found.vma.flags & flag))
+    mms = (core.mm_by_id(mm_id) for mm_id in found.mm_ids.tolist())
+    vmas = (mm.find(addr) for mm, addr in zip(mms, found.addrs.tolist()))
+    return np.array([vma is not None and bool(vma.flags & flag) for vma in vmas], np.bool_)
+
+
+def stop_at_locked(core: Core, query: Query, found: Hits) -> tuple[I64, I64]:
+    """Take the entries in VM_LOCKED areas out of a step: their pages are marked, and searched no further.
+
+    Returns:
+        ``(positions, pte pointers)`` of the entries that may be cleared.
+    """
+    pos, pteps = positions(found), found.pteps
+    if not any(mm.locked_vm for mm in core.mms.values()):
+        return pos, pteps
+    locked = in_vmas_with(core, found, VM_LOCKED)
+    if locked.any():
+        core.frames.flags[query.pfns[pos[locked]]] |= np.int32(PG_MLOCKED)
+        query.left[pos[locked]] = 0
+    return pos[~locked], pteps[~locked]

@@ -1,0 +1,199 @@
+"""Reclaim: ``try_to_unmap`` (``mm/rmap.c``), ``shrink_folio_list`` (``mm/vmscan.c``).
+
+Evicting a page clears *every* entry that maps it, through the design's walk and nothing else. Rules 4.12 and 5.8.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.consumers.locked import stop_at_locked
+from rmap.mm.core import Core
+from rmap.mm.costs import PTES_UNMAPPED, UNMAP_WALK
+from rmap.mm.frames import (
+    ANON,
+    EXCLUSIVE,
+    KERNEL_OWNED,
+    LARGE,
+    MINUS_ONE,
+    ONE,
+    PG_DIRTY,
+    PG_MLOCKED,
+    SWAPBACKED,
+    SWAPCACHE,
+    TAG_SHIFT,
+)
+from rmap.mm.interface import Query
+from rmap.mm.pte import DIRTY, SWAP, SWP_EXCLUSIVE
+from rmap.mm.walk import hits
+from rmap.units import PAGE_SHIFT
+
+
+class Reclaimer:
+    """Evicts pages of one machine (satisfies :class:`rmap.mm.interface.Reclaimer`).
+
+    Args:
+        core: the machine.
+
+    Attributes:
+        hand: the frame at which the search for victims goes on when memory runs out.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.hand = 1
+
+    def reclaim(self, pfns: I64) -> int:
+        """Evict these pages as far as the rules allow.
+
+        Args:
+            pfns: int64[n], distinct. Pages that are not evictable (locked, kernel-owned, of large folios, referenced
+                from elsewhere, or anonymous with no swap slot left) stay.
+
+        Returns:
+            how many frames were freed.
+        """
+        core, frames = self.core, self.core.frames
+        free_before = frames.free_top
+        pfns = self._evictable(pfns)
+        if len(pfns):
+            slots = self._add_to_swap(pfns)
+            unmap(core, pfns, slots)
+            self._drop_unmapped(pfns)
+        return frames.free_top - free_before
+
+    def make_room(self, wanted: int) -> int:
+        """Evict pages in frame order, from where the last search ended, until so many frames are free."""
+        frames = self.core.frames
+        seen = 0
+        while frames.free_top < wanted and seen < frames.nr_pages:
+            n = min(max(64, 2 * (wanted - frames.free_top)), frames.nr_pages - seen)
+            victims = (np.arange(self.hand, self.hand + n) % frames.nr_pages).astype(np.int64)
+            self.hand = (self.hand + n) % frames.nr_pages
+            seen += n
+            self.reclaim(victims[frames.mapcount[victims] + frames.extra[victims] > 0])
+        return frames.free_top
+
+    def _evictable(self, pfns: I64) -> I64:
+        frames = self.core.frames
+        flags = frames.flags[pfns]
+        extra = frames.extra[pfns]
+        cached = ((flags & (ANON | SWAPCACHE)) != ANON).astype(np.int32)  # one reference by the page or swap cache
+        possible = (flags & (KERNEL_OWNED | PG_MLOCKED | LARGE) == 0) & (extra == cached)
+        possible &= frames.mapcount[pfns] + extra > 0
+        return pfns[possible]
+
+    def _add_to_swap(self, pfns: I64) -> I64:
+        # Give every swap-backed page a slot and put it into the swap cache; 0 where none is needed or none is left.
+        core, frames, swap = self.core, self.core.frames, self.core.swap
+        flags = frames.flags[pfns]
+        slots = np.where((flags & SWAPCACHE) != 0, frames.private[pfns], 0)
+        wanting = np.flatnonzero(((flags & SWAPBACKED) != 0) & ((flags & (ANON | SWAPCACHE)) == ANON))
+        wanting = wanting[: swap.free]
+        if len(wanting):
+            fresh = swap.alloc(len(wanting))
+            slots[wanting] = fresh
+            page = pfns[wanting]
+            swap.cached[fresh] = page
+            frames.private[page] = fresh
+            frames.flags[page] |= np.int32(SWAPCACHE)
+            frames.extra[page] += ONE
+        return slots
+
+    def _drop_unmapped(self, pfns: I64) -> None:
+        # shrink_folio_list: what is unmapped now leaves its cache, and with that reference the frame is free.
+        core, frames, swap = self.core, self.core.frames, self.core.swap
+        flags = frames.flags[pfns]
+        cached = pfns[((flags & SWAPCACHE) != 0)]
+        for pfn in cached.tolist():
+            if not frames.mapcount[pfn] or not swap.count[frames.private[pfn]]:
+                core.drop_swapcache(pfn)
+        for pfn in pfns[((flags & ANON) == 0) & (frames.mapcount[pfns] == 0)].tolist():
+            self._drop_file_page(pfn)
+
+    def _drop_file_page(self, pfn: int) -> None:
+        core, frames = self.core, self.core.frames
+        mapping = core.mappings[(int(frames.mapping[pfn]) >> TAG_SHIFT) - 1]
+        index = int(frames.index[pfn])
+        if mapping.shmem:
+            if not core.swap.free:
+                return
+            slot = int(core.swap.alloc(1)[0])
+            core.swap.count[slot] = 1
+            mapping.pages[index] = -slot
+        else:
+            mapping.pages[index] = 0  # dirty pages are written back first; the model keeps no contents
+        mapping.nr_cached -= 1
+        frames.extra[pfn] -= 1
+        core.free_pages(np.array([pfn], np.int64))
+
+
+def try_to_unmap(core: Core, pfns: I64) -> Bool:
+    """Clear every entry that maps these pages, without evicting them: each keeps its frame in the swap cache.
+
+    Returns:
+        bool[n]: which of them nothing maps any more.
+    """
+    reclaimer = Reclaimer(core)
+    evictable = reclaimer._evictable(pfns)
+    if len(evictable):
+        unmap(core, evictable, reclaimer._add_to_swap(evictable))
+    return core.frames.mapcount[pfns] == 0
+
+
+def unmap(core: Core, pfns: I64, slots: I64) -> None:
+    """The walk of ``try_to_unmap``: entries become swap entries (anonymous), or none (files, lazily freed pages).
+
+    Args:
+        slots: int64[n]; the swap slot of each page. An anonymous page without one stays mapped, unless it was
+            given up by MADV_FREE and not written since.
+    """
+    frames = core.frames
+    counters = core.costs.enter(UNMAP_WALK)
+    lazy = (frames.flags[pfns] & (ANON | SWAPBACKED)) == ANON
+    _keep_dirty_lazyfree(core, pfns[lazy])
+    may_go = (slots > 0) | ((frames.flags[pfns] & ANON) == 0) | ((frames.flags[pfns] & SWAPBACKED) == 0)
+    by_pfn = np.argsort(pfns[may_go])
+    pages, their_slots = pfns[may_go][by_pfn], slots[may_go][by_pfn]
+    query = Query(frames, pages, purpose="unmap")
+    cleared_pos: list[I64] = []
+    cleared_pteps: list[I64] = []
+    for found in hits(core, query):
+        pos, pteps = stop_at_locked(core, query, found)
+        if not len(pos):
+            continue
+        page = query.pfns[pos]
+        _clear(core, page, their_slots[np.searchsorted(pages, page)], pteps)
+        counters[PTES_UNMAPPED] += len(pos)
+        cleared_pos.append(pos)
+        cleared_pteps.append(pteps)
+    if core.hooks.unmapped and cleared_pos:
+        core.hooks.unmapped(query, np.concatenate(cleared_pos), np.concatenate(cleared_pteps))
+    gone = pages[(frames.mapcount[pages] == 0) & (frames.extra[pages] == 0)]
+    if len(gone):
+        core.free_pages(gone)
+
+
+def _keep_dirty_lazyfree(core: Core, pfns: I64) -> None:
+    # MADV_FREE promised these pages away, but they were written again: they are ordinary pages once more.
+    if not len(pfns):
+        return
+    rewritten = (core.frames.flags[pfns] & PG_DIRTY) != 0
+    query = Query(core.frames, pfns[~rewritten])
+    dirty = [pfns[rewritten]]
+    for found in hits(core, query):
+        dirty.append(query.pfns[found.pos][(core.tables.ptes[found.pteps] & DIRTY) != 0])
+    core.frames.flags[np.concatenate(dirty)] |= np.int32(SWAPBACKED | PG_DIRTY)
+
+
+def _clear(core: Core, pfns: I64, slots: I64, pteps: I64) -> None:
+    # Each page once: one step of the walk. The entry keeps in mind whether the page was exclusive (rule 4.12).
+    frames, entries = core.frames, core.tables.ptes
+    swapped = slots > 0
+    value = np.where(swapped, (slots << PAGE_SHIFT) | SWAP, 0)
+    value[swapped & ((frames.flags[pfns] & EXCLUSIVE) != 0)] |= SWP_EXCLUSIVE
+    entries[pteps] = value
+    frames.flags[pfns] &= np.int32(~EXCLUSIVE)
+    np.add.at(frames.mapcount, pfns, MINUS_ONE)
+    np.add.at(core.swap.count, slots[swapped], ONE)

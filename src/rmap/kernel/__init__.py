@@ -1,0 +1,11 @@
+"""THE MACHINE: puts the model, a design and the consumers together.
+
+The one place where they meet: :class:`Kernel` is the public face, :class:`Process` one of its processes.
+"""
+
+from __future__ import annotations
+
+from rmap.kernel.kernel import Kernel
+from rmap.kernel.process import OpenFile, Process, PteRef
+
+__all__ = ["Kernel", "OpenFile", "Process", "PteRef"]

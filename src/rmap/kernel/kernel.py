@@ -1,0 +1,297 @@
+"""The public kernel: a machine with frames, processes and one reverse-map design."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.consumers.mkclean import folio_mkclean
+from rmap.consumers.reclaim import Reclaimer, try_to_unmap
+from rmap.consumers.referenced import folio_referenced
+from rmap.designs import design_named
+from rmap.errors import LimitError, UntrackedPage, UsageError
+from rmap.kernel.process import OpenFile, Process, PteRef
+from rmap.mm import fork as fork_ops
+from rmap.mm.address_space import AddressSpace, File
+from rmap.mm.core import Core
+from rmap.mm.costs import SETUP, Costs
+from rmap.mm.frames import ANON, KERNEL_OWNED, ZERO_PFN
+from rmap.mm.interface import Query, ReverseMap, ReverseMapFactory
+from rmap.mm.invariants import check
+from rmap.mm.mm_struct import Mm
+from rmap.mm.oracle import mappers
+from rmap.mm.page_cache import add_to_page_cache, missing
+from rmap.mm.page_tables import ptep_of
+from rmap.mm.profile import profile_named
+from rmap.mm.pte import PRESENT
+from rmap.mm.walk import Hits, hits, walk1, walk_many
+from rmap.units import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from rmap.snapshot import Snapshot
+
+MAX_PID = 1 << 22
+
+UNTRACKED = {
+    "zero": "the zero page is mapped by reads of untouched memory; nothing can be gained by finding those entries, so"
+    " they are marked special and not counted",
+    "kernel": "the page belongs to the kernel, which maps it into processes itself and never evicts or moves it",
+    "free": "the frame is free: nothing maps it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """What a page is, and who maps it.
+
+    Attributes:
+        pfn: the frame.
+        kind: ``anon``, ``file``, ``shmem``, ``zero``, ``kernel``, ``free``, or ``swapcache``.
+        reason: why no reverse map tracks it; empty for tracked pages.
+        mapcount: entries that map it, by its count.
+        mappings: those entries.
+        file, index: the file and the page index in it, for pages of files.
+    """
+
+    pfn: int
+    kind: str
+    reason: str
+    mapcount: int
+    mappings: list[PteRef]
+    file: str | None = None
+    index: int | None = None
+
+
+class Kernel:
+    """A modelled machine.
+
+    Args:
+        design: the reverse map: a name of ``DESIGNS``, or a factory of your own ``(core, profile) -> ReverseMap``.
+        profile: the rules of which release: ``"6.18"`` or ``"7.0"``.
+        nr_pages: frames of memory, the zero page included.
+        nr_swap: swap slots in pages; 0 for no swap.
+        nr_tables: page-table pages there can be; memory is used only for those there are.
+        scalar_twins: use the faster code for ranges of a few pages. State and costs are the same without.
+
+    Raises:
+        UsageError: no such design or profile.
+        LimitError: an impossible size.
+    """
+
+    def __init__(
+        self,
+        design: str | ReverseMapFactory = "anon_vma_chain",
+        profile: str = "6.18",
+        nr_pages: int = 1 << 20,
+        *,
+        nr_swap: int = 1 << 20,
+        nr_tables: int = 1 << 18,
+        scalar_twins: bool = True,
+    ) -> None:
+        self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables, nr_swap, scalar_twins)
+        self.reclaimer = self.core.reclaimer = Reclaimer(self.core)
+        self.processes: dict[int, Process] = {}
+        self.files: dict[str, AddressSpace] = {}
+        self._next_pid = 1
+        self._picture_pfns: I64 | None = None
+
+    # -- making things --------------------------------------------------------------------------------------------
+    def spawn(self) -> Process:
+        """A process with an empty address space, as after exec."""
+        self.core.costs.enter(SETUP)
+        return self._add(self.core.new_mm(None), None)
+
+    def open(self, name: str, size: int = 0, *, shmem: bool = False, writable: bool = True) -> OpenFile:
+        """Open a file; it is made with this size if there is none of the name.
+
+        Args:
+            name: a path. ``/dev/zero`` is the device.
+            size: in bytes, for a new file; an existing one must have it, or 0 must be given.
+            shmem: tmpfs, memfd: pages go to swap, not to a file.
+            writable: opened for reading and writing.
+        """
+        if name == "/dev/zero":
+            return OpenFile(self, File(None, name, writable))
+        mapping = self.files.get(name)
+        if mapping is None:
+            mapping = self.files[name] = self.core.new_mapping(name, size, shmem)
+        elif size and size != mapping.size:
+            raise UsageError(f"{name} has {mapping.size:,} bytes, not {size:,}")
+        return OpenFile(self, File(mapping, name, writable))
+
+    def read_in(self, file: OpenFile) -> None:
+        """Bring a whole file into the page cache."""
+        mapping = file.file.mapping
+        if mapping is not None and mapping.nr_pages:
+            absent = missing(mapping, 0, mapping.nr_pages - 1)
+            self.core.reserve(len(absent))
+            add_to_page_cache(self.core, mapping, absent)
+
+    def fork(self, parent: Process) -> Process:
+        """``fork``: see :meth:`Process.fork`."""
+        return self._add(fork_ops.fork(self.core, parent.mm), parent)
+
+    def clone_vm(self, parent: Process) -> Process:
+        """A process that shares its parent's address space."""
+        parent.mm.users += 1
+        return self._add(parent.mm, parent)
+
+    def exit(self, process: Process) -> None:
+        """End a process; the last one of an mm takes it along."""
+        process.alive = False
+        del self.processes[process.pid]
+        process.mm.users -= 1
+        if not process.mm.users:
+            fork_ops.exit_mmap(self.core, process.mm)
+
+    def _add(self, mm: Mm, parent: Process | None) -> Process:
+        pid = self._next_pid
+        if pid > MAX_PID:
+            raise LimitError(f"a machine of the model has at most {MAX_PID:,} processes in its life")
+        self._next_pid += 1
+        process = self.processes[pid] = Process(self, pid, mm, parent)
+        return process
+
+    # -- the question ---------------------------------------------------------------------------------------------
+    @property
+    def zero_pfn(self) -> int:
+        """The frame of the zero page."""
+        return ZERO_PFN
+
+    def pfn(self, process: Process, addr: int) -> int | None:
+        """The frame an address maps, None if no page is present there."""
+        entry = self.core.tables.mv[ptep_of(process.mm, addr)]
+        return entry >> PAGE_SHIFT if entry & PRESENT else None
+
+    def walk(self, pfn: int) -> list[PteRef]:
+        """Every entry that maps a page, as the design says, sorted.
+
+        Raises:
+            UntrackedPage: no reverse map tracks this page.
+        """
+        self._tracked(pfn)
+        pids = self._pids()
+        return sorted(PteRef(pids[mm_id], addr) for mm_id, addr in walk1(self.core, pfn))
+
+    def oracle(self, pfn: int) -> list[PteRef]:
+        """The same by reading every page table."""
+        pids = self._pids()
+        return sorted(PteRef(pids[mm_id], addr) for mm_id, addr in mappers(self.core.tables, pfn))
+
+    def walk_many(self, pfns: Iterable[int] | I64) -> tuple[I64, I64, I64]:
+        """Walk many pages: columns ``(pfn, pid, address)``, int64, in the order found."""
+        found, mm_ids, addrs = walk_many(self.core, np.asarray(pfns, np.int64))
+        pids = self._pids()
+        table = np.zeros(max(pids, default=0) + 1, np.int64)
+        table[list(pids)] = list(pids.values())
+        return found, table[mm_ids], addrs
+
+    def hits(self, pfns: Iterable[int] | I64) -> Iterator[Hits]:
+        """Walk many pages as a stream, for whoever consumes the answers as they come."""
+        return hits(self.core, Query(self.core.frames, np.asarray(pfns, np.int64)))
+
+    def who(self, pfn: int) -> Who:
+        """What a page is, who maps it, and, if no reverse map tracks it, why not."""
+        kind = self._kind(pfn)
+        frames = self.core.frames
+        if kind in UNTRACKED:
+            return Who(pfn, kind, UNTRACKED[kind], int(frames.mapcount[pfn]), [])
+        mapping, index = frames.anchor1(pfn)
+        file = self.core.mappings[(mapping >> 2) - 1].name if kind in ("file", "shmem") else None
+        return Who(pfn, kind, "", int(frames.mapcount[pfn]), self.walk(pfn), file, index if file is not None else None)
+
+    def _kind(self, pfn: int) -> str:
+        frames = self.core.frames
+        if not 0 <= pfn < frames.nr_pages:
+            raise UsageError(f"pfn {pfn:#x} is not a frame of this machine: it has {frames.nr_pages:,}")
+        flags = int(frames.flags[pfn])
+        if pfn == ZERO_PFN:
+            return "zero"
+        if flags & KERNEL_OWNED:
+            return "kernel"
+        if not frames.mapcount[pfn] and not frames.extra[pfn]:
+            return "free"
+        if flags & ANON:
+            return "anon"
+        mapping = int(frames.anchor1(pfn)[0])
+        if not mapping:
+            return "swapcache"
+        return "shmem" if self.core.mappings[(mapping >> 2) - 1].shmem else "file"
+
+    def _tracked(self, pfn: int) -> None:
+        kind = self._kind(pfn)
+        if kind in UNTRACKED:
+            raise UntrackedPage(kind, UNTRACKED[kind])
+
+    def _pids(self) -> dict[int, int]:
+        # mm id -> the lowest pid that lives in it.
+        pids: dict[int, int] = {}
+        for pid, process in self.processes.items():
+            pids.setdefault(process.mm.id, pid)
+        return pids
+
+    # -- consumers ------------------------------------------------------------------------------------------------
+    def reclaim(self, pfns: Iterable[int] | I64) -> int:
+        """Evict pages: clear every entry through the walk, free the frame; returns how many frames were freed."""
+        return self.reclaimer.reclaim(np.asarray(pfns, np.int64))
+
+    def try_to_unmap(self, pfns: int | Iterable[int] | I64) -> Bool:
+        """Clear every entry that maps these pages; bool[n]: which are unmapped now."""
+        return try_to_unmap(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+
+    def folio_referenced(self, pfns: int | Iterable[int] | I64) -> I64:
+        """Through how many entries each page was touched since the last call, int64[n]; clears the accessed bits."""
+        return folio_referenced(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+
+    def folio_mkclean(self, pfns: int | Iterable[int] | I64) -> int:
+        """Write-protect the shared mappings of pages of files; returns how many entries were dirty or writable."""
+        return folio_mkclean(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+
+    # -- accounts -------------------------------------------------------------------------------------------------
+    @property
+    def design(self) -> ReverseMap:
+        """The reverse map."""
+        return self.core.rmap
+
+    @property
+    def costs(self) -> Costs:
+        """What was counted, by operation."""
+        return self.core.costs
+
+    def metadata_bytes(self, bits: int = 64) -> dict[str, int]:
+        """Bytes of live metadata of the design, by structure."""
+        return self.core.rmap.metadata_bytes(bits)
+
+    def check(self) -> dict[str, int]:
+        """Check all invariants and the walk of every page against the oracle; returns how much was checked.
+
+        Raises:
+            InvariantError: the first that does not hold.
+        """
+        return check(self.core)
+
+    # -- pictures -------------------------------------------------------------------------------------------------
+    def snapshot(self) -> Snapshot:
+        """This machine's memory as a picture."""
+        from rmap.kernel.picture import take_picture
+
+        return take_picture(self)
+
+    @classmethod
+    def adopt(cls, snapshot: Snapshot, design: str | ReverseMapFactory = "anon_vma_chain", **options: Any) -> Kernel:
+        """A machine in the state a picture shows; see :mod:`rmap.kernel.adopt`."""
+        from rmap.kernel.adopt import adopt
+
+        return adopt(snapshot, design, **options)
+
+    def __repr__(self) -> str:
+        frames = self.core.frames
+        used = frames.nr_pages - 1 - frames.free_top
+        return f"Kernel({self.design.name!r}, {len(self.processes)} processes, {used:,} of {frames.nr_pages:,} frames)"
+
+
+KernelFactory = Callable[[], Kernel]

@@ -1,0 +1,258 @@
+"""A process of the model, and a file it opened: every call a program makes, under its name.
+
+Addresses and lengths are in bytes. A call that Linux would refuse raises ``SyscallError`` with Linux's errno and
+changes nothing, except where Linux itself leaves the part before a hole changed (mprotect, mlock, madvise).
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from rmap.errors import SyscallError, UsageError
+from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, truncate
+from rmap.mm.address_space import File
+from rmap.mm.mm_struct import Mm
+from rmap.mm.vma import VM_EXEC, VM_READ, VM_WRITE, Vma
+
+if TYPE_CHECKING:
+    from rmap.kernel.kernel import Kernel
+
+PROT_LETTERS = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC, "-": 0}
+
+
+class PteRef(NamedTuple):
+    """One answer of a walk: a page-table entry, named by process and address.
+
+    Attributes:
+        pid: the process; the lowest pid of those that share the mm.
+        address: in bytes.
+    """
+
+    pid: int
+    address: int
+
+    def __repr__(self) -> str:
+        return f"PteRef(pid={self.pid}, address={self.address:#x})"
+
+
+@dataclass(frozen=True, slots=True)
+class MapsRow:
+    """One line of /proc/PID/maps.
+
+    Attributes:
+        start, end: addresses in bytes, end exclusive.
+        prot: as ``rw-p``.
+        flags: the ``VM_*`` bits.
+        pgoff: the page index of ``start``. /proc shows it for files only; the model knows it for all.
+        file: a path, or None.
+    """
+
+    start: int
+    end: int
+    prot: str
+    flags: int
+    pgoff: int
+    file: str | None
+
+    def __str__(self) -> str:
+        name = f"  {self.file}" if self.file else ""
+        return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << 12:08x}{name}"
+
+
+def parse_prot(prot: str) -> int:
+    """``"rw"`` as ``VM_*`` bits.
+
+    Raises:
+        UsageError: another letter than r, w, x.
+    """
+    try:
+        return sum(PROT_LETTERS[letter] for letter in set(prot))
+    except KeyError:
+        raise UsageError(f"prot is made of the letters r, w and x, not {prot!r}") from None
+
+
+class OpenFile:
+    """An open file: what ``Kernel.open`` returns. Two opens of one file do not merge their mappings (rule 3.1)."""
+
+    __slots__ = ("_kernel", "file")
+
+    def __init__(self, kernel: Kernel, file: File) -> None:
+        self._kernel = kernel
+        self.file = file
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.file.mapping.size if self.file.mapping is not None else 0
+
+    def truncate(self, size: int) -> None:
+        """Set the size in bytes; pages beyond it leave every process, private copies included."""
+        truncate.truncate(self._kernel.core, self._mapping("ftruncate"), size)
+
+    def punch_hole(self, offset: int, length: int) -> None:
+        """Drop the whole pages of a range in bytes; private copies stay."""
+        truncate.punch_hole(self._kernel.core, self._mapping("fallocate"), offset, length)
+
+    def read_in(self) -> None:
+        """Bring the whole file into the page cache, as ``cat`` would."""
+        self._kernel.read_in(self)
+
+    def _mapping(self, call: str):  # type: ignore[no-untyped-def]
+        if self.file.mapping is None:
+            raise SyscallError(errno.EINVAL, call, f"{self.file.name} is a device")
+        return self.file.mapping
+
+    def __repr__(self) -> str:
+        return f"OpenFile({self.file.name!r}, {self.size:,} bytes)"
+
+
+class Process:
+    """A process. Made by ``Kernel.spawn`` and :meth:`fork`.
+
+    Attributes:
+        pid: its number.
+        parent: the process that forked it, or None.
+        mm: its address space; shared after :meth:`vfork` and :meth:`clone_vm`.
+        alive: False after :meth:`exit`.
+    """
+
+    __slots__ = ("_core", "_kernel", "alive", "mm", "parent", "pid")
+
+    def __init__(self, kernel: Kernel, pid: int, mm: Mm, parent: Process | None) -> None:
+        self._kernel = kernel
+        self._core = kernel.core
+        self.pid = pid
+        self.mm = mm
+        self.parent = parent
+        self.alive = True
+
+    # -- touching memory ------------------------------------------------------------------------------------------
+    def write(self, addr: int, length: int = 1) -> None:
+        """Write to every page of a range."""
+        fault.touch(self._core, self.mm, addr, length, True)
+
+    def read(self, addr: int, length: int = 1) -> None:
+        """Read from every page of a range."""
+        fault.touch(self._core, self.mm, addr, length, False)
+
+    # -- address space --------------------------------------------------------------------------------------------
+    def mmap(
+        self,
+        length: int,
+        prot: str = "rw",
+        flags: str = "private",
+        file: OpenFile | None = None,
+        offset: int = 0,
+        addr: int | None = None,
+        *,
+        hint: int | None = None,
+        noreplace: bool = False,
+        growsdown: bool = False,
+        populate: bool = False,
+        noreserve: bool = False,
+        locked: bool = False,
+    ) -> int:
+        """Map memory; returns the address.
+
+        Args:
+            length: in bytes; rounded up to pages.
+            prot: letters of ``rwx``.
+            flags: ``"private"`` or ``"shared"``.
+            file: what to map; None for anonymous memory.
+            offset: into the file, in bytes, page aligned.
+            addr: map exactly here (MAP_FIXED; with ``noreplace``, refuse to replace anything: EEXIST).
+            hint: map here if it is free.
+        """
+        if flags not in ("private", "shared"):
+            raise UsageError(f"flags is 'private' or 'shared', not {flags!r}")
+        return mmap.mmap(
+            self._alive(),
+            self.mm,
+            length,
+            prot=parse_prot(prot),
+            shared=flags == "shared",
+            file=file.file if file is not None else None,
+            offset=offset,
+            addr=hint if addr is None else addr,
+            fixed=addr is not None,
+            noreplace=noreplace,
+            growsdown=growsdown,
+            populate=populate,
+            noreserve=noreserve,
+            locked=locked,
+        )
+
+    def munmap(self, addr: int, length: int) -> None:
+        """Unmap a range; holes in it are fine."""
+        mmap.munmap(self._alive(), self.mm, addr, length)
+
+    def mprotect(self, addr: int, length: int, prot: str) -> None:
+        """Change the protection of a range: letters of ``rwx``, ``""`` for none."""
+        mprotect.mprotect(self._alive(), self.mm, addr, length, parse_prot(prot))
+
+    def mremap(
+        self, addr: int, old_size: int, new_size: int, new_addr: int | None = None, *, maymove: bool = True,
+        dontunmap: bool = False,
+    ) -> int:  # fmt: skip
+        """Resize or move a mapping; returns its address. ``new_addr`` is MREMAP_FIXED."""
+        return mremap.mremap(
+            self._alive(), self.mm, addr, old_size, new_size, maymove=maymove, new_addr=new_addr, dontunmap=dontunmap
+        )
+
+    def madvise(self, addr: int, length: int, advice: str) -> None:
+        """``madvise``; the advice in lower case, as ``"dontneed"``."""
+        madvise.madvise(self._alive(), self.mm, addr, length, advice)
+
+    def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
+        """Lock a range into memory; faults it in unless ``onfault``."""
+        mlock.mlock(self._alive(), self.mm, addr, length, onfault=onfault)
+
+    def munlock(self, addr: int, length: int) -> None:
+        """Undo :meth:`mlock`."""
+        mlock.munlock(self._alive(), self.mm, addr, length)
+
+    def brk(self, addr: int) -> int:
+        """Move the end of the heap; returns where it is then (the old place if the kernel refuses)."""
+        return brk.brk(self._alive(), self.mm, addr)
+
+    # -- processes ------------------------------------------------------------------------------------------------
+    def fork(self) -> Process:
+        """A child with a copy-on-write copy of the address space."""
+        self._alive()
+        return self._kernel.fork(self)
+
+    def vfork(self) -> Process:
+        """A child that borrows the address space until it exits or execs (``CLONE_VFORK | CLONE_VM``)."""
+        return self.clone_vm()
+
+    def clone_vm(self) -> Process:
+        """Another process in the same address space (``CLONE_VM`` without ``CLONE_THREAD``)."""
+        self._alive()
+        return self._kernel.clone_vm(self)
+
+    def exit(self) -> None:
+        """End; the address space goes with its last process."""
+        self._alive()
+        self._kernel.exit(self)
+
+    # -- looking --------------------------------------------------------------------------------------------------
+    def maps(self) -> list[MapsRow]:
+        """The areas, as /proc/PID/maps lists them."""
+        return [
+            MapsRow(v.start, v.end, v.prot(), v.flags, v.pgoff, v.file.name if v.file is not None else None)
+            for v in self.mm.vmas
+        ]
+
+    def vma(self, addr: int) -> Vma | None:
+        """The area that contains an address."""
+        return self.mm.find(addr)
+
+    def _alive(self):  # type: ignore[no-untyped-def]
+        if not self.alive:
+            raise SyscallError(errno.ESRCH, "syscall", f"process {self.pid} has exited")
+        return self._core
+
+    def __repr__(self) -> str:
+        return f"Process({self.pid}, {len(self.mm.vmas)} VMAs)"

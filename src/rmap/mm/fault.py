@@ -1,0 +1,311 @@
+"""Page faults on ranges: ``handle_mm_fault`` and below (``mm/memory.c``), many pages at a time.
+
+Faults within one VMA commute up to renaming of frames, so a range is handled kind by kind: what is swapped out, what
+is not there, what is there but shared. Ranges of a few pages of anonymous memory take :mod:`rmap.mm.fault1` instead.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.errors import SyscallError
+from rmap.mm.core import Core
+from rmap.mm.costs import COW, FAULT, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
+from rmap.mm.fault1 import read1, write1
+from rmap.mm.file_fault import bring_in, frames_needed, read_file_range, write_shared_range
+from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
+from rmap.mm.interface import PteBatch
+from rmap.mm.mm_struct import Mm
+from rmap.mm.mmap import expand_stack
+from rmap.mm.page_tables import Span, ensure
+from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
+from rmap.mm.swap_in import do_swap_page
+from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, page_align
+
+ZERO_ENTRY = PRESENT | SPECIAL | ACCESSED
+NEW_ENTRY_BITS = PRESENT | RW | ACCESSED | DIRTY
+
+
+def write(core: Core, mm: Mm, addr: int, length: int = 1) -> None:
+    """Write to every page of ``[addr, addr + length)``.
+
+    Args:
+        addr: in bytes; need not be aligned.
+        length: in bytes, at least 1.
+
+    Raises:
+        SyscallError: EFAULT, where the hardware would signal: not mapped, not writable, beyond the end of the file.
+            Nothing was changed.
+        LimitError: out of memory.
+    """
+    touch(core, mm, addr, length, True)
+
+
+def read(core: Core, mm: Mm, addr: int, length: int = 1) -> None:
+    """Read from every page of ``[addr, addr + length)``; see :func:`write`."""
+    touch(core, mm, addr, length, False)
+
+
+def touch(core: Core, mm: Mm, addr: int, length: int, for_write: bool) -> None:
+    """Fault a range in, page after page, as a program's accesses would."""
+    core.costs.enter(FAULT)
+    start, end = addr & PAGE_MASK, page_align(addr + length)
+    if end - start <= core.small_bytes and core.frames.free_top >= (end - start) >> PAGE_SHIFT:
+        vma = mm.find(start)
+        if vma is not None and end <= vma.end and vma.mapping is None:
+            fault1 = write1 if for_write else read1
+            for page in range(start, end, PAGE_SIZE):
+                fault1(core, vma, page)
+            return
+    if length <= 0:
+        raise SyscallError(errno.EINVAL, "touch", "a length of 1 or more is needed")
+    for vma in _accessible(core, mm, start, end, for_write):
+        _fault_in(core, vma, max(start, vma.start), min(end, vma.end), for_write)
+
+
+def populate(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> bool:
+    """Fault in a range of one VMA (``populate_vma_page_range``). False: it went only up to the end of the file."""
+    readable = file_end(vma)
+    _fault_in(core, vma, start, min(end, readable), for_write)
+    return end <= readable
+
+
+def file_end(vma: Vma) -> int:
+    """The first address of a VMA that lies beyond the end of its file; ``end`` for others."""
+    if vma.mapping is None:
+        return vma.end
+    return max(vma.start, min(vma.end, vma.start + ((vma.mapping.nr_pages - vma.pgoff) << PAGE_SHIFT)))
+
+
+def refusal(vma: Vma, for_write: bool) -> str:
+    """Why the hardware or ``access_error`` forbids an access to this VMA; empty if it does not."""
+    if vma.flags & VM_PFNMAP:
+        return ""
+    if for_write:
+        return "" if vma.flags & VM_WRITE else "not writable"
+    return "" if vma.flags & (VM_READ | VM_EXEC | VM_WRITE) else "not readable"
+
+
+def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> list[Vma]:
+    # The VMAs of a range that is about to be touched. Everything that can refuse does so here, before a change.
+    if not mm.covers(start, end):
+        _grow_stack(core, mm, start, end)
+    vmas = mm.overlapping(start, end)
+    for vma in vmas:
+        why = refusal(vma, for_write)
+        if not why and min(end, vma.end) > file_end(vma):
+            why = "beyond the end of the file (SIGBUS)"
+        if why:
+            at = max(start, vma.start)
+            raise SyscallError(errno.EFAULT, "write" if for_write else "read", f"{at:#x} in process {mm.id}: {why}")
+    return vmas
+
+
+def _grow_stack(core: Core, mm: Mm, start: int, end: int) -> None:
+    # The only hole that an access may have is below a stack.
+    above = next((vma for vma in mm.overlapping(start, max(end, start + PAGE_SIZE)) if vma.start > start), None)
+    if above is None:
+        above = mm.neighbours(start, end)[1]
+    if above is None or not above.flags & VM_GROWSDOWN or not mm.covers(max(above.start, start), max(end, above.start)):
+        raise SyscallError(errno.EFAULT, "touch", f"{start:#x} is not mapped in process {mm.id}")
+    expand_stack(core, above, start)
+
+
+def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    # In pieces, so that a range larger than the machine can go through swap.
+    step = max(64, core.frames.nr_pages // 4) * PAGE_SIZE
+    for low in range(start, end, step):
+        high = min(low + step, end)
+        _make_room(core, vma, low, high, for_write)
+        if core.swap.used:
+            swap_in_range(core, vma, low, high, for_write)
+        if vma.flags & VM_PFNMAP:
+            continue
+        if vma.flags & VM_SHARED:
+            if for_write:
+                write_shared_range(core, vma, low, high)
+            else:
+                read_file_range(core, vma, low, high)
+        elif for_write:
+            _write_private_range(core, vma, low, high)
+        elif vma.mapping is not None:
+            read_file_range(core, vma, low, high)
+        else:
+            _read_anonymous_range(core, vma, low, high)
+
+
+def _make_room(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    # Frames for the worst case; if that is too many, for what is really missing.
+    pages = (end - start) >> PAGE_SHIFT
+    wanted = pages if vma.mapping is None else frames_needed(pages)
+    if core.frames.free_top >= wanted:
+        return
+    there = 0
+    for piece in core.spans(vma, start, end):
+        need = PRESENT | RW if for_write else PRESENT
+        there += int(np.count_nonzero((piece.entries & need) == need))
+    core.reserve(min(wanted, wanted - there if vma.mapping is None else frames_needed(pages - there)))
+
+
+def swap_in_range(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    """Bring back every swapped page of a range."""
+    for piece in core.spans(vma, start, end):
+        swapped = np.flatnonzero((piece.entries & (PRESENT | SWAP)) == SWAP)
+        if len(swapped):
+            addrs = (piece.addr + swapped * PAGE_SIZE).tolist()
+            for addr, ptep in zip(addrs, piece.pteps(swapped).tolist()):
+                do_swap_page(core, vma, addr, ptep, for_write)
+
+
+def _read_anonymous_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    # Rule 4.1: the zero page, which nobody counts.
+    ensure(core.tables, vma.mm, start, end)
+    for piece in core.spans(vma, start, end):
+        entries = piece.entries
+        none = np.flatnonzero(entries == 0)
+        core.costs.current[FAULTS] += len(none)
+        entries |= np.int64(ACCESSED)
+        entries[none] = ZERO_ENTRY
+        piece.commit()
+
+
+def _write_private_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    ensure(core.tables, vma.mm, start, end)
+    for piece in core.spans(vma, start, end):
+        _write_private(core, vma, piece)
+        piece.commit()
+
+
+def _write_private(core: Core, vma: Vma, piece: Span) -> None:
+    entries = piece.entries
+    everywhere, anywhere = int(np.bitwise_and.reduce(entries)), int(np.bitwise_or.reduce(entries))
+    if everywhere & (PRESENT | RW) == PRESENT | RW:
+        np.bitwise_or(entries, np.int64(ACCESSED | DIRTY), out=entries)
+        return
+    if not vma.faulted:
+        core.prepare(vma)
+    if not anywhere:
+        core.costs.current[FAULTS] += len(entries)
+        do_anonymous_pages(core, vma, piece, None)
+        return
+    if everywhere & PRESENT and not anywhere & (RW | SPECIAL):
+        core.costs.current[FAULTS] += len(entries)
+        do_wp_pages(core, vma, piece, entries >> PAGE_SHIFT, None)
+        return
+    writable = (entries & (PRESENT | RW)) == PRESENT | RW
+    shared = np.flatnonzero((entries & (PRESENT | RW | SPECIAL)) == PRESENT)
+    absent = np.flatnonzero((entries == 0) | ((entries & SPECIAL) != 0))
+    entries[writable] |= np.int64(ACCESSED | DIRTY)
+    core.costs.current[FAULTS] += len(shared) + len(absent)
+    if len(absent):
+        do_anonymous_pages(core, vma, piece, absent)
+    if len(shared):
+        do_wp_pages(core, vma, piece, entries[shared] >> PAGE_SHIFT, shared)
+
+
+def do_anonymous_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None) -> None:
+    """New exclusive pages where there was nothing, the zero page, or a page of a file (rules 4.2, 4.10)."""
+    if vma.mapping is not None:
+        _read_for_cow(core, vma, piece, offs)
+    n = piece.n if offs is None else len(offs)
+    frames = core.frames
+    pfns = frames.alloc(n)
+    where = as_run(pfns)
+    frames.flags[where] = NEW_ANON
+    frames.mapcount[where] = ONE
+    batch = PteBatch(vma, piece, pfns, offs, True)
+    core.rmap.set_anon(batch, "new")
+    value = pfns << PAGE_SHIFT
+    value |= NEW_ENTRY_BITS
+    if offs is None:
+        piece.entries[:] = value
+    else:
+        piece.entries[offs] = value
+    core.costs.current[PTES_ADDED] += n
+    if core.hooks.added:
+        core.hooks.added(batch, "fault")
+
+
+def _read_for_cow(core: Core, vma: Vma, piece: Span, offs: I64 | None) -> None:
+    # do_cow_fault copies from the page cache, so the file's page is read in first.
+    first = vma.linear_page_index(piece.addr)
+    bring_in(core, vma, (np.arange(piece.n) if offs is None else offs) + first)
+
+
+def do_wp_pages(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None) -> None:
+    """Writes to pages that are mapped read-only: reuse or copy (``do_wp_page``, rule 4.7)."""
+    frames = core.frames
+    flags = frames.flags[pfns]
+    exclusive = (flags & EXCLUSIVE) != 0
+    if exclusive.all():
+        _make_writable(piece, offs)
+        return
+    sole = ~exclusive & ((flags & (ANON | LARGE)) == ANON) & (frames.mapcount[pfns] == 1)
+    if sole.any():
+        held = frames.extra[pfns] != 0
+        for i in np.flatnonzero(sole & held).tolist():
+            sole[i] = may_reuse_swapcache(core, int(pfns[i]))
+    writable = exclusive | sole
+    if writable.any():
+        _make_writable(piece, np.flatnonzero(writable) if offs is None else offs[writable])
+    if sole.any():
+        where = np.flatnonzero(sole)
+        frames.flags[pfns[where]] |= np.int32(EXCLUSIVE)
+        core.rmap.set_anon(PteBatch(vma, piece, pfns[where], where if offs is None else offs[where], True), "reuse")
+    if not writable.all():
+        copied = np.flatnonzero(~writable)
+        if len(copied) == len(pfns):
+            wp_page_copy(core, vma, piece, pfns, offs)
+        else:
+            wp_page_copy(core, vma, piece, pfns[copied], copied if offs is None else offs[copied])
+
+
+def _make_writable(piece: Span, offs: I64 | None) -> None:
+    bits = np.int64(RW | ACCESSED | DIRTY)
+    if offs is None:
+        np.bitwise_or(piece.entries, bits, out=piece.entries)
+    else:
+        piece.entries[offs] |= bits
+
+
+def may_reuse_swapcache(core: Core, pfn: int) -> bool:
+    """Whether a page mapped once, with other references, is this mapping's alone once it has left the swap cache."""
+    frames = core.frames
+    if frames.extra[pfn] != 1 or not frames.flags[pfn] & SWAPCACHE or core.swap.count[frames.private[pfn]]:
+        return False
+    core.drop_swapcache(pfn)
+    return True
+
+
+def wp_page_copy(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None) -> None:
+    """Copy shared pages into new ones of the writing VMA; the old ones lose a mapping."""
+    before = core.costs.current
+    counters = core.costs.current = core.costs.by_operation[COW]
+    n = len(pfns)
+    counters[PAGES_COPIED] += n
+    counters[PTES_REMOVED] += n
+    if core.hooks.removed:
+        for part, part_offs, anon in core.by_kind(vma, pfns, offs):
+            core.hooks.removed(PteBatch(vma, piece, part, part_offs, anon), "cow")
+    core.put_pages(pfns)
+    frames = core.frames
+    new = frames.alloc(n)
+    where = as_run(new)
+    frames.flags[where] = NEW_ANON
+    frames.mapcount[where] = ONE
+    batch = PteBatch(vma, piece, new, offs, True)
+    core.rmap.set_anon(batch, "new")
+    value = new << PAGE_SHIFT
+    value |= NEW_ENTRY_BITS
+    if offs is None:
+        piece.entries[:] = value
+    else:
+        piece.entries[offs] = value
+    counters[PTES_ADDED] += n
+    if core.hooks.added:
+        core.hooks.added(batch, "fault")
+    core.costs.current = before

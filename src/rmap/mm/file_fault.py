@@ -1,0 +1,171 @@
+"""Faults on files and shared memory: ``do_read_fault``, ``do_shared_fault``, ``do_cow_fault`` (``mm/memory.c``).
+
+Rule 4.10. A read fault maps the page and, around it, whatever of an aligned 64 KiB window is in memory already
+(``do_fault_around``): so more pages get mapped than are touched.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.mm.core import Core
+from rmap.mm.costs import FAULTS, PTES_ADDED
+from rmap.mm.frames import ONE, PG_DIRTY
+from rmap.mm.interface import PteBatch
+from rmap.mm.page_cache import READAHEAD_PAGES, page_for_fault
+from rmap.mm.page_tables import Span, ensure, span
+from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW
+from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PTRS_PER_TABLE
+
+FAULT_AROUND_PAGES = 16
+
+
+def wants_writenotify(vma: Vma) -> bool:
+    """Whether a shared writable mapping starts write-protected, so that the first write is noticed (rule 4.10)."""
+    return vma.mapping is not None and not vma.mapping.shmem and bool(vma.flags & VM_SHARED)
+
+
+def _page_prot(vma: Vma) -> int:
+    # The bits of an entry that a read fault makes (vma->vm_page_prot).
+    writable = vma.flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and not wants_writenotify(vma)
+    return PRESENT | ACCESSED | (RW if writable else 0)
+
+
+def fault_around_window(vma: Vma, addr: int) -> tuple[int, int]:
+    """The addresses ``[start, end)`` that a read fault at ``addr`` may map: 16 pages, aligned by address, within the
+    VMA and the page table."""
+    slot = (addr >> PAGE_SHIFT) % PTRS_PER_TABLE
+    into_vma = (addr - vma.start) >> PAGE_SHIFT
+    first = max(slot - slot % FAULT_AROUND_PAGES, slot - min(slot, into_vma))
+    stop = min(first + FAULT_AROUND_PAGES, PTRS_PER_TABLE, slot + vma.pages - into_vma)
+    return addr + (first - slot) * PAGE_SIZE, addr + (stop - slot) * PAGE_SIZE
+
+
+def read_file_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    """Read every page of a range of a file VMA. The caller has checked the file's size and made room."""
+    ensure(core.tables, vma.mm, start, end)
+    if end - start > FAULT_AROUND_PAGES * PAGE_SIZE and _read_all_cached(core, vma, start, end):
+        return
+    addr = start
+    while addr < end:
+        addr = _next_none(core, vma, addr, end)
+        if addr < end:
+            _read_fault(core, vma, addr)
+            addr += PAGE_SIZE
+
+
+def _next_none(core: Core, vma: Vma, addr: int, end: int) -> int:
+    # The first address from addr on whose entry is none; marks what is passed as accessed.
+    for piece in core.spans(vma, addr, end):
+        none = np.flatnonzero(piece.entries == 0)
+        stop = int(none[0]) if len(none) else piece.n
+        piece.entries[:stop] |= np.where(piece.entries[:stop] & PRESENT, ACCESSED, 0)
+        piece.commit()
+        if len(none):
+            return piece.addr + stop * PAGE_SIZE
+    return end
+
+
+def _read_fault(core: Core, vma: Vma, addr: int) -> None:
+    mapping = vma.mapping
+    assert mapping is not None
+    core.costs.current[FAULTS] += 1
+    low, high = fault_around_window(vma, addr)
+    piece = span(core.tables, vma.mm, low, high)
+    first = vma.linear_page_index(low)
+    cached = _cached(mapping.pages, first, piece.n, mapping.nr_pages)
+    _map_pages(core, vma, piece, np.flatnonzero((piece.entries == 0) & (cached > 0)), first, _page_prot(vma))
+    at = (addr - low) >> PAGE_SHIFT
+    if not piece.entries[at]:
+        page_for_fault(core, vma, first + at)
+        _map_pages(core, vma, piece, np.array([at], np.int64), first, _page_prot(vma))
+    piece.commit()
+
+
+def _cached(pages: I64, first: int, n: int, size: int) -> I64:
+    # The page-cache column from page index first on, zeros beyond the end of the file.
+    held = pages[first : min(first + n, size)]
+    if len(held) == n:
+        return held
+    padded = np.zeros(n, np.int64)
+    padded[: len(held)] = held
+    return padded
+
+
+def _read_all_cached(core: Core, vma: Vma, start: int, end: int) -> bool:
+    # The common case in one step: nothing mapped yet, everything in memory. False: not that case, nothing done.
+    mapping = vma.mapping
+    assert mapping is not None
+    low, windows, addr = fault_around_window(vma, start)[0], 0, start
+    while addr < end:
+        windows += 1
+        addr = fault_around_window(vma, addr)[1]
+    high = addr
+    first = vma.linear_page_index(low)
+    n = (high - low) >> PAGE_SHIFT
+    if first + n > mapping.nr_pages or not (mapping.pages[first : first + n] > 0).all():
+        return False
+    piece = span(core.tables, vma.mm, low, high)
+    if piece.entries.any():
+        return False
+    core.costs.current[FAULTS] += windows
+    _map_pages(core, vma, piece, None, first, _page_prot(vma))
+    piece.commit()
+    return True
+
+
+def _map_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None, first: int, bits: int) -> None:
+    # Map pages of the file, in memory already, at these offsets of the span; first is the page index of its start.
+    mapping = vma.mapping
+    assert mapping is not None
+    pfns = mapping.pages[first : first + piece.n].copy() if offs is None else mapping.pages[offs + first]
+    if not len(pfns):
+        return
+    np.add.at(core.frames.mapcount, pfns, ONE)
+    if offs is None:
+        piece.entries[:] = (pfns << PAGE_SHIFT) | bits
+    else:
+        piece.entries[offs] = (pfns << PAGE_SHIFT) | bits
+    core.costs.current[PTES_ADDED] += len(pfns)
+    if core.hooks.added:
+        core.hooks.added(PteBatch(vma, piece, pfns, offs, False), "fault")
+
+
+def write_shared_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    """Write every page of a range of a shared file VMA: no copies, the file itself changes."""
+    mapping = vma.mapping
+    assert mapping is not None
+    ensure(core.tables, vma.mm, start, end)
+    piece = span(core.tables, vma.mm, start, end)
+    entries = piece.entries
+    counters = core.costs.current
+    none = np.flatnonzero(entries == 0)
+    counters[FAULTS] += int(np.count_nonzero((entries & RW) == 0))
+    first = vma.linear_page_index(start)
+    bring_in(core, vma, none + first)
+    _map_pages(core, vma, piece, none, first, PRESENT | ACCESSED | RW | DIRTY)
+    entries |= np.int64(RW | ACCESSED | DIRTY)
+    core.frames.flags[entries >> PAGE_SHIFT] |= np.int32(PG_DIRTY)
+    piece.commit()
+
+
+def bring_in(core: Core, vma: Vma, indexes: I64) -> None:
+    """Make sure that pages of a file are in memory, as faults in this order would."""
+    mapping = vma.mapping
+    assert mapping is not None
+    at = 0
+    absent: Bool = mapping.pages[indexes] <= 0
+    while True:
+        behind = np.flatnonzero(absent[at:])
+        if not len(behind):
+            return
+        at += int(behind[0])
+        page_for_fault(core, vma, int(indexes[at]))
+        absent = mapping.pages[indexes] <= 0
+
+
+def frames_needed(pages: int) -> int:
+    """An upper bound of the frames that faults on so many pages of a file take, readahead included."""
+    return 2 * pages + 2 * READAHEAD_PAGES

@@ -1,0 +1,89 @@
+"""Swap-in: ``do_swap_page`` (``mm/memory.c``, rules 4.3 and 4.12).
+
+Who the page belongs to afterwards is the point of it. Content that only this entry names is exclusive and hangs on the
+VMA's active anon_vma; content that others may name hangs on the root, where all of the family will look.
+"""
+
+from __future__ import annotations
+
+from rmap.mm.core import Core
+from rmap.mm.costs import FAULTS, PTES_ADDED, SWAPIN
+from rmap.mm.frames import ANON, EXCLUSIVE, SWAPBACKED, SWAPCACHE
+from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
+from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
+from rmap.units import PAGE_SHIFT
+
+
+def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> None:
+    """Replace one swap entry by the page. A write may still have to go through COW afterwards.
+
+    The device is synchronous: a slot named by one entry only is read into a fresh page that stays out of the swap
+    cache. The caller has reserved a frame.
+    """
+    before = core.costs.current
+    counters = core.costs.current = core.costs.by_operation[SWAPIN]
+    counters[FAULTS] += 1
+    entry = core.tables.mv[ptep]
+    slot = entry >> PAGE_SHIFT
+    pfn, fresh = _page_of_slot(core, slot)
+    frames, swap = core.frames, core.swap
+    exclusive = fresh or bool(entry & SWP_EXCLUSIVE)
+
+    swap.count[slot] -= 1
+    if not fresh and _may_leave_swapcache(core, vma, pfn, slot, write):
+        core.frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
+        core.drop_swapcache(pfn)
+        core.frames.extra[pfn] -= 1
+    elif fresh:
+        swap.release(slot)
+
+    if not exclusive and frames.mv_mapcount[pfn] + frames.mv_extra[pfn] == 0:
+        exclusive = True  # the fault holds the only reference
+    value = pfn << PAGE_SHIFT | PRESENT | ACCESSED
+    if exclusive:
+        frames.mv_flags[pfn] |= EXCLUSIVE
+        if vma.flags & VM_WRITE:
+            value |= RW
+            if write:
+                value |= DIRTY
+    _map(core, vma, addr, ptep, pfn, value, exclusive)
+    core.costs.current = before
+
+
+def _page_of_slot(core: Core, slot: int) -> tuple[int, bool]:
+    # The page that holds a slot's content, and whether it was made for this fault alone.
+    frames, swap = core.frames, core.swap
+    cached = int(swap.cached[slot])
+    if cached:
+        return cached, False
+    pfn = frames.alloc1()
+    frames.mv_flags[pfn] = SWAPBACKED
+    if swap.count[slot] == 1:
+        return pfn, True
+    frames.mv_flags[pfn] |= SWAPCACHE
+    frames.private[pfn] = slot
+    frames.mv_extra[pfn] = 1
+    swap.cached[slot] = pfn
+    return pfn, False
+
+
+def _may_leave_swapcache(core: Core, vma: Vma, pfn: int, slot: int, write: bool) -> bool:
+    # should_try_to_free_swap, then folio_free_swap: nobody else may name the slot.
+    if core.swap.count[slot]:
+        return False
+    if vma.flags & VM_LOCKED:
+        return True
+    return write and core.frames.mv_mapcount[pfn] == 0
+
+
+def _map(core: Core, vma: Vma, addr: int, ptep: int, pfn: int, value: int, exclusive: bool) -> None:
+    frames = core.frames
+    newly_anon = not frames.mv_flags[pfn] & ANON
+    frames.mv_mapcount[pfn] += 1
+    if newly_anon:
+        frames.mv_flags[pfn] |= ANON
+        core.hooks.set_anon1(vma, addr, ptep, pfn, "new" if exclusive else "shared")
+    core.tables.mv[ptep] = value
+    core.costs.current[PTES_ADDED] += 1
+    if core.hooks.added1:
+        core.hooks.added1(vma, addr, ptep, pfn, True, "swapin")
