@@ -1,0 +1,146 @@
+"""Bits and codes of a picture: VMA flags, the kinds of a PTE extent, page flags, kinds of frames and files.
+
+VMA flags and page flags have the kernel's own numbers (``include/linux/mm.h``;
+``include/uapi/linux/kernel-page-flags.h``), so that what /proc shows is stored as it is. ``docs/data-model.md`` restates all of them.
+"""
+
+from __future__ import annotations
+
+# vmas.flags: VM_* bits. /proc/PID/maps tells the first five; the rest needs smaps.
+VM_READ = 0x1
+VM_WRITE = 0x2
+VM_EXEC = 0x4
+VM_SHARED = 0x8
+VM_MAYREAD = 0x10
+VM_MAYWRITE = 0x20
+VM_MAYEXEC = 0x40
+VM_MAYSHARE = 0x80
+VM_GROWSDOWN = 0x100
+VM_PFNMAP = 0x400
+VM_LOCKED = 0x2000
+VM_IO = 0x4000
+VM_SEQ_READ = 0x8000
+VM_RAND_READ = 0x10000
+VM_DONTCOPY = 0x20000
+VM_DONTEXPAND = 0x40000
+VM_LOCKONFAULT = 0x80000
+VM_ACCOUNT = 0x100000
+VM_NORESERVE = 0x200000
+VM_HUGETLB = 0x400000
+VM_WIPEONFORK = 0x2000000
+VM_DONTDUMP = 0x4000000
+VM_MIXEDMAP = 0x10000000
+VM_HUGEPAGE = 0x20000000
+VM_NOHUGEPAGE = 0x40000000
+VM_MERGEABLE = 0x80000000
+
+# ptes.flags. Exactly one of the first four is set.
+PTE_PRESENT = 0x001
+"""A frame is mapped: ``pfn`` is its number, and goes up by 1 per page."""
+PTE_SWAP = 0x002
+"""The content is in swap: ``pfn`` is the entry, ``type | offset << 5``, and goes up by 32 per page."""
+PTE_GUARD = 0x004
+"""A guard marker (MADV_GUARD_INSTALL): ``pfn`` is -1."""
+PTE_OTHER = 0x008
+"""Another entry that is not present (a migration entry, a marker): ``pfn`` is -1."""
+PTE_EXCLUSIVE = 0x010
+"""Present: the frame's mapcount was 1 (pagemap bit 56; this is *not* PG_anon_exclusive, rule 8.2).
+Swap: the exclusive marker, known only in pictures of the model."""
+PTE_FILE = 0x020
+"""The page is a file's, or shared anonymous memory (pagemap bit 61)."""
+PTE_SPECIAL = 0x040
+"""No reverse map tracks this entry: the zero page, a page the kernel owns, device memory (rules 1.4, 4.1, 4.17)."""
+PTE_WRITE = 0x080
+"""Writable. /proc does not tell; meaningful only where ``about["pte_write"]`` is true."""
+PTE_DIRTY = 0x100
+"""Dirty. As above."""
+PTE_UFFD_WP = 0x200
+"""Write-protected by userfaultfd (pagemap bit 57)."""
+
+PTE_KINDS = PTE_PRESENT | PTE_SWAP | PTE_GUARD | PTE_OTHER
+SWAP_TYPE_BITS = 5
+SWAP_STEP = 1 << SWAP_TYPE_BITS
+
+# frames.flags: 1 << the bit numbers of /proc/kpageflags.
+KPF_DIRTY = 1 << 4
+KPF_LRU = 1 << 5
+KPF_SLAB = 1 << 7
+KPF_WRITEBACK = 1 << 8
+KPF_ANON = 1 << 12
+KPF_SWAPCACHE = 1 << 13
+KPF_SWAPBACKED = 1 << 14
+KPF_COMPOUND_HEAD = 1 << 15
+KPF_COMPOUND_TAIL = 1 << 16
+KPF_HUGE = 1 << 17
+KPF_UNEVICTABLE = 1 << 18
+KPF_HWPOISON = 1 << 19
+KPF_NOPAGE = 1 << 20
+KPF_KSM = 1 << 21
+KPF_THP = 1 << 22
+KPF_ZERO_PAGE = 1 << 24
+KPF_PGTABLE = 1 << 26
+KPF_RESERVED = 1 << 32
+KPF_MLOCKED = 1 << 33
+KPF_ANON_EXCLUSIVE = 1 << 47
+"""PG_anon_exclusive. /proc does not export it; meaningful only where ``about["anon_exclusive"]`` is true."""
+
+KPF_KEPT = (
+    KPF_DIRTY
+    | KPF_LRU
+    | KPF_SLAB
+    | KPF_WRITEBACK
+    | KPF_ANON
+    | KPF_SWAPCACHE
+    | KPF_SWAPBACKED
+    | KPF_HUGE
+    | KPF_UNEVICTABLE
+    | KPF_HWPOISON
+    | KPF_NOPAGE
+    | KPF_KSM
+    | KPF_THP
+    | KPF_ZERO_PAGE
+    | KPF_PGTABLE
+    | KPF_RESERVED
+    | KPF_MLOCKED
+    | KPF_ANON_EXCLUSIVE
+)
+"""What a picture keeps. Left out: flags that flicker (locked, referenced, active, reclaim) and those another column
+says (the folio's head and tails: ``head_offset`` and ``order``; mapped: ``mapcount``)."""
+
+# frames.kind.
+ANON = 0
+FILE = 1
+SHMEM = 2
+KSM = 3
+HUGETLB = 4
+ZERO = 5
+KERNEL = 6
+DEVICE = 7
+FRAME_KINDS = ("anon", "file", "shmem", "ksm", "hugetlb", "zero", "kernel", "device")
+UNTRACKED = (ZERO, KERNEL, DEVICE)
+"""Kinds of frames that no reverse map leads back from."""
+
+# frames.mapping: the tag of folio->mapping (rule 1.1).
+MAPPING_UNKNOWN = -1
+MAPPING_FILE = 0
+MAPPING_ANON = 1
+MAPPING_KSM = 3
+
+# files.kind.
+FILE_REGULAR = 0
+FILE_SHMEM = 1
+FILE_DEVICE = 2
+FILE_KINDS = ("file", "shmem", "device")
+
+# holders.kind.
+HOLDER_FD = 0
+HOLDER_SYSV = 1
+HOLDER_PATH = 2
+HOLDER_KINDS = ("fd", "sysv", "path")
+
+
+def perms(flags: int) -> str:
+    """VMA flags as the permission column of /proc/PID/maps: ``rw-p``."""
+    letters = ((VM_READ, "r"), (VM_WRITE, "w"), (VM_EXEC, "x"))
+    access = "".join(letter if flags & bit else "-" for bit, letter in letters)
+    return access + ("s" if flags & VM_MAYSHARE else "p")

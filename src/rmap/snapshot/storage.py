@@ -1,0 +1,218 @@
+"""A picture as one file, ``NAME.rmap``: a zip of one ``.npy`` per column, and ``about.json``.
+
+NumPy and the standard library read and write it, without pickles. Integer columns lie in the file in the smallest
+type that holds them; columns marked ``delta`` as the difference from the row before; text as row codes into a list of
+distinct strings (UTF-8 bytes and their offsets). The same picture gives the same bytes: members have a fixed order
+and date. ``docs/data-model.md`` describes the format, with the requirements D1 to D3 that are checked here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rmap.errors import TraceError, UsageError
+from rmap.snapshot.tables import TABLES, Column, Table
+
+FORMAT = 1
+"""The format this release writes; every format up to it is read."""
+SUFFIX = ".rmap"
+_ABOUT = "about.json"
+_DATE = (1980, 1, 1, 0, 0, 0)
+_SMALL = (np.int8, np.int16, np.int32)
+_MAX_MEMBER = 1 << 34  # bytes; a column of 2^31 rows, more than any machine has
+
+Numbers = npt.NDArray[Any]
+
+
+def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str, Any], *, force: bool = False) -> None:
+    """Write a picture. The file appears whole or not at all.
+
+    Args:
+        path: where; the name should end in ``.rmap``.
+        tables: every table by name.
+        about: the provenance; its ``format`` is set here.
+        force: replace a file that exists.
+
+    Raises:
+        UsageError: the file exists and ``force`` is false, or the directory does not exist.
+    """
+    target = Path(path)
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists already: choose another name, or ask to replace it")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}")
+    handle, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            _write(stream, tables, about)
+        Path(temporary).chmod(0o644)
+        if force:
+            os.replace(temporary, target)
+        else:
+            _publish(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _publish(temporary: str, target: Path) -> None:
+    # A link, unlike a rename, fails where somebody else has made the file meanwhile.
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise UsageError(f"{target} exists already: choose another name, or ask to replace it") from None
+    except OSError:  # a file system without hard links
+        os.replace(temporary, target)
+
+
+def _write(stream: Any, tables: dict[str, Table], about: dict[str, Any]) -> None:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        text = json.dumps({**about, "format": FORMAT}, indent=1, sort_keys=True, ensure_ascii=False)
+        _member(archive, _ABOUT, text.encode())
+        for table in TABLES:
+            for name, column in table.columns().items():
+                values = getattr(tables[table.name], name)
+                parts = _encode_text(values) if column.dtype == "text" else {"": _encode(values, column)}
+                for part, array in parts.items():
+                    buffer = io.BytesIO()
+                    np.lib.format.write_array(buffer, array, allow_pickle=False)
+                    _member(archive, f"{table.name}/{name}{part}.npy", buffer.getvalue())
+
+
+def _member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, data)
+
+
+def _smallest(values: Numbers) -> Numbers:
+    if not len(values):
+        return values.astype(np.int8)
+    low, high = int(values.min()), int(values.max())
+    for dtype in _SMALL:
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values.astype(np.int64)
+
+
+def _encode(values: Numbers, column: Column) -> Numbers:
+    wide = values.astype(np.int64)
+    return _smallest(np.diff(wide, prepend=np.int64(0)) if column.delta else wide)
+
+
+def _decode(stored: Numbers, column: Column) -> Numbers:
+    wide = stored.astype(np.int64)
+    return np.cumsum(wide) if column.delta else wide
+
+
+def _encode_text(values: list[str]) -> dict[str, Numbers]:
+    distinct = list(dict.fromkeys(values))
+    number = {text: code for code, text in enumerate(distinct)}
+    coded = [text.encode() for text in distinct]
+    ends = np.cumsum(np.array([0, *map(len, coded)], np.int64))
+    return {
+        ".code": _smallest(np.array([number[text] for text in values], np.int64)),
+        ".offset": _smallest(ends),
+        ".data": np.frombuffer(b"".join(coded), np.uint8),
+    }
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Table], dict[str, Any]]:
+    """Read a picture's tables as they are written: requirements D1 to D3.
+
+    Raises:
+        TraceError: not a picture, damaged, or of a newer format. One sentence says which.
+    """
+    source = Path(path)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            about = _read_about(archive, source)
+            return {table.name: _read_table(archive, table, source) for table in TABLES}, about
+    except FileNotFoundError:
+        raise TraceError(f"there is no file {source}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise TraceError(f"{source} cannot be read: {error.strerror}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise TraceError(f"{source} is not a picture of memory, or is cut off (D1: {error})") from None
+
+
+def _read_about(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
+    if _ABOUT not in archive.namelist():
+        raise TraceError(f"{source} is a zip, but not a picture of memory: it has no {_ABOUT} (D1)")
+    try:
+        about = json.loads(archive.read(_ABOUT))
+    except ValueError as error:
+        raise TraceError(f"{source}: {_ABOUT} is not readable JSON (D1: {error})") from None
+    number = about.get("format") if isinstance(about, dict) else None
+    if type(number) is not int or number < 1:
+        raise TraceError(f"{source}: {_ABOUT} gives no format number (D2)")
+    if number > FORMAT:
+        raise TraceError(
+            f"{source} has format {number}; this rmap reads up to format {FORMAT}. A newer rmap wrote it (D2)"
+        )
+    return dict(about)
+
+
+def _read_table(archive: zipfile.ZipFile, table: type[Table], source: Path) -> Table:
+    def read(member: str) -> Numbers:
+        return _read_array(archive, f"{table.name}/{member}.npy", source)
+
+    columns: dict[str, Any] = {}
+    for name, column in table.columns().items():
+        where = f"{source}: {table.name}.{name}"
+        if column.dtype == "text":
+            columns[name] = _read_text(read, name, where)
+            continue
+        wide = _decode(read(name), column)
+        bounds = (0, 1) if column.dtype == "bool" else (np.iinfo(column.dtype).min, np.iinfo(column.dtype).max)
+        if len(wide) and not (bounds[0] <= int(wide.min()) and int(wide.max()) <= bounds[1]):
+            raise TraceError(f"{where} has numbers that do not fit {column.dtype} (D3)")
+        columns[name] = wide.astype(column.dtype)
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise TraceError(f"{source}: the columns of {table.name} differ in length: {lengths} (D3)")
+    return table(**columns)
+
+
+def _read_array(archive: zipfile.ZipFile, member: str, source: Path) -> Numbers:
+    try:
+        info = archive.getinfo(member)
+    except KeyError:
+        raise TraceError(f"{source} lacks the column {member} (D1)") from None
+    if info.file_size > _MAX_MEMBER:
+        raise TraceError(f"{source}: {member} claims {info.file_size:,} bytes (D1)")
+    try:
+        array = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
+    except ValueError as error:
+        raise TraceError(f"{source}: {member} is not a NumPy column (D1: {error})") from None
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TraceError(f"{source}: {member} is {array.ndim}-dimensional {array.dtype}, not a column of integers (D1)")
+    return array
+
+
+def _read_text(read: Callable[[str], Numbers], name: str, where: str) -> list[str]:
+    code, offset, data = (read(f"{name}.{part}").astype(np.int64) for part in ("code", "offset", "data"))
+    ordered = len(offset) and offset[0] == 0 and offset[-1] == len(data) and bool((np.diff(offset) >= 0).all())
+    if not ordered or (len(data) and (data.min() < 0 or data.max() > 255)):
+        raise TraceError(f"{where}: the offsets do not fit the text (D3)")
+    whole = data.astype(np.uint8).tobytes()
+    ends = offset.tolist()
+    try:
+        distinct = [whole[low:high].decode() for low, high in pairwise(ends)]
+    except UnicodeDecodeError:
+        raise TraceError(f"{where} is not UTF-8 (D3)") from None
+    if len(code) and (code.min() < 0 or code.max() >= len(distinct)):
+        raise TraceError(f"{where}: a row names a string that is not there (D3)")
+    return [distinct[i] for i in code.tolist()]

@@ -1,0 +1,212 @@
+"""What a picture must be to be used: requirements D4 to D12 of ``docs/data-model.md``, checked on every load and build.
+
+A picture that passes is consistent in itself: every id leads to a row, VMAs and extents are in order and do not
+overlap, every mapped frame is described. It may still contradict the kernel's rules; that is what
+:func:`rmap.snapshot.check.check` asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.errors import TraceError
+from rmap.snapshot import flags as f
+from rmap.snapshot.tables import TABLES
+from rmap.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from rmap.snapshot.picture import Snapshot
+
+_ABOUT_TYPES: dict[str, type] = {
+    "source": str,
+    "host": str,
+    "release": str,
+    "machine": str,
+    "page_size": int,
+    "time": str,
+    "tool": str,
+    "topology": str,
+    "mapcount": str,
+    "vma_flags": str,
+    "pte_write": bool,
+    "anon_exclusive": bool,
+    "refused": int,
+    "ended": int,
+    "raced": int,
+    "skipped": int,
+}
+_MAX_ORDER = 30
+
+
+def validate(picture: Snapshot) -> None:
+    """Check requirements D4 to D12.
+
+    Raises:
+        TraceError: the first requirement that does not hold, with table and row.
+    """
+    _about(picture)
+    _ids(picture)
+    _processes(picture)
+    _vmas(picture)
+    _ptes(picture)
+    _frames(picture)
+    _mapped_frames_described(picture)
+    _topology(picture)
+
+
+def _refuse(number: str, text: str) -> TraceError:
+    return TraceError(f"the picture is contradictory: {text} ({number})")
+
+
+def _first(wrong: Bool) -> int | None:
+    return int(np.argmax(wrong)) if wrong.any() else None
+
+
+def _about(picture: Snapshot) -> None:
+    for key, kind in _ABOUT_TYPES.items():
+        value: Any = picture.about.get(key)
+        if type(value) is not kind:
+            raise _refuse("D12", f"about.{key} is {value!r}, not of type {kind.__name__}")
+    if picture.about["page_size"] != PAGE_SIZE:
+        raise _refuse("D12", f"pages of {picture.about['page_size']} bytes; only {PAGE_SIZE} is understood")
+    choices = {
+        "topology": ("none", "kernel", "model"),
+        "mapcount": ("precise", "average"),
+        "vma_flags": ("maps", "smaps"),
+    }
+    for key, allowed in choices.items():
+        if picture.about[key] not in allowed:
+            raise _refuse("D12", f"about.{key} is {picture.about[key]!r}, not one of {', '.join(allowed)}")
+
+
+def _ids(picture: Snapshot) -> None:
+    lengths = {table.name: len(picture.tables[table.name]) for table in TABLES}
+    for table in TABLES:
+        for name, column in table.columns().items():
+            if not column.table:
+                continue
+            values = getattr(picture.tables[table.name], name)
+            row = _first((values < (-1 if column.none else 0)) | (values >= lengths[column.table]))
+            if row is not None:
+                what = f"{table.name}.{name} of row {row}"
+                raise _refuse("D4", f"{what} is {values[row]}, and {column.table} has no such row")
+    codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", f.FRAME_KINDS), ("holders", "kind", f.HOLDER_KINDS))
+    for table_name, name, kinds in codes:
+        values = getattr(picture.tables[table_name], name)
+        row = _first((values < 0) | (values >= len(kinds)))
+        if row is not None:
+            raise _refuse("D4", f"{table_name}.{name} of row {row} is {values[row]}, an unknown code")
+
+
+def _processes(picture: Snapshot) -> None:
+    pids = np.concatenate((picture.processes.pid, picture.sharers.pid))
+    if (pids < 1).any() or len(set(pids.tolist())) != len(pids):
+        raise _refuse("D5", "a pid occurs twice, or is not positive")
+    if (np.diff(picture.processes.pid) <= 0).any():
+        raise _refuse("D5", "processes are not sorted by pid")
+
+
+def _vmas(picture: Snapshot) -> None:
+    vmas = picture.vmas
+    row = _first((vmas.start >= vmas.end) | (vmas.start < 0) | ((vmas.start | vmas.end) % PAGE_SIZE != 0))
+    if row is not None:
+        raise _refuse("D6", f"VMA {row} is [{vmas.start[row]:#x}, {vmas.end[row]:#x}): empty, or not of whole pages")
+    process = vmas.process.astype(np.int64)
+    step = np.diff(process)
+    row = _first((step < 0) | ((step == 0) & (vmas.start[1:] < vmas.end[:-1])))
+    if row is not None:
+        raise _refuse("D6", f"VMA {row + 1} is out of order, or overlaps the one before")
+    row = _first(vmas.pgoff < -1)
+    if row is not None:
+        raise _refuse("D6", f"VMA {row} has pgoff {vmas.pgoff[row]}")
+
+
+def _ptes(picture: Snapshot) -> None:
+    ptes, vmas = picture.ptes, picture.vmas
+    length = ptes.count.astype(np.int64) * PAGE_SIZE
+    ends = ptes.address + length
+    wrong = (ptes.count < 1) | (ptes.address % PAGE_SIZE != 0)
+    row = _first(wrong | (ptes.address < vmas.start[ptes.vma]) | (ends > vmas.end[ptes.vma]))
+    if row is not None:
+        raise _refuse("D7", f"extent {row} at {ptes.address[row]:#x} is empty, unaligned, or outside its VMA")
+    step = np.diff(ptes.vma.astype(np.int64))
+    row = _first((step < 0) | ((step == 0) & (ptes.address[1:] < ends[:-1])))
+    if row is not None:
+        raise _refuse("D7", f"extent {row + 1} is out of order, or overlaps the one before")
+    kinds = ptes.flags & f.PTE_KINDS
+    row = _first((kinds == 0) | ((kinds & (kinds - 1)) != 0))
+    if row is not None:
+        raise _refuse("D7", f"extent {row} has flags {ptes.flags[row]:#x}: not one of present, swap, guard and other")
+    named = (kinds & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
+    row = _first(np.where(named, ptes.pfn < 0, ptes.pfn != -1))
+    if row is not None:
+        raise _refuse("D7", f"extent {row} has pfn {ptes.pfn[row]} with flags {ptes.flags[row]:#x}")
+
+
+def _frames(picture: Snapshot) -> None:
+    frames = picture.frames
+    ends = frames.pfn + frames.count
+    row = _first((frames.pfn < 0) | (frames.count < 1) | (frames.mapcount < 0))
+    if row is not None:
+        raise _refuse("D8", f"frame run {row} at {frames.pfn[row]:#x} is empty or has a negative number")
+    row = _first(frames.pfn[1:] < ends[:-1])
+    if row is not None:
+        raise _refuse("D8", f"frame run {row + 1} is out of order, or overlaps the one before")
+    row = _first((frames.file >= 0) & (frames.index < 0))
+    if row is not None:
+        raise _refuse("D8", f"frame run {row} names a file, but not which page of it")
+    row = _first((frames.order < 0) | (frames.order > _MAX_ORDER))
+    if row is not None:
+        raise _refuse("D9", f"frame run {row} has order {frames.order[row]}")
+    size = np.left_shift(np.int64(1), frames.order.astype(np.int64))
+    last = frames.head_offset.astype(np.int64) + frames.count
+    row = _first(np.where(frames.order == 0, frames.head_offset != 0, (frames.head_offset < 0) | (last > size)))
+    if row is not None:
+        raise _refuse("D9", f"frame run {row} at {frames.pfn[row]:#x} is not within one folio")
+    _folios_whole(picture, size)
+
+
+def _folios_whole(picture: Snapshot, size: I64) -> None:
+    frames = picture.frames
+    large = np.flatnonzero(frames.order > 0)
+    if not len(large):
+        return
+    head = frames.pfn[large] - frames.head_offset[large]
+    start = np.flatnonzero(np.diff(head, prepend=head[0] - 1) != 0)
+    pages = np.add.reduceat(frames.count[large].astype(np.int64), start)
+    row = _first(pages != size[large[start]])
+    if row is not None:
+        wanted = size[large[start[row]]]
+        raise _refuse("D9", f"the folio at {head[start[row]]:#x} has {pages[row]} pages here, not {wanted}")
+
+
+def _mapped_frames_described(picture: Snapshot) -> None:
+    ptes, frames = picture.ptes, picture.frames
+    present = np.flatnonzero(ptes.flags & f.PTE_PRESENT)
+    if not len(present):
+        return
+    if not len(frames):
+        raise _refuse("D10", "pages are mapped, but no frame is described")
+    # A run of consecutive frame runs is one block; an extent must lie in one block.
+    ends = frames.pfn + frames.count
+    cut = np.flatnonzero(frames.pfn[1:] != ends[:-1]) + 1
+    starts = frames.pfn[np.concatenate(([0], cut))]
+    stops = ends[np.concatenate((cut - 1, [len(ends) - 1]))]
+    block = np.searchsorted(starts, ptes.pfn[present], side="right") - 1
+    wrong = (block < 0) | (ptes.pfn[present] + ptes.count[present] > stops[np.maximum(block, 0)])
+    row = _first(wrong)
+    if row is not None:
+        where = f"extent {present[row]} maps frame {ptes.pfn[present[row]]:#x}"
+        raise _refuse("D10", f"{where}, which is not fully described")
+
+
+def _topology(picture: Snapshot) -> None:
+    chains = picture.anon_vma_chains
+    step = np.diff(chains.vma.astype(np.int64))
+    first = np.diff(chains.vma, prepend=-1) != 0
+    follows = np.diff(chains.position, prepend=-1) == 1
+    if (step < 0).any() or not np.where(first, chains.position == 0, follows).all():
+        raise _refuse("D11", "the links of a VMA's chain are not numbered 0, 1, 2, ... in order")
