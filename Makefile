@@ -1,0 +1,65 @@
+# Everything here works from a fresh clone with python3 (3.11 or newer), make and a package registry.
+# The environment lives in .venv and is made again only when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint docs bench exhaustive picture clean
+
+help:
+	@echo "make run         the main job: a real machine's memory under every design"
+	@echo "make test        every test (RMAP_LIVE=1: a missing ability of the machine is a failure)"
+	@echo "make lint        ruff, import-linter, mypy"
+	@echo "make docs        docs/cli.md from the commands' own help"
+	@echo "make bench       speed and memory, against the running kernel"
+	@echo "make exhaustive  every short sequence of system calls, to full depth (long)"
+	@echo "make picture     record the shipped picture anew (root)"
+	@echo "make clean       remove .venv and whatever tools left behind"
+
+run: $(VENV)/run.stamp
+	@$(BIN)/rmap demo
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: $(VENV)/run.stamp
+	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks
+
+exhaustive: $(VENV)/test.stamp
+	RMAP_EXHAUSTIVE=full $(BIN)/pytest -n $(WORKERS) -m exhaustive
+
+picture: $(VENV)/run.stamp
+	$(BIN)/python tools/record_picture.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks build dist
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of packages: each target waits only for what it needs.
+$(VENV)/run.stamp: EXTRAS :=
+$(VENV)/test.stamp: EXTRAS := [test]
+$(VENV)/lint.stamp: EXTRAS := [lint]
+$(VENV)/bench.stamp: EXTRAS := [bench]
+
+$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
+	@echo "setting up $(VENV) for make $* ..." >&2
+	@$(PIP) -e '.$(EXTRAS)'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "rmap needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,65 @@
+"""What several commands let their user choose: designs, and the picture to ask."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from rmap.cli.output import say
+from rmap.errors import UsageError
+from rmap.show.picture import capture_notes
+
+if TYPE_CHECKING:
+    from rmap.snapshot import Snapshot
+
+
+def designs_of(args: Namespace) -> list[str]:
+    """The designs of ``--designs``, all of them without it.
+
+    Raises:
+        UsageError: one of them does not exist.
+    """
+    from rmap.designs import DESIGNS
+
+    chosen = list(args.designs or DESIGNS)
+    for name in chosen:
+        check_design(name)
+    return chosen
+
+
+def check_design(name: str) -> None:
+    """Refuse a design that does not exist, naming those that do.
+
+    Raises:
+        UsageError: there is no such design.
+    """
+    from rmap.designs import DESIGNS
+
+    if name not in DESIGNS:
+        raise UsageError(f"no design {name!r}; there are: {', '.join(DESIGNS)}")
+
+
+def picture_of(args: Namespace) -> Snapshot:
+    """The picture of ``-i``; without it, one taken of the running machine, saying on stderr what it could not see.
+
+    Raises:
+        TraceError: the file is no picture.
+        NotPermitted: this user may not see page frames.
+    """
+    from rmap.snapshot import Snapshot
+
+    if args.input is not None:
+        return Snapshot.load(args.input)
+    picture = Snapshot.capture()
+    for line in capture_notes(picture.about):
+        say(line)
+    return picture
+
+
+def origin_of(args: Namespace, picture: Snapshot) -> str:
+    """Where an answer comes from, in words: the end of every answer."""
+    if args.input is None:
+        return "every page table of this machine, read just now"
+    about = picture.about
+    recorded = " ".join(str(about[key]) for key in ("host", "time") if about[key])
+    return f"the page tables recorded in {args.input}" + (f" ({recorded})" if recorded else "")

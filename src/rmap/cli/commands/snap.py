@@ -1,0 +1,51 @@
+"""Record the running machine's memory as a picture, in one file.
+
+The picture holds processes, VMAs, files and, for every page-table entry, which
+frame it maps: no page's content. Every question of rmap can be asked of it
+later (-i FILE), on any machine and by any user who may read the file; rmap
+compare FILE runs it under every design.
+
+The kernel shows page frames only to root (CAP_SYS_ADMIN). What could not be
+read is counted on stderr and in the file.
+
+examples
+  sudo rmap snap -o here.rmap
+  sudo rmap snap -o web.rmap --pid 4711 --pid 4712
+  rmap compare here.rmap
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from rmap.cli import status
+from rmap.cli.output import emit, say
+from rmap.cli.parser import add_output_options
+from rmap.errors import UsageError
+
+
+def configure(parser: ArgumentParser, words: list[str]) -> None:
+    """Add the arguments."""
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it (NAME.rmap)")
+    parser.add_argument("--pid", metavar="PID", type=int, action="append", help="only this process (repeatable)")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    add_output_options(parser)
+
+
+def run(args: Namespace) -> int:
+    """Take the picture and write it."""
+    from rmap.show.picture import capture_notes, picture_facts, picture_line
+    from rmap.snapshot import Snapshot
+
+    target = Path(args.output)
+    if target.exists() and not args.force:  # asked before the work, not after it
+        raise UsageError(f"{target} exists (replace it: --force)")
+    picture = Snapshot.capture(args.pid)
+    picture.save(target, force=args.force)
+    for line in capture_notes(picture.about):
+        say(line)
+    facts = picture_facts(picture)
+    size = target.stat().st_size
+    emit(args, {"file": str(target), "bytes": size, **facts}, lambda: [picture_line(str(target), facts, size)])
+    return status.OK

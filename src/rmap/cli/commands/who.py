@@ -1,0 +1,80 @@
+"""Every page-table entry that maps a page, an address, a file's page.
+
+Answers with the page, how many mappings were found of how many the kernel
+counts, and one line per mapping. Several processes may map one page at
+different addresses and at different offsets in their VMAs.
+
+KEY names the page:
+
+  4711:0x7f5a176cb000          what process 4711 has at an address
+  /usr/lib/libc.so.6@0x28000   the page of a file at an offset in bytes (also
+                               decimal, or with K, M, G; without @: the first)
+  pfn:0x2f8443                 a page frame
+  phys:0x2f8443000             the frame of a physical address
+  swap:0:1234                  slot 1234 of swap area 0
+  file:4711                    a file whose name looks like something else
+
+The running machine shows page frames only to root; a recorded picture (-i)
+can be asked by anybody who may read the file.
+
+examples
+  sudo rmap who 4711:0x7f5a176cb000
+  sudo rmap who /usr/lib/x86_64-linux-gnu/libc.so.6@0x28000 --all
+  rmap who -i here.rmap pfn:0x2f8443 --json
+
+exit status: 1 if nothing maps the page
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rmap.cli import status
+from rmap.cli.choices import origin_of, picture_of
+from rmap.cli.output import emit, say
+from rmap.cli.parser import add_input_option, add_output_options
+
+if TYPE_CHECKING:
+    from rmap.snapshot import Key, Resolved, Snapshot
+
+ROWS = 20
+
+
+def configure(parser: ArgumentParser, words: list[str]) -> None:
+    """Add the arguments."""
+    parser.add_argument("key", metavar="KEY", help="the page, as above")
+    add_input_option(parser)
+    parser.add_argument("--all", action="store_true", help=f"every mapping, not only {ROWS}")
+    add_output_options(parser)
+
+
+def run(args: Namespace) -> int:
+    """Find the page, and who maps it."""
+    from rmap.show.who import who
+    from rmap.snapshot import parse_key
+
+    key = parse_key(args.key)
+    picture = picture_of(args)
+    place = _resolve(picture, key, live=args.input is None)
+    if place.swap is not None:
+        answer = picture.who_swap(*place.swap)
+    elif place.pfn is not None:
+        answer = picture.who(place.pfn)
+    else:
+        say(f"rmap: {place.reason}")
+        return status.NO
+    limit = None if args.all else ROWS
+    emit(args, answer.to_json(), lambda: who(answer, origin=origin_of(args, picture), limit=limit))
+    return status.OK if answer.found else status.NO
+
+
+# The kernel names a file by its real path; whoever asks may know it by a link.
+def _resolve(picture: Snapshot, key: Key, *, live: bool) -> Resolved:
+    from rmap.snapshot import resolve
+
+    if live and key.kind == "file":
+        key = replace(key, path=os.path.realpath(key.path))
+    return resolve(picture, key)

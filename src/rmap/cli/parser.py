@@ -1,0 +1,83 @@
+"""An argument parser whose help teaches, and whose errors are rmap's own."""
+
+from __future__ import annotations
+
+import re
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from typing import NoReturn
+
+from rmap.cli.registry import Command
+from rmap.errors import UsageError
+
+HELP_WIDTH = 80
+
+
+class _Formatter(RawDescriptionHelpFormatter):
+    # One width everywhere: docs/cli.md must not depend on the terminal it was made in.
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=HELP_WIDTH, max_help_position=24)
+
+    # `-o, --output FILE` under every Python: before 3.13 argparse names FILE twice.
+    def _format_action_invocation(self, action: Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (`{self.prog} --help`)")
+
+
+def parser_of(verb: str, command: Command, words: list[str]) -> ArgumentParser:
+    """The parser of one command: its docstring is the help text.
+
+    Args:
+        verb: the command's name.
+        command: its module.
+        words: what the user typed behind it, as options may depend on it.
+    """
+    parser = _Parser(
+        prog=f"rmap {verb}",
+        description=help_text(command),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    command.configure(parser, words)
+    return parser
+
+
+def help_text(command: Command) -> str:
+    """The docstring of a command module as help: without its reStructuredText quotes."""
+    return re.sub(r"``([^`]*)``", r"`\1`", (command.__doc__ or "").strip())
+
+
+def add_output_options(parser: ArgumentParser) -> None:
+    """``--json`` and ``--color``, the same for every command that prints data."""
+    parser.add_argument("--json", action="store_true", help="one JSON object, with its schema number")
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set (colour never carries a fact)",
+    )
+
+
+def add_designs_option(parser: ArgumentParser) -> None:
+    """``--designs A,B``: which designs to run; all of them if not given."""
+    parser.add_argument(
+        "--designs",
+        type=_names,
+        metavar="A,B",
+        help="only these reverse maps (default: all)",
+    )
+
+
+def add_input_option(parser: ArgumentParser) -> None:
+    """``-i SNAP``: ask a recorded picture instead of the running machine."""
+    parser.add_argument("-i", "--input", metavar="SNAP", help="ask this picture, not the running machine")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in (part.strip() for part in text.split(",")) if name]

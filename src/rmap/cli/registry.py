@@ -1,0 +1,65 @@
+"""Every command: its name, the module it lives in, and its line in ``rmap --help``.
+
+Reading this module imports none of them, so that ``rmap --help`` answers at once. Each module offers a docstring that
+is its help text, ``configure(parser, words)`` and ``run(args) -> int``; a test holds the lines below against the
+docstrings.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from rmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+class Entry(NamedTuple):
+    """A command as the overview shows it."""
+
+    group: str
+    summary: str
+
+
+class Command(Protocol):
+    """What a command module offers."""
+
+    __doc__: str | None
+
+    def configure(self, parser: ArgumentParser, words: list[str]) -> None:
+        """Add the arguments. ``words`` are those the user typed, for options that depend on them."""
+
+    def run(self, args: Namespace) -> int:
+        """Do it; the exit status."""
+
+
+LAB = "In the model (no privileges needed)"
+LIVE = "On the running machine (most of them as root), or with -i on a recorded one"
+
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry(LAB, "A real machine's memory under every design: right? costs? evict."),
+    "compare": Entry(LAB, "What each design costs for a workload or a recorded machine."),
+    "workloads": Entry(LAB, "The workloads that compare knows, and their parameters."),
+    "explain": Entry(LAB, "A small story, step by step: what a fault, a fork, a COW changes."),
+    "who": Entry(LIVE, "Every page-table entry that maps a page, an address, a file's page."),
+    "snap": Entry(LIVE, "Record the running machine's memory as a picture, in one file."),
+    "check": Entry(LIVE, "Hold the machine against the numbered invariants of its reverse map."),
+    "doctor": Entry(LIVE, "What rmap can see of this machine, what it cannot, and why."),
+}
+
+
+def load(verb: str) -> Command:
+    """Import the module of a command.
+
+    Raises:
+        UsageError: there is no such command; names the nearest.
+    """
+    if verb not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, COMMANDS, n=1)
+        hint = f"; did you mean `rmap {near[0]}`?" if near else ""
+        raise UsageError(f"no command {verb!r}{hint} (`rmap --help` lists them)")
+    return cast(Command, import_module(f"rmap.cli.commands.{verb}"))

@@ -1,0 +1,188 @@
+"""The table of a comparison: a row per cost, a column per design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rmap.lab.results import Comparison, DesignResult, Figure, Structure, Subject
+from rmap.show.text import WIDTH, plural, wrap
+from rmap.units import format_bytes, format_count
+
+OPERATION_WIDTH = 9
+COLUMN_GAP = 4
+NONE = "-"
+COUNTS_NOT_TIMES = "Counts, not times: the same on every machine. Sizes: 64-bit, 64-byte lines."
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: the operation it belongs to, what is counted, a cell per design."""
+
+    operation: str
+    label: str
+    cells: tuple[str, ...]
+
+
+def comparison(result: Comparison) -> list[str]:
+    """The whole answer of ``rmap compare``, for stdout."""
+    lines = cost_table(result.designs, ends_with=_verdict_rows(result.designs))
+    lines.append("")
+    for design in result.designs:
+        if not design.correctness.equal:
+            lines += wrap(what_is_wrong(design), f"{design.design}: ")
+    for remark in result.remarks:
+        lines += wrap(remark)
+    for sentence in result.subject.inferred:
+        lines += wrap(sentence, "Inferred: ")
+    lines.append(COUNTS_NOT_TIMES)
+    return lines
+
+
+def cost_table(
+    designs: Sequence[DesignResult], *, heading: str = "", indent: str = "", ends_with: Sequence[Row] = ()
+) -> list[str]:
+    """Memory and costs by operation; several tables, one below the other, where the designs do not fit in one.
+
+    Args:
+        designs: one column each.
+        heading: stands in the line of the column names.
+        indent: before every row.
+        ends_with: rows to add, with a cell for each of ``designs``.
+    """
+    rows = [*_memory_rows(designs), *_figure_rows(designs), *ends_with]
+    label_width = max(len(row.label) for row in rows)
+    left = len(indent) + OPERATION_WIDTH + label_width
+    lines: list[str] = []
+    for first, last in _that_fit(designs, rows, WIDTH - left):
+        if lines:
+            lines.append("")
+        names = [design.design for design in designs[first:last]]
+        widths = [_column_width(designs[i].design, rows, i) for i in range(first, last)]
+        lines.append(f"{heading:<{left}}" + "".join(f"{name:>{w}}" for name, w in zip(names, widths)))
+        before = ""
+        for row in rows:
+            operation = row.operation if row.operation != before else ""
+            before = row.operation
+            cells = "".join(f"{cell:>{w}}" for cell, w in zip(row.cells[first:last], widths))
+            what = f"{operation:<{OPERATION_WIDTH}}{row.label}" if row.label else operation
+            lines.append(f"{indent}{what:<{OPERATION_WIDTH + label_width}}{cells}")
+    return lines
+
+
+def subject_line(subject: Subject) -> str:
+    """What is compared, in one line for stderr."""
+    seed = f", seed {subject.seed}" if subject.kind == "workload" else ""
+    return f"{subject.name}: {subject_size(subject)}{seed}"
+
+
+def subject_size(subject: Subject) -> str:
+    """``101 processes, 720,836 pages, 6,619,136 PTEs``."""
+    return (
+        f"{plural(subject.processes, 'process', 'processes')}, {plural(subject.vmas, 'VMA')}, "
+        f"{plural(subject.pages, 'mapped page')}, {plural(subject.ptes, 'PTE')}"
+    )
+
+
+def done_line(result: DesignResult) -> str:
+    """A design's verdict in one line for stderr."""
+    if result.correctness.equal:
+        return f"{result.design:<15}done, every walk equal to the page tables"
+    return f"{result.design:<15}WRONG: {what_is_wrong(result)}"
+
+
+def what_is_wrong(result: DesignResult) -> str:
+    """How a design's answer differs from the oracle's."""
+    answer = result.correctness
+    missing = answer.ptes_total - answer.ptes_found
+    return (
+        f"missed {format_count(missing)} of {plural(answer.ptes_total, 'PTE')} and named "
+        f"{format_count(answer.ptes_invented)} that do not map the page, "
+        f"on {format_count(answer.pages_wrong)} of {plural(answer.pages, 'page')}"
+    )
+
+
+def figure_cells(values: Sequence[int | float | None], unit: str) -> list[str]:
+    """The cells of one row: averages of a row share their decimals, so that they can be compared at a glance."""
+    averages = [abs(value) for value in values if isinstance(value, float)]
+    largest = max(averages, default=0.0)
+    decimals = 2 if largest < 10 else 1 if largest < 1000 else 0
+    return [_figure_cell(value, decimals, unit) for value in values]
+
+
+def _figure_cell(value: int | float | None, decimals: int, unit: str) -> str:
+    if value is None:
+        return NONE
+    text = format_count(value) if isinstance(value, int) else "0" if value == 0 else f"{value:,.{decimals}f}"
+    return f"{text} {unit}" if unit else text
+
+
+def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
+    structures = [{s.label: s for s in design.memory} for design in designs]
+    for label in dict.fromkeys(label for by_label in structures for label in by_label):
+        found = [by_label.get(label) for by_label in structures]
+        cells = tuple(NONE if s is None else format_bytes(s.bytes) for s in found)
+        yield Row("memory", label + _how_many([s for s in found if s is not None]), cells)
+    yield Row("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
+
+
+# "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
+def _how_many(found: list[Structure]) -> str:
+    if len(found) != 1 or found[0].count is None or found[0].bytes_each is None:
+        return ""
+    return f": {format_count(found[0].count)} x {found[0].bytes_each} B"
+
+
+def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
+    by_key = [dict(_keyed(design.figures)) for design in designs]
+    keys = dict.fromkeys(key for figures in by_key for key in figures)
+    rank = {key: i for i, key in enumerate(keys)}
+    for operation in dict.fromkeys(key[0] for key in keys):
+        # A share of the row above stays below it: its key begins with that row's.
+        of_operation = [key for key in keys if key[0] == operation]
+        of_operation.sort(key=lambda key: (rank.get(key[:2], rank[key]), len(key)))
+        for key in of_operation:
+            figures = [figures.get(key) for figures in by_key]
+            cells = tuple(_mixed_cells(figures))
+            yield Row(operation, "  " * (len(key) - 2) + key[-1], cells)
+
+
+# (operation, label), or (operation, label of the row above, label) for a share of it.
+def _keyed(figures: Sequence[Figure]) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    above = ""
+    for figure in figures:
+        if figure.part_of_above:
+            yield (figure.operation, above, figure.label), figure
+        else:
+            above = figure.label
+            yield (figure.operation, figure.label), figure
+
+
+def _mixed_cells(figures: Sequence[Figure | None]) -> Iterator[str]:
+    plain = figure_cells([None if figure is None else figure.value for figure in figures], "")
+    for figure, cell in zip(figures, plain):
+        yield f"{cell} {figure.unit}" if figure is not None and figure.unit else cell
+
+
+def _verdict_rows(designs: Sequence[DesignResult]) -> list[Row]:
+    right = tuple("yes" if design.correctness.equal else "NO" for design in designs)
+    return [
+        Row("VMAs at the end", "", tuple(format_count(design.vmas) for design in designs)),
+        Row("all PTEs of all pages found", "", right),
+    ]
+
+
+def _column_width(name: str, rows: Sequence[Row], i: int) -> int:
+    return COLUMN_GAP + max(len(name), *(len(row.cells[i]) for row in rows))
+
+
+# Spans of designs whose columns fit beside the labels; at least one design each.
+def _that_fit(designs: Sequence[DesignResult], rows: Sequence[Row], room: int) -> Iterator[tuple[int, int]]:
+    first, used = 0, 0
+    for i, design in enumerate(designs):
+        width = _column_width(design.design, rows, i)
+        if used + width > room and i > first:
+            yield first, i
+            first, used = i, 0
+        used += width
+    yield first, len(designs)

@@ -1,0 +1,51 @@
+"""A picture in a line or two: its size, and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rmap.show.text import plural
+from rmap.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rmap.snapshot import Snapshot
+
+
+def picture_facts(picture: Snapshot) -> dict[str, Any]:
+    """The numbers a reader wants first: kernel release, processes, VMAs, mapped pages, PTEs, anon_vmas."""
+    return {
+        "release": picture.about["release"],
+        "processes": len(picture.processes),
+        "vmas": len(picture.vmas),
+        "anon_vmas": len(picture.anon_vmas),
+        "pages": picture.nr_mapped,
+        "ptes": picture.nr_ptes,
+    }
+
+
+def facts_line(facts: Mapping[str, Any]) -> str:
+    """``38 processes, 3,914 VMAs, 104,233 mapped pages, 412,806 PTEs``."""
+    anon_vmas = f"{plural(facts['anon_vmas'], 'anon_vma')}, " if facts["anon_vmas"] else ""
+    return (
+        f"{plural(facts['processes'], 'process', 'processes')}, {plural(facts['vmas'], 'VMA')}, {anon_vmas}"
+        f"{plural(facts['pages'], 'mapped page')}, {plural(facts['ptes'], 'PTE')}"
+    )
+
+
+def picture_line(name: str, facts: Mapping[str, Any], size: int) -> str:
+    """What was written, in one line."""
+    return f"{name}: {facts_line(facts)} in {format_bytes(size)}"
+
+
+def capture_notes(about: Mapping[str, Any]) -> list[str]:
+    """What a capture could not see, for stderr; empty if it saw everything."""
+    ended, refused, raced = about["ended"], about["refused"], about["raced"]
+    parts = []
+    if ended:
+        parts.append(f"{plural(ended, 'process', 'processes')} ended while being read")
+    if refused:
+        parts.append(f"{format_count(refused)} refused (`rmap doctor`)")
+    if raced:
+        parts.append(f"{plural(raced, 'page')} changed meanwhile and {'is' if raced == 1 else 'are'} marked as raced")
+    return [f"rmap: {'; '.join(parts)}"] if parts else []
