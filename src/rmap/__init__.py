@@ -16,7 +16,6 @@ The public names; everything else may change. They are bound when first used, so
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from rmap.errors import (
     InvariantError,
@@ -30,7 +29,10 @@ from rmap.errors import (
     UsageError,
 )
 
+TYPE_CHECKING = False  # typing's own constant: importing typing would be a fifth of the start-up
 if TYPE_CHECKING:
+    from typing import Any
+
     from rmap.designs import DESIGNS
     from rmap.kernel import Kernel, Process, PteRef
     from rmap.snapshot import Snapshot

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from types import TracebackType
 
 from rmap.cli import status
 from rmap.cli.registry import COMMANDS, load
 from rmap.errors import InvariantError, NotPermitted, RmapError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 REPORT = "this is a bug in rmap or in a reverse-map design, not yours: please report it with"
 WORKS_WITHOUT_PRIVILEGES = "rmap demo, rmap compare, rmap explain, rmap who -i FILE KEY"
@@ -70,9 +73,9 @@ def overview() -> str:
         "",
         "From a page back to every page-table entry (PTE) that maps it.",
     ]
-    for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
+    for group in dict.fromkeys(group for group, summary in COMMANDS.values()):
         lines += ["", group]
-        lines += [f"  {verb:<11}{entry.summary}" for verb, entry in COMMANDS.items() if entry.group == group]
+        lines += [f"  {verb:<11}{summary}" for verb, (of, summary) in COMMANDS.items() if of == group]
     lines += [
         "",
         "`rmap COMMAND --help` teaches each with examples. Data goes to stdout, talk to",

@@ -8,46 +8,40 @@ docstrings.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from rmap.errors import UsageError
 
+TYPE_CHECKING = False  # typing's own constant; importing typing costs a fifth of `rmap --help`
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from typing import Protocol
 
+    class Command(Protocol):
+        """What a command module offers."""
 
-class Entry(NamedTuple):
-    """A command as the overview shows it."""
+        __doc__: str | None
 
-    group: str
-    summary: str
+        def configure(self, parser: ArgumentParser, words: list[str]) -> None:
+            """Add the arguments. ``words`` are those the user typed, for options that depend on them."""
 
-
-class Command(Protocol):
-    """What a command module offers."""
-
-    __doc__: str | None
-
-    def configure(self, parser: ArgumentParser, words: list[str]) -> None:
-        """Add the arguments. ``words`` are those the user typed, for options that depend on them."""
-
-    def run(self, args: Namespace) -> int:
-        """Do it; the exit status."""
+        def run(self, args: Namespace) -> int:
+            """Do it; the exit status."""
 
 
 LAB = "In the model (no privileges needed)"
 LIVE = "On the running machine (most of them as root), or with -i on a recorded one"
 
-COMMANDS: dict[str, Entry] = {
-    "demo": Entry(LAB, "A real machine's memory under every design: right? costs? evict."),
-    "compare": Entry(LAB, "What each design costs for a workload or a recorded machine."),
-    "workloads": Entry(LAB, "The workloads that compare knows, and their parameters."),
-    "explain": Entry(LAB, "A small story, step by step: what a fault, a fork, a COW changes."),
-    "who": Entry(LIVE, "Every page-table entry that maps a page, an address, a file's page."),
-    "snap": Entry(LIVE, "Record the running machine's memory as a picture, in one file."),
-    "check": Entry(LIVE, "Hold the machine against the numbered invariants of its reverse map."),
-    "doctor": Entry(LIVE, "What rmap can see of this machine, what it cannot, and why."),
+COMMANDS = {
+    "demo": (LAB, "A real machine's memory under every design: right? costs? evict."),
+    "compare": (LAB, "What each design costs for a workload or a recorded machine."),
+    "workloads": (LAB, "The workloads that compare knows, and their parameters."),
+    "explain": (LAB, "A small story, step by step: what a fault, a fork, a COW changes."),
+    "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
+    "snap": (LIVE, "Record the running machine's memory as a picture, in one file."),
+    "check": (LIVE, "Hold the machine against the numbered rules of its reverse map."),
+    "doctor": (LIVE, "What rmap can see of this machine, what it cannot, and why."),
 }
+"""Group and summary of every command, in the order of ``rmap --help``."""
 
 
 def load(verb: str) -> Command:
@@ -62,4 +56,5 @@ def load(verb: str) -> Command:
         near = get_close_matches(verb, COMMANDS, n=1)
         hint = f"; did you mean `rmap {near[0]}`?" if near else ""
         raise UsageError(f"no command {verb!r}{hint} (`rmap --help` lists them)")
-    return cast(Command, import_module(f"rmap.cli.commands.{verb}"))
+    command: Command = import_module(f"rmap.cli.commands.{verb}")
+    return command

@@ -1,4 +1,4 @@
-"""Hold the machine against the numbered invariants of its reverse map.
+"""Hold the machine against the numbered rules of its reverse map.
 
 The kernel's reverse map promises that, for example, a page lies in every VMA
 where its index says, and that as many entries map a page as its mapcount
