@@ -166,7 +166,9 @@ class SnapshotBuilder:
             },
         )
 
-    def add_ptes(self, vma: int | I64, address: I64, pfn: I64, flags: int | I32, count: I64 | None = None) -> None:
+    def add_ptes(
+        self, vma: int | I64, address: I64, pfn: I64, flags: int | I32 | I64, count: I64 | None = None
+    ) -> None:
         """Add page-table entries, or extents of them.
 
         Args:
@@ -185,7 +187,7 @@ class SnapshotBuilder:
             np.broadcast_to(np.asarray(flags, np.int64), (n,)),
         )
         if n:
-            self._ptes.append(_join_extents(*columns))
+            self._ptes.append(join_extents(*columns))
 
     def set_frames(self, pfn: I64, **columns: Any) -> None:
         """Describe frames, each once; in any order and any number of calls.
@@ -194,7 +196,7 @@ class SnapshotBuilder:
             pfn: int64, one per page.
             columns: the other columns of the table ``frames`` except ``count``, by name (``mapcount``, ``flags``,
                 ``kind``, ``order``, ``head_offset``, ``cgroup``, ``mapping``, ``index``, ``file``, ``anon_vma``,
-                ``raced``): one value for all or an array with one per page. What is left out gets its default.
+                ``own``, ``raced``): one value for all or an array with one per page. What is left out gets its default.
         """
         n = len(pfn)
         given: dict[str, Any] = {"pfn": pfn, "count": 1, **columns}
@@ -228,6 +230,10 @@ class SnapshotBuilder:
         for position, anon_vma in enumerate(anon_vmas):
             self._add("anon_vma_chains", {"vma": vma, "anon_vma": anon_vma, "position": position})
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows added so far to a table other than ``ptes`` and ``frames``, by id."""
+        return self._rows[table]
+
     def build(self) -> Snapshot:
         """Make the picture.
 
@@ -244,7 +250,7 @@ class SnapshotBuilder:
         _sort(tables, "vmas", np.lexsort((vmas.start, vmas.process)))
         ptes: Any = tables["ptes"]
         order = np.lexsort((ptes.address, ptes.vma))
-        joined = _join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
+        joined = join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
         tables["ptes"] = Ptes.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
         chains: Any = tables["anon_vma_chains"]
         tables["anon_vma_chains"] = chains.take(np.lexsort((chains.position, chains.vma)))
@@ -274,8 +280,15 @@ def _sort(tables: dict[str, Table], name: str, order: Numbers) -> None:
                 setattr(table, field, np.where(old >= 0, new[old], -1).astype(np.int32) if len(new) else old)
 
 
-# Join rows that continue the one before: same VMA and flags, next address, next frame or slot.
-def _join_extents(vma: Numbers, address: Numbers, pfn: Numbers, count: Numbers, flags: Numbers) -> tuple[Numbers, ...]:
+def join_extents(vma: Numbers, address: Numbers, pfn: Numbers, count: Numbers, flags: Numbers) -> tuple[Numbers, ...]:
+    """Join rows that continue the one before: same VMA and flags, next address, next frame or slot.
+
+    Args:
+        vma, address, pfn, count, flags: int64 columns as :meth:`SnapshotBuilder.add_ptes` takes them.
+
+    Returns:
+        the five columns again, with fewer rows.
+    """
     if not len(vma):
         return vma, address, pfn, count, flags
     count = count.astype(np.int64)

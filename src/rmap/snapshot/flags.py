@@ -1,7 +1,8 @@
 """Bits and codes of a picture: VMA flags, the kinds of a PTE extent, page flags, kinds of frames and files.
 
-VMA flags and page flags have the kernel's own numbers (``include/linux/mm.h``;
-``include/uapi/linux/kernel-page-flags.h``), so that what /proc shows is stored as it is. ``docs/data-model.md`` restates all of them.
+VMA flags and page flags have the kernel's own numbers (``include/linux/mm.h``,
+``include/uapi/linux/kernel-page-flags.h``), so that what /proc shows is stored as it is. ``docs/data-model.md``
+restates all of them.
 """
 
 from __future__ import annotations

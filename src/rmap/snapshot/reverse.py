@@ -1,8 +1,8 @@
 """The reverse map of a picture: its PTE relation transposed, in compressed-sparse-row form.
 
 Every frame of the picture has a dense number (its position when all runs are laid out in order). Sorting the present
-entries by that number gives, for each frame, the slice of entries that map it. This is the oracle of a picture: it comes
-from the page tables alone.
+entries by that number gives, for each frame, the slice of entries that map it. This is the oracle of a picture: it
+comes from the page tables alone.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ class Frames(Table):
     index: I64 = _column("int64", delta=True, default=-1)
     file: I32 = _id("files", none=True)
     anon_vma: I32 = _id("anon_vmas", none=True)
+    own: I8 = _column("int8", default=0)
     raced: Bool = _column("bool", default=0)
 
 

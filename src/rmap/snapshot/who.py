@@ -3,7 +3,7 @@
 ``status`` compares what was found with the kernel's own count of mappings:
 
 ============  ==========================================================================================
-complete      found exactly as many entries as the kernel counts
+complete      found exactly as many entries as the kernel counts (those of the picture taker aside)
 hidden        the kernel counts more: some mapper was not recorded
 raced         the page changed while the picture was taken; the numbers are of different moments
 approximate   the kernel keeps no exact count for this page (zero page, large folios of some kernels, swap)
@@ -108,7 +108,7 @@ def who(picture: Snapshot, pfn: int) -> Who:
     within = pfn - int(frames.pfn[run])
     order = int(frames.order[run])
     mapcount = int(frames.mapcount[run])
-    status, note = _status(picture, run, mapcount, len(mappings))
+    status, note = _status(picture, run, mapcount, len(mappings) + int(frames.own[run]))
     file = int(frames.file[run])
     offset = int(frames.head_offset[run]) + within if order else 0
     return Who(
@@ -136,7 +136,8 @@ def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str
     if frames.order[run] and picture.about["mapcount"] == "average":
         return "approximate", "this kernel counts mappings of large folios on average only"
     if found == mapcount:
-        return ("complete", _NOTES.get(kind, "")) if found else ("unmapped", "")
+        own = "one of its mappings is the picture taker's own, which is left out" if frames.own[run] else ""
+        return ("complete", _NOTES.get(kind, own)) if found else ("unmapped", "")
     if found < mapcount:
         return "hidden", f"{mapcount - found} of its mappings are in processes that were not recorded"
     return "raced", "more entries were found than the kernel counts"

@@ -1,0 +1,11 @@
+"""THE RUNNING KERNEL: the machine under us, read from /proc and seen as a Snapshot.
+
+Sources: Linux's fs/proc/{base,task_mmu,page}.c as documented in Documentation/admin-guide/mm/pagemap.rst (6.18).
+"""
+
+from __future__ import annotations
+
+from rmap.live.abilities import Abilities, abilities
+from rmap.live.capture import capture
+
+__all__ = ["Abilities", "abilities", "capture"]

@@ -1,0 +1,93 @@
+"""What this user may see of this kernel: the ground for a diagnosis, and for which live tests can run."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from dataclasses import dataclass, fields
+
+from rmap.errors import NotPermitted
+from rmap.live import procfs
+from rmap.live.page_state import KpageFile
+from rmap.live.pagemap import Pagemap
+from rmap.live.same_mm import kcmp_vm
+
+_PFN = (1 << 55) - 1
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """One field per ability: None if it is there, else what is missing, in words.
+
+    Attributes:
+        frames: page frame numbers in /proc/PID/pagemap.
+        page_state: /proc/kpagecount, kpageflags and kpagecgroup.
+        other_users: memory maps of every process.
+        scan: PAGEMAP_SCAN, to skip holes.
+        same_mm: kcmp, to tell processes that share an mm.
+    """
+
+    frames: str | None
+    page_state: str | None
+    other_users: str | None
+    scan: str | None
+    same_mm: str | None
+
+    def missing(self, *names: str) -> str | None:
+        """What is missing of these abilities (of all, if none is named), None if nothing is."""
+        asked = names or tuple(field.name for field in fields(self))
+        lacking = [text for text in (getattr(self, name) for name in asked) if text]
+        return "; ".join(lacking) or None
+
+
+def abilities() -> Abilities:
+    """Try everything once, on this process and its neighbours. Changes nothing."""
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        page[0] = 1
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        frames, scan = _own_pagemap(address)
+    return Abilities(
+        frames=frames,
+        page_state=_page_state(),
+        other_users=_other_users(),
+        scan=scan,
+        same_mm=None if kcmp_vm(os.getpid(), os.getpid()) == 0 else "kcmp (CONFIG_KCMP, CAP_SYS_PTRACE)",
+    )
+
+
+def _own_pagemap(address: int) -> tuple[str | None, str | None]:
+    try:
+        with Pagemap(os.getpid()) as pagemap:
+            entry = pagemap.entry(address)
+            try:
+                found = list(pagemap.populated(address, address + mmap.PAGESIZE))
+            except OSError:
+                found = []
+    except OSError as error:
+        text = f"/proc/PID/pagemap ({os.strerror(error.errno or 0)}; CONFIG_PROC_PAGE_MONITOR)"
+        return text, text
+    frames = None if entry & _PFN else "CAP_SYS_ADMIN: page frames are shown as 0"
+    return frames, None if found else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
+
+
+def _page_state() -> str | None:
+    for name in ("kpagecount", "kpageflags", "kpagecgroup"):
+        try:
+            KpageFile(name).close()
+        except NotPermitted as error:
+            return f"/proc/{name}: {error.needed}"
+    return None
+
+
+def _other_users() -> str | None:
+    own = os.getuid()
+    for pid in procfs.pids():
+        try:
+            if os.stat(f"/proc/{pid}").st_uid != own and not procfs.read_stat(pid).kernel_thread:
+                procfs.read_maps(pid)
+        except PermissionError:
+            return "CAP_SYS_PTRACE: the memory maps of other users' processes"
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None

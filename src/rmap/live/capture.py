@@ -1,0 +1,253 @@
+"""Taking a picture of the running machine from /proc.
+
+In this order: which processes there are and which share an mm; of each, its VMAs and page-table entries; what the
+kernel says of every frame found; then once more what looked contradictory. The machine goes on meanwhile. Frames whose
+numbers are of different moments are marked ``raced``, processes that could not be read are counted in ``about``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.errors import NotPermitted
+from rmap.live import procfs
+from rmap.live.abilities import abilities
+from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
+from rmap.live.pagemap import Pagemap, decode, ranges_to_read
+from rmap.live.same_mm import groups, kcmp_vm, same_page_tables
+from rmap.snapshot import Snapshot, SnapshotBuilder
+from rmap.snapshot import flags as f
+from rmap.snapshot.builder import join_extents
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
+
+Progress = Callable[[int, int], None]
+
+# Files of the kernel's own tmpfs mount, which no list of mounts shows.
+_SHMEM_PATHS = ("/memfd:", "/SYSV", "/dev/zero (deleted)")
+
+
+@dataclass
+class _World:
+    """What has been read so far. Row numbers are those of the builder."""
+
+    builder: SnapshotBuilder
+    vm_flags: bool
+    swap_areas: int = field(default_factory=procfs.nr_swap_areas)
+    file_systems: dict[int, str] = field(default_factory=procfs.file_systems)
+    files: dict[tuple[int, int], int] = field(default_factory=dict)
+    device_files: set[int] = field(default_factory=set)
+    vmas: list[tuple[int, int, int, int]] = field(default_factory=list)  # the columns of VmaColumns
+    extents: list[tuple[I64, ...]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _ReadProcess:
+    """One process, read whole."""
+
+    stat: procfs.Stat
+    status: dict[str, str]
+    vmas: list[procfs.MapsLine]
+    address: I64
+    entry: I64
+    cgroup: str
+
+
+def capture(pids: Iterable[int] | None = None, *, vm_flags: bool = False, progress: Progress | None = None) -> Snapshot:
+    """Take a picture of the running machine, without the process that takes it.
+
+    Args:
+        pids: record only these processes; None means all. Mappers outside show as a mapcount above what is found.
+        vm_flags: record every flag of every VMA. Reading them walks all page tables once more.
+        progress: called with (processes read, processes in all).
+
+    Raises:
+        NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
+    """
+    _refuse_without_frames()
+    every = procfs.pids()
+    asked = set(every if pids is None else pids) - {os.getpid()}
+    system = os.uname()
+    builder = SnapshotBuilder(
+        "kernel",
+        host=system.nodename,
+        release=system.release,
+        machine=platform.machine(),
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        vma_flags="smaps" if vm_flags else "maps",
+        mapcount=_mapcount_kind(system.release),
+        skipped=len(set(every) - asked - {os.getpid()}),
+    )
+    world = _World(builder, vm_flags)
+    processes = groups([pid for pid in every if pid in asked], _compare_mms)
+    for done, (pid, sharers) in enumerate(processes.items(), 1):
+        _add_process(world, pid, sharers)
+        if progress is not None:
+            progress(done, len(processes))
+    _add_holders(world)
+    _add_pages(world)
+    return builder.build()
+
+
+def _refuse_without_frames() -> None:
+    able = abilities()
+    if able.page_state is not None or able.frames is not None:
+        hidden = able.frames is not None and able.frames.startswith("CAP_SYS_ADMIN")
+        raise NotPermitted(
+            "the kernel hides page frames: it shows PFN 0 for every page of a reader without CAP_SYS_ADMIN. "
+            "The page is there; its frame is not told."
+            if hidden
+            else f"the state of page frames cannot be read here: {able.missing('frames', 'page_state')}",
+            needed="CAP_SYS_ADMIN (page frames) and CAP_SYS_PTRACE (other users)",
+            run="sudo rmap snap -o FILE.rmap",
+            works="rmap who -i FILE KEY, rmap compare",
+        )
+
+
+# Whether kpagecount is exact for pages of large folios: not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
+def _mapcount_kind(release: str) -> str:
+    config = Path(f"/boot/config-{release}")
+    try:
+        return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read_text() else "precise"
+    except OSError:
+        return "precise"
+
+
+# kcmp; where that does not answer, the page tables themselves.
+def _compare_mms(pid: int, other: int) -> int | None:
+    order = kcmp_vm(pid, other)
+    if order is not None:
+        return order
+    try:
+        vmas = procfs.read_maps(pid)
+        if not vmas or vmas != procfs.read_maps(other):
+            return None
+        with Pagemap(pid) as left, Pagemap(other) as right:
+            top = [line for line in vmas if line.path == "[stack]"] or vmas[-1:]
+            ranges = [(line.start, line.end) for line in top]
+            addresses = left.read(ranges)[0].tolist()
+            pairs = [(left.entry(address), right.entry(address)) for address in addresses]
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return 0 if same_page_tables(pairs) else None
+
+
+# None for a process without memory of its own: a kernel thread, a zombie.
+def _read_process(world: _World, pid: int) -> _ReadProcess | None:
+    before = procfs.read_stat(pid)
+    if before.kernel_thread:
+        return None
+    vmas = procfs.read_maps(pid, vm_flags=world.vm_flags)
+    if not vmas:
+        return None
+    status = procfs.read_status(pid)
+    swapped = int(status.get("VmSwap", "0 kB").split()[0]) * 1024 // PAGE_SIZE
+    with Pagemap(pid) as pagemap:
+        ranges = ranges_to_read(pagemap, [(line.start, line.end) for line in vmas], before.rss + swapped)
+        address, entry = pagemap.read(ranges)
+    cgroup = procfs.read_cgroup(pid)
+    if procfs.read_stat(pid).start_time != before.start_time:
+        raise ProcessLookupError(f"pid {pid} was given to another process")
+    return _ReadProcess(before, status, vmas, address, entry, cgroup)
+
+
+def _add_process(world: _World, pid: int, sharers: list[int]) -> None:
+    builder = world.builder
+    try:
+        read = _read_process(world, pid)
+    except (FileNotFoundError, ProcessLookupError):
+        builder.about["ended"] += 1
+        return
+    except PermissionError:
+        builder.about["refused"] += 1
+        return
+    if read is None:
+        return
+    namespace = procfs.read_link(f"/proc/{pid}/ns/pid").strip("pid:[]")
+    process = builder.add_process(
+        pid,
+        ppid=read.stat.ppid,
+        pgid=read.stat.pgid,
+        start_time=read.stat.start_time,
+        pidns=int(namespace) if namespace else -1,
+        uid=int(read.status["Uid"].split()[0]),
+        comm=read.stat.comm,
+        exe=procfs.read_link(f"/proc/{pid}/exe"),
+        cgroup=read.cgroup,
+        page_table_bytes=int(read.status["VmPTE"].split()[0]) * 1024 if "VmPTE" in read.status else -1,
+        sharers=sharers,
+    )
+    first = len(world.vmas)
+    for line in read.vmas:
+        file = _file(world, pid, line)
+        pgoff = line.offset >> PAGE_SHIFT if file >= 0 else -1
+        label = line.path if file < 0 else ""
+        builder.add_vma(process, line.start, line.end, line.flags, pgoff=pgoff, file=file, label=label)
+        world.vmas.append((pid, DEVICE_FILE if file in world.device_files else file, line.start, pgoff))
+    starts = np.array([line.start for line in read.vmas], np.int64)
+    vma = np.searchsorted(starts, read.address, side="right") - 1 + first
+    pfn, flags = decode(read.entry, world.swap_areas)
+    world.extents.append(join_extents(vma, read.address, pfn, np.ones(len(pfn), np.int64), flags))
+
+
+# The file behind a VMA, by device and inode; -1 for none.
+def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
+    if not line.inode:
+        return -1
+    key = (line.dev, line.inode)
+    if key not in world.files:
+        size, mode = -1, 0
+        try:
+            found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
+            size, mode = found.st_size, found.st_mode
+        except OSError:  # not permitted, or unmapped meanwhile: the size stays unknown
+            pass
+        shmem = line.path.startswith(_SHMEM_PATHS) or world.file_systems.get(line.dev) in ("tmpfs", "devtmpfs")
+        device = stat.S_ISCHR(mode) or line.path.startswith("anon_inode:")
+        kind = f.FILE_DEVICE if device else f.FILE_SHMEM if shmem else f.FILE_REGULAR
+        world.files[key] = world.builder.add_file(line.path, dev=line.dev, inode=line.inode, size=size, kind=kind)
+        if device:
+            world.device_files.add(world.files[key])
+    return world.files[key]
+
+
+# What keeps the memory of the mapped files besides their mappings: open descriptors, names, SysV identifiers.
+def _add_holders(world: _World) -> None:
+    builder = world.builder
+    for process, row in enumerate(builder.rows("processes")):
+        held: set[int] = set()
+        try:
+            for name in os.listdir(f"/proc/{row['pid']}/fd"):
+                found = os.stat(f"/proc/{row['pid']}/fd/{name}")
+                held.add(world.files.get((found.st_dev, found.st_ino), -1))
+        except OSError:  # ended, refused, or a descriptor closed meanwhile: what was seen counts
+            pass
+        for file in sorted(held - {-1}):
+            builder.add_holder(file, f.HOLDER_FD, process)
+    for file, row in enumerate(builder.rows("files")):
+        if row["path"].startswith("/SYSV"):
+            builder.add_holder(file, f.HOLDER_SYSV)
+        elif not row["path"].endswith(" (deleted)"):
+            builder.add_holder(file, f.HOLDER_PATH)
+
+
+# The entries found, marked; and the frames they map.
+def _add_pages(world: _World) -> None:
+    if not world.extents:
+        return
+    extents = Extents(*(np.concatenate(column) for column in zip(*world.extents)))
+    vmas = VmaColumns(*(np.array(column, np.int64) for column in zip(*world.vmas)))
+    frames = describe(extents, vmas)
+    extents = mark_special(extents, frames)
+    mark_races(extents, vmas, frames)
+    world.builder.add_ptes(extents.vma, extents.address, extents.pfn, extents.flags, extents.count)
+    world.builder.set_frames(frames.state.pfn, **frames.columns())
+    world.builder.about["raced"] = int(frames.state.raced.sum())

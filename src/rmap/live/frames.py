@@ -1,0 +1,229 @@
+"""Describing the frames of a picture: their kinds, their files, and whether they held still.
+
+Input are the page-table entries found, as extents, and what the kernel says of each frame; output are the columns of
+the table ``frames``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from rmap.columns import I8, I64, Bool, expand
+from rmap.live import procfs
+from rmap.live.page_state import PageState, kinds, read_counts, read_page_state
+from rmap.live.pagemap import Pagemap, decode, ranges_to_read
+from rmap.snapshot import flags as f
+from rmap.snapshot.reverse import Transposed
+from rmap.snapshot.tables import Frames, Ptes
+from rmap.units import PAGE_SHIFT
+
+_MOST_REREAD = 1 << 16  # entries; more than this cannot be read again before they change anew
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Page-table entries, as :meth:`rmap.snapshot.builder.SnapshotBuilder.add_ptes` takes them; int64 columns."""
+
+    vma: I64
+    address: I64
+    pfn: I64
+    count: I64
+    flags: I64
+
+    def take(self, rows: I64 | Bool) -> Extents:
+        """Only these rows."""
+        return Extents(self.vma[rows], self.address[rows], self.pfn[rows], self.count[rows], self.flags[rows])
+
+
+class VmaColumns(NamedTuple):
+    """What is to be known of each VMA here: whose, its file (-1 none, -2 a device), and where; int64 columns."""
+
+    pid: I64
+    file: I64
+    start: I64
+    pgoff: I64
+
+
+DEVICE_FILE = -2
+
+
+@dataclass
+class Described:
+    """Frames, one row each, ascending: what the kernel says, and what follows from it."""
+
+    state: PageState
+    kind: I8
+    file: I64
+    index: I64
+    own: I64
+
+    def columns(self) -> dict[str, I64 | I8 | Bool]:
+        """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
+        state = self.state
+        tags = np.full(len(f.FRAME_KINDS), f.MAPPING_UNKNOWN, np.int64)
+        tags[[f.ANON, f.FILE, f.SHMEM, f.KSM]] = f.MAPPING_ANON, f.MAPPING_FILE, f.MAPPING_FILE, f.MAPPING_KSM
+        return {
+            "mapcount": state.mapcount,
+            "flags": state.flags,
+            "kind": self.kind,
+            "head_offset": state.head_offset.astype(np.int64),
+            "order": state.order,
+            "cgroup": state.cgroup,
+            "mapping": tags[self.kind],
+            "index": self.index,
+            "file": self.file,
+            "own": self.own,
+            "raced": state.raced,
+        }
+
+
+def describe(extents: Extents, vmas: VmaColumns) -> Described:
+    """Read and describe every frame that some present extents map.
+
+    Raises:
+        NotPermitted: this user may not read the state of frames.
+    """
+    present = extents.take((extents.flags & f.PTE_PRESENT) != 0)
+    state = read_page_state(*_merged(present.pfn, present.count))
+    kind = kinds(state.flags)
+    file, index = _files(present, vmas, state, kind)
+    kind[((kind == f.FILE) | (kind == f.SHMEM)) & (file < 0)] = f.KERNEL
+    return Described(state, kind, file, index, _own_entries(state.pfn))
+
+
+# Ascending disjoint runs that cover some extents.
+def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
+    order = np.argsort(pfn)
+    first, end = pfn[order], (pfn + count)[order]
+    if not len(first):
+        return first, end
+    reach = np.maximum.accumulate(end)
+    starts = np.concatenate(([0], np.flatnonzero(first[1:] > reach[:-1]) + 1))
+    return first[starts], np.maximum.reduceat(end, starts) - first[starts]
+
+
+# Which page of which file each frame is: from any entry that maps it, and from its folio (rule I21).
+def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tuple[I64, I64]:
+    n = len(state.pfn)
+    file, index = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    if not n:
+        return file, index
+    ours = present.take(((present.flags & f.PTE_FILE) != 0) & (vmas.file[present.vma] >= 0))
+    first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
+    at = expand(np.searchsorted(state.pfn, ours.pfn), ours.count)
+    file[at] = np.repeat(vmas.file[ours.vma], ours.count)
+    index[at] = expand(first, ours.count)
+    not_cached = (kind != f.FILE) & (kind != f.SHMEM)
+    file[not_cached] = -1
+    # The rest of a folio follows from any page of it.
+    head = np.arange(n) - state.head_offset
+    head_file, head_index = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    known = file >= 0
+    head_file[head[known]] = file[known]
+    head_index[head[known]] = index[known] - state.head_offset[known]
+    missing = ~known & ~not_cached & (head_index[head] >= 0)
+    file[missing] = head_file[head[missing]]
+    index[missing] = head_index[head[missing]] + state.head_offset[missing]
+    index[file < 0] = -1
+    return file, index
+
+
+# How many entries of this very process map each frame: it is left out of the picture, but the kernel counts it.
+def _own_entries(pfns: I64) -> I64:
+    pid = os.getpid()
+    vmas = [(line.start, line.end) for line in procfs.read_maps(pid)]
+    with Pagemap(pid) as pagemap:
+        _, entry = pagemap.read(ranges_to_read(pagemap, vmas, procfs.read_stat(pid).rss))
+    pfn, flags = decode(entry, procfs.nr_swap_areas())
+    mine = pfn[(flags & f.PTE_PRESENT) != 0]
+    at = np.searchsorted(pfns, mine)
+    at = at[(at < len(pfns)) & (pfns[np.minimum(at, len(pfns) - 1)] == mine)] if len(pfns) else at[:0]
+    own: I64 = np.minimum(np.bincount(at, minlength=len(pfns)), np.iinfo(np.int8).max).astype(np.int64)
+    return own
+
+
+def mark_special(extents: Extents, frames: Described) -> Extents:
+    """Mark the entries that no reverse map tracks: of the zero page, of the kernel's own pages, of devices."""
+    special = np.isin(frames.kind, f.UNTRACKED)
+    before = np.concatenate(([0], np.cumsum(special)))
+    present = (extents.flags & f.PTE_PRESENT) != 0
+    at = np.where(present, np.searchsorted(frames.state.pfn, extents.pfn), 0)
+    of_them = np.where(present, before[np.where(present, at + extents.count, 0)] - before[at], 0)
+    mixed = (of_them > 0) & (of_them < extents.count)
+    if mixed.any():
+        extents = _single(extents, mixed)
+        return mark_special(extents, frames)
+    return replace(extents, flags=np.where(of_them > 0, extents.flags | f.PTE_SPECIAL, extents.flags))
+
+
+# Some present extents cut into single pages.
+def _single(extents: Extents, rows: Bool) -> Extents:
+    cut, kept = extents.take(rows), extents.take(~rows)
+    within = expand(np.zeros(len(cut.count), np.int64), cut.count)
+    return Extents(
+        np.concatenate((kept.vma, np.repeat(cut.vma, cut.count))),
+        np.concatenate((kept.address, np.repeat(cut.address, cut.count) + (within << PAGE_SHIFT))),
+        np.concatenate((kept.pfn, np.repeat(cut.pfn, cut.count) + within)),
+        np.concatenate((kept.count, np.ones(len(within), np.int64))),
+        np.concatenate((kept.flags, np.repeat(cut.flags, cut.count))),
+    )
+
+
+def mark_races(extents: Extents, vmas: VmaColumns, frames: Described) -> None:
+    """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
+
+    Contradictory are: more entries found than the kernel counts, and pagemap's exclusive bit against a count other
+    than 1. What still contradicts itself when read again is left as it is: that is a finding, not a race.
+    """
+    state = frames.state
+    ptes = Ptes.of(vars(extents))
+    columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
+    blank = np.full(len(state.pfn), -1, np.int64)
+    transposed = Transposed(ptes, Frames.of({**columns, "anon_vma": blank}))
+    suspect = np.flatnonzero(_contradictory(extents, frames, transposed) & ~state.raced)
+    if not len(suspect):
+        return
+    if int(transposed.found[suspect].sum()) > _MOST_REREAD:
+        state.raced[suspect] = True
+        return
+    pfns = state.pfn[suspect]
+    changed = read_counts(pfns) != state.mapcount[suspect]
+    entries = transposed.entries(pfns)
+    where: dict[int, list[tuple[int, int, int, int]]] = {}
+    for position, extent, address in zip(entries.position.tolist(), entries.extent.tolist(), entries.address.tolist()):
+        row = (position, address, int(pfns[position]), int(extents.flags[extent]))
+        where.setdefault(int(vmas.pid[extents.vma[extent]]), []).append(row)
+    for pid, rows in where.items():
+        for position in _changed_entries(pid, rows):
+            changed[position] = True
+    state.raced[suspect[changed]] = True
+
+
+def _contradictory(extents: Extents, frames: Described, transposed: Transposed) -> Bool:
+    state = frames.state
+    exclusive = extents.take((extents.flags & (f.PTE_PRESENT | f.PTE_EXCLUSIVE)) == f.PTE_PRESENT | f.PTE_EXCLUSIVE)
+    at = expand(transposed.dense(exclusive.pfn), exclusive.count)
+    claims = np.bincount(at, minlength=len(state.pfn))
+    surplus = transposed.found + frames.own > state.mapcount
+    wrong_bit = np.where(state.mapcount == 1, claims < transposed.found, claims > 0)
+    return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
+
+
+# The positions of those entries of one process that are not any more what they were.
+def _changed_entries(pid: int, rows: list[tuple[int, int, int, int]]) -> list[int]:
+    changed = []
+    mask = f.PTE_PRESENT | f.PTE_EXCLUSIVE
+    try:
+        with Pagemap(pid) as pagemap:
+            for position, address, pfn, flags in rows:
+                now = np.array([pagemap.entry(address)], np.int64)
+                new_pfn, new_flags = decode(now, 0)
+                if int(new_pfn[0]) != pfn or (int(new_flags[0]) ^ flags) & mask:
+                    changed.append(position)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return [row[0] for row in rows]
+    return changed

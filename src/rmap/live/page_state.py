@@ -1,0 +1,193 @@
+"""/proc/kpagecount, kpageflags and kpagecgroup: what the kernel says of each frame (rule 8.3).
+
+They are read by ``pread`` in multiples of 8 bytes, in windows aligned so that no folio is cut: a folio of order n lies
+at a multiple of 2^n. Heads and tails give its order.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I8, I32, I64, Bool, expand
+from rmap.errors import NotPermitted
+from rmap.snapshot import flags as f
+
+_WINDOW_SHIFT = 9
+_GIGANTIC_SHIFT = 18  # a hugetlb page of 1 GiB
+_READ = 1 << 16  # entries a read: 512 KiB
+_WORKS = "rmap who -i FILE KEY, rmap compare"
+
+
+@dataclass
+class PageState:
+    """One row per frame, ascending; whole folios. Columns as in the table ``frames``; ``raced``: the count moved."""
+
+    pfn: I64
+    mapcount: I64
+    flags: I64
+    order: I8
+    head_offset: I32
+    cgroup: I64
+    raced: Bool
+
+
+class KpageFile:
+    """One of the three files, open.
+
+    Raises:
+        NotPermitted: this user may not read it, or the kernel does not have it.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            self._fd = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotPermitted(
+                f"this kernel has no /proc/{name}", needed="a kernel with CONFIG_PROC_PAGE_MONITOR", works=_WORKS
+            ) from None
+        except PermissionError:
+            raise NotPermitted(
+                f"/proc/{name} may be read by root only", needed="CAP_DAC_READ_SEARCH, or to be root", works=_WORKS
+            ) from None
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+    def read(self, first: I64, count: I64, beyond: int) -> I64:
+        """Read runs of frames, one after the other.
+
+        Args:
+            first, count: int64, the runs.
+            beyond: the value of frames the kernel has no struct page for, past the end of the file.
+
+        Returns:
+            int64, one number per frame.
+        """
+        values: I64 = np.full(int(count.sum()), beyond, np.int64)
+        view = values.data.cast("B")
+        done = 0
+        for start, length in zip(first.tolist(), count.tolist()):
+            for offset in range(0, length, _READ):
+                n = min(_READ, length - offset)
+                os.preadv(self._fd, [view[done * 8 : (done + n) * 8]], (start + offset) * 8)
+                done += n
+        return values
+
+
+def read_page_state(first: I64, count: I64) -> PageState:
+    """Read what the kernel says of some frames, and of the rest of their folios.
+
+    Args:
+        first, count: int64, ascending disjoint runs of frames.
+
+    Raises:
+        NotPermitted: this user may not, or the kernel does not have the files.
+    """
+    names = ("kpagecount", "kpageflags", "kpagecgroup")
+    files: list[KpageFile] = []
+    try:
+        files += [KpageFile(name) for name in names]
+        low, size = _windows(first, count, _WINDOW_SHIFT)
+        flags = files[1].read(low, size, f.KPF_NOPAGE)
+        if _begins_inside_a_folio(low, size, flags):
+            low, size = _windows(first, count, _GIGANTIC_SHIFT)
+        before = files[0].read(low, size, 0)
+        flags = files[1].read(low, size, f.KPF_NOPAGE)
+        cgroup = files[2].read(low, size, 0)
+        after = files[0].read(low, size, 0)
+    finally:
+        for file in files:
+            file.close()
+    pfn = expand(low, size)
+    order, head_offset, torn = _folios(pfn, flags)
+    needed = _marked(pfn, first, count)
+    keep = needed | (np.isin(pfn - head_offset, (pfn - head_offset)[needed]) & (order > 0))
+    return PageState(
+        pfn=pfn[keep],
+        mapcount=before[keep],
+        flags=(flags & f.KPF_KEPT)[keep],
+        order=order[keep],
+        head_offset=head_offset[keep],
+        cgroup=cgroup[keep],
+        raced=((before != after) | torn)[keep],
+    )
+
+
+def read_counts(pfns: I64) -> I64:
+    """The mapcounts of some frames as they are now.
+
+    Args:
+        pfns: int64, ascending, distinct.
+    """
+    file = KpageFile("kpagecount")
+    try:
+        return file.read(pfns, np.ones(len(pfns), np.int64), 0)
+    finally:
+        file.close()
+
+
+# Aligned windows that cover the runs, joined where they touch.
+def _windows(first: I64, count: I64, shift: int) -> tuple[I64, I64]:
+    low = first >> shift << shift
+    high = ((first + count - 1) >> shift << shift) + (1 << shift)
+    if not len(low):
+        return low, low
+    begins = np.concatenate(([True], low[1:] > np.maximum.accumulate(high)[:-1]))
+    starts = np.flatnonzero(begins)
+    return low[starts], np.maximum.reduceat(high, starts) - low[starts]
+
+
+# Which of these frames are in the runs. Both ascending.
+def _marked(pfn: I64, first: I64, count: I64) -> Bool:
+    if not len(first):
+        return np.zeros(len(pfn), np.bool_)
+    run = np.searchsorted(first, pfn, side="right") - 1
+    return (run >= 0) & (pfn < (first + count)[run])
+
+
+# Whether a window begins with the tail of a folio: it is larger than a window, and its head lies before.
+def _begins_inside_a_folio(low: I64, size: I64, flags: I64) -> bool:
+    begins = np.cumsum(size) - size
+    return bool((flags[begins] & f.KPF_COMPOUND_TAIL).any())
+
+
+# For each frame: order, distance to the head, and whether head and tails made no sense (the folio changed meanwhile).
+def _folios(pfn: I64, flags: I64) -> tuple[I8, I32, Bool]:
+    n = len(pfn)
+    place = np.arange(n)
+    tail = (flags & f.KPF_COMPOUND_TAIL) != 0
+    head = (flags & f.KPF_COMPOUND_HEAD) != 0
+    # The frame that begins the folio of each frame: the last that is not a tail.
+    begin = np.maximum.accumulate(np.where(tail, 0, place))
+    length = np.bincount(begin, minlength=n)
+    order_of = np.round(np.log2(np.maximum(length, 1))).astype(np.int8)
+    whole = head & ((1 << order_of.astype(np.int64)) == length) & (pfn % np.maximum(length, 1) == 0)
+    good = whole[begin] & (pfn - pfn[begin] == place - begin)
+    large = head | tail
+    order = np.where(good & large, order_of[begin], 0).astype(np.int8)
+    head_offset = np.where(good & large, place - begin, 0).astype(np.int32)
+    return order, head_offset, large & ~good
+
+
+def kinds(flags: I64) -> I8:
+    """The kind of each frame, as far as its flags alone tell (``frames.kind``).
+
+    Args:
+        flags: int64, /proc/kpageflags.
+    """
+    kernel = f.KPF_RESERVED | f.KPF_SLAB | f.KPF_PGTABLE
+    tests = (
+        (f.KPF_NOPAGE, f.DEVICE),
+        (f.KPF_ZERO_PAGE, f.ZERO),
+        (f.KPF_KSM, f.KSM),
+        (f.KPF_HUGE, f.HUGETLB),
+        (f.KPF_ANON, f.ANON),
+        (kernel, f.KERNEL),
+        (f.KPF_SWAPBACKED, f.SHMEM),
+    )
+    found = np.select([(flags & bits) != 0 for bits, _ in tests], [kind for _, kind in tests], f.FILE)
+    return found.astype(np.int8)

@@ -1,0 +1,192 @@
+"""Reading /proc: processes, their VMAs, their files. Text in, small objects out; no judgement.
+
+A process may end between any two reads: what then raises is ``FileNotFoundError`` or ``ProcessLookupError``, and
+``PermissionError`` where this user may not look. The caller decides what that means.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rmap.snapshot import flags as f
+
+_PF_KTHREAD = 0x200000
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+_LETTERS = (("r", f.VM_READ), ("w", f.VM_WRITE), ("x", f.VM_EXEC))
+_MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
+
+# The two-letter codes of the VmFlags line of smaps.
+_VM_FLAGS = {
+    "rd": f.VM_READ,
+    "wr": f.VM_WRITE,
+    "ex": f.VM_EXEC,
+    "sh": f.VM_SHARED,
+    "mr": f.VM_MAYREAD,
+    "mw": f.VM_MAYWRITE,
+    "me": f.VM_MAYEXEC,
+    "ms": f.VM_MAYSHARE,
+    "gd": f.VM_GROWSDOWN,
+    "pf": f.VM_PFNMAP,
+    "lo": f.VM_LOCKED,
+    "io": f.VM_IO,
+    "sr": f.VM_SEQ_READ,
+    "rr": f.VM_RAND_READ,
+    "dc": f.VM_DONTCOPY,
+    "de": f.VM_DONTEXPAND,
+    "lf": f.VM_LOCKONFAULT,
+    "ac": f.VM_ACCOUNT,
+    "nr": f.VM_NORESERVE,
+    "ht": f.VM_HUGETLB,
+    "wf": f.VM_WIPEONFORK,
+    "dd": f.VM_DONTDUMP,
+    "mm": f.VM_MIXEDMAP,
+    "hg": f.VM_HUGEPAGE,
+    "nh": f.VM_NOHUGEPAGE,
+    "mg": f.VM_MERGEABLE,
+}
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What /proc/PID/stat tells. ``start_time`` in clock ticks since boot, ``rss`` in pages."""
+
+    pid: int
+    comm: str
+    ppid: int
+    pgid: int
+    start_time: int
+    rss: int
+    kernel_thread: bool
+
+
+@dataclass(frozen=True)
+class MapsLine:
+    """One VMA. ``flags`` are ``VM_*`` bits, ``offset`` bytes into the file, ``path`` also ``[heap]`` and the like."""
+
+    start: int
+    end: int
+    flags: int
+    offset: int
+    dev: int
+    inode: int
+    path: str
+
+
+def pids() -> list[int]:
+    """Every process this /proc shows, ascending."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def read_stat(pid: int) -> Stat:
+    """Read /proc/PID/stat."""
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    before, _, after = text.rpartition(")")
+    rest = after.split()
+    return Stat(
+        pid=pid,
+        comm=before.partition("(")[2],
+        ppid=int(rest[1]),
+        pgid=int(rest[2]),
+        start_time=int(rest[19]),
+        rss=int(rest[21]),
+        kernel_thread=bool(int(rest[6]) & _PF_KTHREAD),
+    )
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """Read /proc/PID/status: name to value."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def read_maps(pid: int, *, vm_flags: bool = False) -> list[MapsLine]:
+    """Read a process's VMAs, in order of address; ``[vsyscall]`` is left out (it lies beyond every offset).
+
+    Args:
+        vm_flags: read /proc/PID/smaps, which shows every flag, and walks all page tables to do so. Without, the flags
+            that /proc/PID/maps does not show are as a plain mapping has them.
+    """
+    # The kernel writes the list a page at a time: a process that maps meanwhile can make it contradict itself.
+    for _ in range(3):
+        text = Path(f"/proc/{pid}/{'smaps' if vm_flags else 'maps'}").read_bytes().decode(errors="replace")
+        lines = parse_smaps(text) if vm_flags else [parse_maps_line(line) for line in text.split("\n") if line]
+        vmas = [line for line in lines if line.path != "[vsyscall]"]
+        if all(left.end <= right.start for left, right in pairwise(vmas)):
+            return vmas
+    raise ProcessLookupError(f"the memory map of process {pid} does not hold still")
+
+
+def parse_maps_line(line: str) -> MapsLine:
+    """Read one line of /proc/PID/maps."""
+    span, perms, offset, dev, inode, *path = line.split(maxsplit=5)
+    start, _, end = span.partition("-")
+    major, _, minor = dev.partition(":")
+    flags = sum(bit for letter, bit in _LETTERS if letter in perms) | _MAY
+    if perms[3] == "s":
+        flags |= f.VM_SHARED | f.VM_MAYSHARE
+    return MapsLine(
+        start=int(start, 16),
+        end=int(end, 16),
+        flags=flags,
+        offset=int(offset, 16),
+        dev=os.makedev(int(major, 16), int(minor, 16)),
+        inode=int(inode),
+        path=_OCTAL.sub(lambda code: chr(int(code[1], 8)), path[0]) if path else "",
+    )
+
+
+def parse_smaps(text: str) -> list[MapsLine]:
+    """Read /proc/PID/smaps: the same lines, each followed by its counters and its VmFlags."""
+    vmas: list[MapsLine] = []
+    for line in text.split("\n"):
+        head = line.partition(" ")[0]
+        if head == "VmFlags:":
+            last = vmas.pop()
+            flags = sum(_VM_FLAGS.get(code, 0) for code in line.split()[1:])
+            vmas.append(MapsLine(last.start, last.end, flags, last.offset, last.dev, last.inode, last.path))
+        elif "-" in head and not head.endswith(":"):
+            vmas.append(parse_maps_line(line))
+    return vmas
+
+
+def read_cgroup(pid: int) -> str:
+    """The path of the cgroup that a process's memory is charged to: of the v1 memory hierarchy, else of v2."""
+    unified = ""
+    for line in Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return path
+        if not controllers:
+            unified = path
+    return unified
+
+
+def read_link(path: str) -> str:
+    """A link's target, ``""`` if this user may not see it or it is gone."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def file_systems() -> dict[int, str]:
+    """The type of the file system behind each device number, of the mounts this process sees."""
+    types: dict[int, str] = {}
+    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+        fields = line.split()
+        major, _, minor = fields[2].partition(":")
+        types[os.makedev(int(major), int(minor))] = fields[fields.index("-") + 1]
+    return types
+
+
+def nr_swap_areas() -> int:
+    """How many swap areas are in use."""
+    try:
+        return max(0, len(Path("/proc/swaps").read_text().splitlines()) - 1)
+    except OSError:
+        return 0
