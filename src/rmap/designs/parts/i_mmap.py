@@ -5,7 +5,7 @@ Every VMA of the file is in it, shared and private, under the page range ``[pgof
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rmap.designs.parts.interval_tree import IntervalNode, IntervalTree
 from rmap.errors import InvariantError
@@ -29,45 +29,42 @@ class IntervalIndex:
 
     Args:
         costs: searches count the nodes they enter to the operation under way.
+
+    Attributes:
+        tree: the nodes; a walk of many pages searches it directly.
     """
 
-    __slots__ = ("_costs", "_tree")
+    __slots__ = ("_costs", "tree")
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._tree: IntervalTree[FileNode] = IntervalTree()
+        self.tree: IntervalTree[FileNode] = IntervalTree()
 
     def insert(self, vma: Vma) -> None:
         """Add a VMA under its present ``[pgoff, last]``."""
         vma.shared = FileNode(vma)
-        self._tree.insert(vma.shared)
+        self.tree.insert(vma.shared)
 
     def insert_after(self, vma: Vma, sibling: Vma) -> None:
         """Add a forked VMA right behind its parent's, whose interval it has (rule 1.11)."""
         vma.shared = FileNode(vma)
-        self._tree.insert_after(vma.shared, sibling.shared)
+        self.tree.insert_after(vma.shared, sibling.shared)
 
     def remove(self, vma: Vma) -> None:
         """Take a VMA out."""
-        self._tree.remove(vma.shared)
+        self.tree.remove(vma.shared)
         vma.shared = None
 
     def stab(self, first: int, last: int) -> Iterator[Vma]:
         """The VMAs that touch page indexes ``first`` to ``last``: ascending ``pgoff``, then insertion."""
-        for node in self._tree.stab(first, last, self._costs.current):
+        for node in self.tree.stab(first, last, self._costs.current):
             yield node.vma
 
-    def stab_many(
-        self, keys: memoryview[int], lo: int, hi: int, asking: Callable[[int, int], int]
-    ) -> Iterator[tuple[FileNode, int, int]]:
-        """Many searches at once; see :meth:`IntervalTree.stab_many`."""
-        return self._tree.stab_many(keys, lo, hi, asking, self._costs.current)
-
     def __iter__(self) -> Iterator[Vma]:
-        return (node.vma for node in self._tree)
+        return (node.vma for node in self.tree)
 
     def __len__(self) -> int:
-        return len(self._tree)
+        return len(self.tree)
 
     def validate(self) -> None:
         """Check the tree, and that every VMA is in it once, under its present interval.
@@ -75,8 +72,8 @@ class IntervalIndex:
         Raises:
             InvariantError: ``I12`` (order, interval) or ``I22`` (membership).
         """
-        self._tree.validate()
-        for node in self._tree:
+        self.tree.validate()
+        for node in self.tree:
             vma = node.vma
             if vma.shared is not node:
                 raise InvariantError("I22", f"{vma} is in i_mmap twice, or was taken out by half")

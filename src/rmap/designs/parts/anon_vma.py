@@ -1,0 +1,69 @@
+"""``struct anon_vma`` and ``struct anon_vma_chain`` (``include/linux/rmap.h``, 6.18; rules 1.9 and 1.10)."""
+
+from __future__ import annotations
+
+from rmap.designs.parts.interval_tree import IntervalNode, IntervalTree
+from rmap.mm.frames import TAG_ANON, TAG_SHIFT
+from rmap.mm.vma import Vma
+
+
+class AnonVma:
+    """What anonymous pages hang on: the VMAs that may map them are in its tree.
+
+    Attributes:
+        id: never used twice, so that a page cannot hang on a successor at the same address.
+        handle: what ``mapping`` of its pages holds: ``id << 2 | TAG_ANON`` (rule 1.1).
+        root: the oldest of the fork family; only its lock is ever taken.
+        parent: the active anon_vma of the VMA that was forked; a root's is itself.
+        refcount: 1, and for a root one more for each other living member of the family (rule 2.9).
+        num_children: anon_vmas whose parent this is; a root counts itself.
+        num_active_vmas: VMAs whose new pages hang here.
+        tree: the links, by the page indexes of their VMAs.
+    """
+
+    __slots__ = ("handle", "id", "num_active_vmas", "num_children", "parent", "refcount", "root", "tree")
+
+    def __init__(self, id: int, parent: AnonVma | None) -> None:
+        self.id = id
+        self.handle = id << TAG_SHIFT | TAG_ANON
+        self.refcount = 1
+        self.num_active_vmas = 0
+        self.tree: IntervalTree[AnonVmaChain] = IntervalTree()
+        if parent is None:
+            self.root = self.parent = self
+            self.num_children = 1
+        else:
+            self.root = parent.root
+            self.parent = parent
+            self.num_children = 0
+            self.root.refcount += 1
+            parent.num_children += 1
+
+    @property
+    def name(self) -> str:
+        """``A0``, ``A1``, ...: its name in stories and errors."""
+        return f"A{self.id}"
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.name}(root={self.root.name} parent={self.parent.name} refcount={self.refcount}"
+            f" num_children={self.num_children} num_active_vmas={self.num_active_vmas})"
+        )
+
+
+class AnonVmaChain(IntervalNode):
+    """One link between a VMA and an anon_vma: in the VMA's chain, and in the anon_vma's tree.
+
+    Its interval is that of its VMA at the time of the insertion (rule 1.11).
+    """
+
+    __slots__ = ("anon_vma", "vma")
+
+    def __init__(self, vma: Vma, anon_vma: AnonVma, start: int, last: int) -> None:
+        self.vma = vma
+        self.anon_vma = anon_vma
+        self.start = start
+        self.last = last
+
+    def __repr__(self) -> str:
+        return f"AnonVmaChain({self.vma} in {self.anon_vma.name})"
