@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from rmap.mm.walk import Hits, hits, walk1, walk_many
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
+    from rmap.kernel.adopt import Adoption
     from rmap.snapshot import Snapshot
 
 MAX_PID = 1 << 22
@@ -96,8 +97,9 @@ class Kernel:
         self.reclaimer = self.core.reclaimer = Reclaimer(self.core)
         self.processes: dict[int, Process] = {}
         self.files: dict[str, AddressSpace] = {}
+        self.adoption: Adoption | None = None
         self._next_pid = 1
-        self._picture_pfns: I64 | None = None
+        self._picture_pfns: I64 = np.empty(0, np.int64)
 
     # -- making things --------------------------------------------------------------------------------------------
     def spawn(self) -> Process:
@@ -288,10 +290,28 @@ class Kernel:
 
         return adopt(snapshot, design, **options)
 
+    def set_picture_pfns(self, pfns: I64) -> None:
+        """Note which PFN of the picture each frame had (int64 by frame, -1 for none)."""
+        self._picture_pfns = pfns
+
+    def to_picture(self, pfns: I64) -> I64:
+        """The picture's PFNs of frames of an adopted machine, int64[n]; -1 for frames it did not have."""
+        known = pfns < len(self._picture_pfns)
+        return np.where(known, self._picture_pfns[np.where(known, pfns, 0)], -1) if len(self._picture_pfns) else pfns
+
+    def from_picture(self, pfns: I64) -> I64:
+        """The frames of an adopted machine that had these PFNs in the picture, int64[n]; -1 for none."""
+        if not len(self._picture_pfns):
+            return pfns
+        at = np.minimum(np.searchsorted(self._picture_pfns, pfns), len(self._picture_pfns) - 1)
+        return np.where(self._picture_pfns[at] == pfns, at, -1)
+
+    def reserve_pids(self, last: int) -> None:
+        """Give new processes pids behind this one."""
+        self._next_pid = max(self._next_pid, last + 1)
+
     def __repr__(self) -> str:
         frames = self.core.frames
         used = frames.nr_pages - 1 - frames.free_top
         return f"Kernel({self.design.name!r}, {len(self.processes)} processes, {used:,} of {frames.nr_pages:,} frames)"
 
-
-KernelFactory = Callable[[], Kernel]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmap.errors import SyscallError, UsageError
 from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, truncate
-from rmap.mm.address_space import File
+from rmap.mm.address_space import AddressSpace, File
+from rmap.mm.core import Core
 from rmap.mm.mm_struct import Mm
 from rmap.mm.vma import VM_EXEC, VM_READ, VM_WRITE, Vma
 
@@ -99,7 +100,7 @@ class OpenFile:
         """Bring the whole file into the page cache, as ``cat`` would."""
         self._kernel.read_in(self)
 
-    def _mapping(self, call: str):  # type: ignore[no-untyped-def]
+    def _mapping(self, call: str) -> AddressSpace:
         if self.file.mapping is None:
             raise SyscallError(errno.EINVAL, call, f"{self.file.name} is a device")
         return self.file.mapping
@@ -193,9 +194,15 @@ class Process:
         mprotect.mprotect(self._alive(), self.mm, addr, length, parse_prot(prot))
 
     def mremap(
-        self, addr: int, old_size: int, new_size: int, new_addr: int | None = None, *, maymove: bool = True,
+        self,
+        addr: int,
+        old_size: int,
+        new_size: int,
+        new_addr: int | None = None,
+        *,
+        maymove: bool = True,
         dontunmap: bool = False,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Resize or move a mapping; returns its address. ``new_addr`` is MREMAP_FIXED."""
         return mremap.mremap(
             self._alive(), self.mm, addr, old_size, new_size, maymove=maymove, new_addr=new_addr, dontunmap=dontunmap
@@ -249,7 +256,7 @@ class Process:
         """The area that contains an address."""
         return self.mm.find(addr)
 
-    def _alive(self):  # type: ignore[no-untyped-def]
+    def _alive(self) -> Core:
         if not self.alive:
             raise SyscallError(errno.ESRCH, "syscall", f"process {self.pid} has exited")
         return self._core

@@ -23,7 +23,8 @@ PG_REFERENCED = 0x40
 KERNEL_OWNED = 0x80  # mapped into users, never tracked (rule 4.17)
 LARGE = 0x100  # a page of a folio of order 1 or more
 
-NEW_ANON = ANON | EXCLUSIVE | PG_DIRTY | SWAPBACKED
+NEW_ANON = ANON | EXCLUSIVE | SWAPBACKED
+"""A new anonymous page; only its entry is dirty, as in the kernel."""
 NOT_EXCLUSIVE = np.int32(~EXCLUSIVE)
 
 # The low two bits of ``mapping`` (rule 1.1); the rest is an id.

@@ -89,6 +89,14 @@ class PteBatch:
         batch._pteps = np.array([ptep], np.int64)
         return batch
 
+    @classmethod
+    def anchored(cls, vma: Vma, pfns: I64, index: I64) -> PteBatch:
+        """Pages to be hung on a VMA's anchor at these page indexes, wherever they are mapped. Has no pte pointers."""
+        batch = cls.single(vma, vma.start, 0, 0, True)
+        batch.pfns = pfns
+        batch.offs = index - vma.pgoff
+        return batch
+
     @property
     def pteps(self) -> I64:
         """The pte pointers, int64[n]; computed when first read."""

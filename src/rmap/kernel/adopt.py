@@ -1,0 +1,424 @@
+"""Loading a picture: a machine whose processes, VMAs, files, folios and entries are as the picture shows them.
+
+Everything goes through the hooks a running machine would call, in the order in which its history would have called
+them: files, processes (parents first), VMAs, forks of VMAs that share pages, then entries. What the picture does not
+show is inferred (:mod:`rmap.kernel.families`) and said to be so in :attr:`Kernel.adoption`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I32, I64, Bool
+from rmap.kernel.families import NOBODY, Family, Inferred, infer
+from rmap.kernel.kernel import Kernel
+from rmap.kernel.pages import DenseFrames, dense_frames, pages_of
+from rmap.kernel.process import Process
+from rmap.mm import vma as v
+from rmap.mm.address_space import File
+from rmap.mm.core import Core
+from rmap.mm.costs import ADOPT
+from rmap.mm.frames import ANON, EXCLUSIVE, ONE, SWAPBACKED, TAG_SHIFT
+from rmap.mm.interface import PteBatch, ReverseMapFactory
+from rmap.mm.mm_struct import Mm
+from rmap.mm.page_tables import Span, ensure
+from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
+from rmap.mm.vma import Vma
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
+
+SPARE_PAGES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """How a picture was loaded.
+
+    Attributes:
+        pages, ptes: distinct frames mapped, and entries that map them.
+        inferred: what was inferred, a sentence each.
+        left_out: entries that were not loaded, by reason.
+        copied: entries whose page became a private copy, because the design or the rules cannot hold it as it was.
+    """
+
+    pages: int
+    ptes: int
+    inferred: tuple[str, ...]
+    left_out: dict[str, int]
+    copied: int
+
+
+def adopt(
+    picture: Snapshot,
+    design: str | ReverseMapFactory,
+    *,
+    profile: str = "6.18",
+    nr_pages: int | None = None,
+    nr_swap: int = 1 << 20,
+    scalar_twins: bool = True,
+) -> Kernel:
+    """Build a machine from a picture.
+
+    Args:
+        nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
+
+    Raises:
+        LimitError: ``nr_pages`` is too small.
+    """
+    frames = dense_frames(picture)
+    if nr_pages is None:
+        nr_pages = frames.count + frames.count // 4 + SPARE_PAGES
+    kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, scalar_twins=scalar_twins)
+    kernel.core.costs.enter(ADOPT)
+    return _Loader(kernel, picture, frames).load()
+
+
+class _Loader:
+    def __init__(self, kernel: Kernel, picture: Snapshot, frames: DenseFrames) -> None:
+        self.kernel = kernel
+        self.core: Core = kernel.core
+        self.picture = picture
+        self.frames = frames
+        self.pages, self.left_out = pages_of(picture, frames)
+        self.inferred: Inferred = infer(picture, frames, self.pages)
+        self.vmas: list[Vma] = []
+        self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
+        self.copied = 0
+
+    def load(self) -> Kernel:
+        self._take_frames()
+        files = self._make_files()
+        self._make_processes()
+        self._make_vmas(files)
+        self._fork_families()
+        for row, span_pages in self._by_vma():
+            self._map(self.vmas[row], span_pages)
+        self._release_unused()
+        self._note()
+        return self.kernel
+
+    # Frames are in use from the start, so that none of them is handed out for a copy while others are still loaded.
+    def _take_frames(self) -> None:
+        core, frames = self.core, self.frames
+        core.reserve(frames.count)
+        core.frames.take(np.arange(1, frames.count + 1))
+        for head in np.flatnonzero((frames.order > 0) & (frames.head == np.arange(len(frames.head)))).tolist():
+            core.frames.make_folio(head, int(frames.order[head]))
+
+    def _make_files(self) -> list[File]:
+        picture, pages, core = self.picture, self.pages, self.core
+        file_of = picture.vmas.file[pages.vma]
+        index = picture.vmas.pgoff[pages.vma] + pages.off
+        needed = np.zeros(len(picture.files), np.int64)
+        of_file = ~pages.swapped & ~pages.special & (file_of >= 0)
+        np.maximum.at(needed, file_of[of_file], index[of_file] + 1)
+        made = []
+        for row, (path, size, kind) in enumerate(
+            zip(picture.files.path, picture.files.size.tolist(), picture.files.kind.tolist())
+        ):
+            if path == "/dev/zero" and kind == f.FILE_DEVICE:
+                made.append(File(None, path))
+                continue
+            whole = max(size, int(needed[row]) << PAGE_SHIFT)
+            mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
+            self.kernel.files.setdefault(path, mapping)
+            made.append(File(mapping, path))
+        cached = of_file & np.isin(self.frames.kind[pages.pfn], (f.FILE, f.SHMEM))
+        for row in np.unique(file_of[cached]).tolist():
+            here = cached & (file_of == row)
+            self._fill_cache(made[row], pages.pfn[here], index[here])
+        return made
+
+    # Put pages into the page cache, with the unmapped rest of their folios.
+    def _fill_cache(self, file: File, pfns: I64, index: I64) -> None:
+        mapping, columns, frames = file.mapping, self.core.frames, self.frames
+        if mapping is None:
+            return
+        first_index, first = np.unique(index, return_index=True)
+        pfns, index = pfns[first], first_index
+        mapping.pages[index] = pfns
+        heads, at = np.unique(frames.head[pfns], return_index=True)
+        for head, start in zip(heads.tolist(), (index[at] - (pfns[at] - heads)).tolist()):
+            if frames.order[head]:
+                n = min(1 << int(frames.order[head]), len(mapping.pages) - start)
+                mapping.pages[max(start, 0) : start + n] = np.arange(head + max(0, -start), head + n)
+        cached = np.flatnonzero(mapping.pages > 0)
+        held = mapping.pages[cached]
+        columns.extra[held] = 1
+        columns.flags[held] |= np.int32(SWAPBACKED if mapping.shmem else 0)
+        columns.mapping[held] = mapping.id << TAG_SHIFT
+        columns.index[held] = cached
+        mapping.nr_cached = len(cached)
+
+    def _make_processes(self) -> None:
+        picture, kernel = self.picture, self.kernel
+        parents = picture.parents().tolist()
+        pids = picture.processes.pid.tolist()
+        made: dict[int, Process] = {}
+
+        def make(row: int) -> Process:
+            if row not in made:
+                above = make(parents[row]) if parents[row] >= 0 else None
+                mm = kernel.core.new_mm(above.mm if above is not None else None)
+                made[row] = Process(kernel, pids[row], mm, above)
+            return made[row]
+
+        kernel.processes = {pids[row]: make(row) for row in range(len(pids))}
+        sharers = picture.sharers
+        for row, pid in zip(sharers.process.tolist(), sharers.pid.tolist()):
+            made[row].mm.users += 1
+            kernel.processes[pid] = Process(kernel, pid, made[row].mm, made[row])
+        kernel.reserve_pids(max(kernel.processes, default=0))
+        self.processes = [made[row] for row in range(len(pids))]
+
+    def _make_vmas(self, files: list[File]) -> None:
+        vmas = self.picture.vmas
+        columns = zip(
+            vmas.process.tolist(),
+            vmas.start.tolist(),
+            vmas.end.tolist(),
+            vmas.flags.tolist(),
+            self.inferred.pgoff.tolist(),
+            vmas.file.tolist(),
+            vmas.label,
+        )
+        for process, start, end, flags, pgoff, row, label in columns:
+            mm = self.processes[process].mm
+            file = files[row] if row >= 0 else None
+            mapping = file.mapping if file is not None else None
+            vma = Vma(mm, start, end, whole_flags(flags), pgoff, file, mapping)
+            mm.append(vma)
+            self.core.link_file(vma)
+            if label == "[heap]":
+                mm.start_brk, mm.brk = min(start, mm.start_brk if mm.brk == start else start), end
+            if vma.flags & v.VM_LOCKED:
+                mm.locked_vm += vma.pages
+            self.vmas.append(vma)
+
+    # VMAs that share pages were forked from a common one: from a live VMA, or from a ghost that is unlinked again.
+    def _fork_families(self) -> None:
+        if not self.inferred.families:
+            return
+        shared = self._shared_pages()
+        mm = self.core.new_mm(None)
+        for number, family in enumerate(self.inferred.families):
+            ghost = self._ghost(mm, family)
+            for row in family.vmas:
+                vma = self.vmas[row]
+                vma.faulted = True
+                if row in family.split_from:
+                    self.core.rmap.vma_clone(vma, self.vmas[family.split_from[row]], "split")
+                else:
+                    above = family.up[row]
+                    self.core.rmap.vma_fork(vma, ghost if above == NOBODY else self.vmas[above])
+            self._hang(shared.get(-2 - number), ghost)
+            for row in family.vmas:
+                self._hang(shared.get(row), self.vmas[row])
+            self.core.rmap.vma_unlink(ghost, None)
+            mm.remove(ghost)
+        mm.clear()
+        self.core.rmap.mm_exit(mm)
+        del self.core.mms[mm.id]
+
+    def _ghost(self, mm: Mm, family: Family) -> Vma:
+        members = [self.vmas[row] for row in family.vmas]
+        low, high = min(m.pgoff for m in members), max(m.last for m in members)
+        model = members[0]
+        start = max(0, model.start + ((low - model.pgoff) << PAGE_SHIFT))
+        flags = model.flags & ~v.VM_LOCKED_MASK
+        ghost = Vma(mm, start, start + ((high - low + 1) << PAGE_SHIFT), flags, low, model.file, model.mapping)
+        mm.append(ghost)
+        self.core.prepare(ghost)
+        return ghost
+
+    def _hang(self, shared: tuple[I64, I64] | None, vma: Vma) -> None:
+        # Pages of several VMAs hang on their nearest common ancestor.
+        if shared is not None:
+            heads, index = shared
+            self.core.frames.flags[heads] |= np.int32(ANON | SWAPBACKED)
+            self.core.rmap.set_anon(PteBatch.anchored(vma, heads, index), "adopt")
+            self.anchored[heads] = True
+
+    def _shared_pages(self) -> dict[int, tuple[I64, I64]]:
+        # Anchor VMA, or -2 - family for its ghost -> (head frames, their page indexes).
+        anchor, pages, frames = self.inferred.anchor_vma, self.pages, self.frames
+        tracked = ~pages.swapped & ~pages.special
+        head = frames.head[np.where(tracked, pages.pfn, 0)]
+        linear = self.inferred.pgoff[pages.vma] + pages.off - (pages.pfn - head)
+        index = np.full(len(frames.picture_pfn), -1, np.int64)
+        # Written backwards, so that the first entry of each page decides.
+        index[head[tracked][::-1]] = linear[tracked][::-1]
+        heads = np.flatnonzero(anchor != NOBODY)
+        heads = heads[np.argsort(anchor[heads], kind="stable")]
+        keys, starts = np.unique(anchor[heads], return_index=True)
+        groups = np.split(heads, starts[1:]) if len(keys) else []
+        return {key: (np.sort(group), index[np.sort(group)]) for key, group in zip(keys.tolist(), groups)}
+
+    def _by_vma(self) -> Iterator[tuple[int, slice]]:
+        vma = self.pages.vma
+        if not len(vma):
+            return
+        starts = np.flatnonzero(np.concatenate(([True], vma[1:] != vma[:-1]))).tolist()
+        for first, stop in zip(starts, [*starts[1:], len(vma)]):
+            yield int(vma[first]), slice(first, stop)
+
+    # Write the entries of one VMA.
+    def _map(self, vma: Vma, where: slice) -> None:
+        pages, core = self.pages, self.core
+        addrs = vma.start + (pages.off[where] << PAGE_SHIFT)
+        for first, n in zip(*_stretches(addrs)):
+            ensure(core.tables, vma.mm, int(addrs[first]), int(addrs[first + n - 1]) + PAGE_SIZE)
+        for piece in core.spans(vma, vma.start, vma.end):
+            low, high = np.searchsorted(addrs, (piece.addr, piece.addr + piece.n * PAGE_SIZE)).tolist()
+            if low < high:
+                offs = (addrs[low:high] - piece.addr) >> PAGE_SHIFT
+                self._map_span(vma, piece, offs, slice(where.start + low, where.start + high))
+                piece.commit()
+
+    def _map_span(self, vma: Vma, piece: Span, offs: I64, where: slice) -> None:
+        pages, frames, core = self.pages, self.core.frames, self.core
+        pfns, swapped, special = pages.pfn[where].copy(), pages.swapped[where], pages.special[where]
+        tracked = ~swapped & ~special
+        entries = np.where(special, PRESENT | SPECIAL | ACCESSED, 0)
+        if swapped.any():
+            entries[swapped] = self._swap_entries(pfns[swapped])
+            if not vma.faulted:
+                core.prepare(vma)
+        anon = np.zeros(len(pfns), np.bool_)
+        anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
+        fits = self._fits(vma, piece, pfns, offs, tracked, anon)
+        copies = np.flatnonzero(tracked & ~fits)
+        if len(copies):
+            core.reserve(len(copies))
+            pfns[copies] = core.frames.alloc(len(copies))
+            anon[copies] = True
+            self.copied += len(copies)
+        if anon.any() and not vma.faulted:
+            core.prepare(vma)
+        np.add.at(frames.mapcount, pfns[tracked], ONE)
+        self._anchor_own(vma, piece, pfns, offs, anon, copies)
+        entries[tracked] = (pfns[tracked] << PAGE_SHIFT) | PRESENT | ACCESSED
+        entries[tracked] |= self._write_bits(vma, pfns[tracked], anon[tracked], pages.flags[where][tracked])
+        piece.entries[offs] = entries
+        if core.hooks.added:
+            for part in (anon, tracked & ~anon):
+                if part.any():
+                    core.hooks.added(PteBatch(vma, piece, pfns[part], offs[part], bool(part is anon)), "adopt")
+
+    # Whether an entry can stand as it is: a page of the VMA's file at its index, an anonymous page at its index.
+    def _fits(self, vma: Vma, piece: Span, pfns: I64, offs: I64, tracked: Bool, anon: Bool) -> Bool:
+        frames = self.core.frames
+        mapping, index = frames.anchor(pfns)
+        linear = vma.linear_page_index(piece.addr) + offs
+        fits = np.ones(len(pfns), np.bool_)
+        shared = anon & self.anchored[self.frames.head[np.where(tracked & (pfns < len(self.frames.head)), pfns, 0)]]
+        fits[shared] = index[shared] == linear[shared]
+        if self.core.rmap.index_is != "linear":
+            fits[shared] = True
+        of_file = tracked & ~anon
+        if vma.mapping is None:
+            fits[of_file] = False
+        else:
+            fits[of_file] = (mapping[of_file] == vma.mapping.id << TAG_SHIFT) & (index[of_file] == linear[of_file])
+        if vma.flags & v.VM_SHARED:
+            fits[anon] = False
+        return fits
+
+    # Pages of this VMA alone hang on its own anchor.
+    def _anchor_own(self, vma: Vma, piece: Span, pfns: I64, offs: I64, anon: Bool, copies: I64) -> None:
+        frames = self.core.frames
+        own = anon.copy()
+        described = own & (pfns < len(self.frames.head))
+        own[described] = ~self.anchored[self.frames.head[pfns[described]]]
+        own[copies] = True
+        if not own.any():
+            return
+        where = np.flatnonzero(own)
+        frames.flags[pfns[where]] |= np.int32(ANON | SWAPBACKED)
+        self.core.rmap.set_anon(PteBatch(vma, piece, pfns[where], offs[where], True), "adopt")
+        alone = pfns[where]
+        described = alone < len(self.frames.head)
+        exclusive = np.ones(len(alone), np.bool_)  # a copy made here belongs to nobody else
+        if self.frames.exclusive_known:
+            exclusive[described] = self.frames.exclusive[alone[described]]
+        else:
+            # The kernel does not tell; a page it counts once, and that is mapped here, is taken as exclusive.
+            exclusive[described] = self.frames.mapcount[alone[described]] <= 1
+        frames.flags[alone[exclusive]] |= np.int32(EXCLUSIVE)
+
+    def _write_bits(self, vma: Vma, pfns: I64, anon: Bool, flags: I32) -> I64:
+        if self.picture.about.get("pte_write"):
+            bits = np.where(flags & f.PTE_WRITE, RW, 0) | np.where(flags & f.PTE_DIRTY, DIRTY, 0)
+            may = ~anon | ((self.core.frames.flags[pfns] & EXCLUSIVE) != 0)
+            return np.where(may, bits, bits & ~RW)
+        if not vma.flags & v.VM_WRITE:
+            return np.zeros(len(pfns), np.int64)
+        if vma.flags & v.VM_SHARED:
+            return np.full(len(pfns), RW | DIRTY if vma.mapping is not None and vma.mapping.shmem else 0, np.int64)
+        exclusive = anon & ((self.core.frames.flags[pfns] & EXCLUSIVE) != 0)
+        return np.where(exclusive, RW | DIRTY, 0)
+
+    def _swap_entries(self, slots: I64) -> I64:
+        swap = self.core.swap
+        last = int(slots.max())
+        if last > swap.used:
+            swap.alloc(last - swap.used)
+        np.add.at(swap.count, slots, ONE)
+        total = np.bincount(self.pages.pfn[self.pages.swapped], minlength=last + 1)
+        alone = total[slots] == 1
+        return (slots << PAGE_SHIFT) | SWAP | np.where(alone, SWP_EXCLUSIVE, 0)
+
+    # Frames the picture describes but nothing maps or caches (and no folio holds) are free.
+    def _release_unused(self) -> None:
+        columns, n = self.core.frames, len(self.frames.picture_pfn)
+        idle = (columns.mapcount[1:n] == 0) & (columns.extra[1:n] == 0) & (self.frames.order[1:] == 0)
+        unused = np.flatnonzero(idle) + 1
+        if len(unused):
+            columns.flags[unused] = 0
+            columns.free(unused)
+
+    def _note(self) -> None:
+        picture, families = self.picture, self.inferred.families
+        unknown = int(np.count_nonzero(picture.vmas.pgoff < 0))
+        inferred = []
+        if unknown:
+            inferred.append(f"page offsets of {unknown:,} anonymous VMAs: from shared pages, else their address")
+        if families:
+            inferred.append(f"{len(families):,} families of VMAs that share anonymous pages: from pages and parents")
+        if not self.frames.exclusive_known:
+            inferred.append("exclusive pages: those the kernel counts as mapped once")
+        if self.inferred.contradictions:
+            inferred.append(f"{self.inferred.contradictions:,} contradictions between shared pages (a torn picture)")
+        columns = self.core.frames
+        self.kernel.adoption = Adoption(
+            pages=int(np.count_nonzero(columns.mapcount)),
+            ptes=int(columns.mapcount.sum(dtype=np.int64)),
+            inferred=tuple(inferred),
+            left_out=self.left_out,
+            copied=self.copied,
+        )
+        self.kernel.set_picture_pfns(self.frames.picture_pfn)
+
+
+def whole_flags(flags: int) -> int:
+    """VMA flags with what /proc/PID/maps does not tell: what mmap would have set."""
+    if not flags & (v.VM_MAYREAD | v.VM_MAYWRITE | v.VM_MAYEXEC):
+        flags |= v.VM_MAYREAD | v.VM_MAYEXEC
+        if not flags & v.VM_MAYSHARE or flags & v.VM_WRITE:
+            flags |= v.VM_MAYWRITE
+    if flags & v.VM_MAYSHARE and flags & v.VM_MAYWRITE:
+        flags |= v.VM_SHARED
+    if flags & (v.VM_NORESERVE | v.VM_SHARED | v.VM_WRITE) == v.VM_WRITE:
+        flags |= v.VM_ACCOUNT
+    return flags
+
+
+def _stretches(addrs: I64) -> tuple[list[int], list[int]]:
+    # Runs of addresses with no gap of 2 MiB or more: (index of the first, how many).
+    cut = np.flatnonzero(np.diff(addrs) >= 1 << 21) + 1
+    first = np.concatenate((np.array([0], np.int64), cut))
+    return first.tolist(), np.diff(np.concatenate((first, [len(addrs)]))).tolist()

@@ -1,0 +1,198 @@
+"""What a picture without anon_vmas does not say, inferred from what it does say.
+
+/proc shows neither the ``vm_pgoff`` of an anonymous VMA nor its anon_vma. But two VMAs that map one anonymous page have
+that page at one index (rule 1.3), so their page offsets differ by a known number; and a page that several processes
+share was made before their last common ancestor forked them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.kernel.pages import DenseFrames, Pages
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+
+NOBODY = -1
+
+
+@dataclass
+class Family:
+    """VMAs that share anonymous pages.
+
+    Attributes:
+        vmas: rows of the picture's table, parents before children.
+        up: for each of them, the row it was forked from; ``NOBODY`` for the top.
+        split_from: rows whose mm has an earlier VMA of the family: that one.
+    """
+
+    vmas: list[int]
+    up: dict[int, int] = field(default_factory=dict)
+    split_from: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Inferred:
+    """What was inferred.
+
+    Attributes:
+        pgoff: int64, one per VMA of the picture.
+        families: groups of VMAs that share pages.
+        contradictions: pairs of VMAs whose shared pages do not agree on one offset (a torn picture).
+        anchor_vma: int64 by dense head frame: the VMA in whose anon_vma a page shared by several VMAs lies,
+            ``NOBODY`` for pages of one VMA, ``-2 - family`` for an ancestor that is not there any more.
+    """
+
+    pgoff: I64
+    families: list[Family]
+    contradictions: int
+    anchor_vma: I64
+
+
+def infer(picture: Snapshot, frames: DenseFrames, pages: Pages) -> Inferred:
+    """Solve page offsets and fork families from shared pages."""
+    key, vma, position = _anonymous_mappers(picture, frames, pages)
+    links = _links(key, vma, position)
+    pgoff = picture.vmas.pgoff.astype(np.int64).copy()
+    known = pgoff >= 0
+    pgoff[~known] = picture.vmas.start[~known] >> 12
+    groups, contradictions = _solve(links, pgoff, known)
+    depth, parent = _fork_tree(picture)
+    families = [_family(picture, group, depth, parent) for group in groups]
+    anchor = _anchors(frames, key, vma, families)
+    return Inferred(pgoff, families, contradictions, anchor)
+
+
+def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: Pages) -> tuple[I64, I64, I64]:
+    # (head frame, VMA, where the head would lie in the VMA), sorted by frame then VMA; swap slots follow the frames.
+    tracked = ~pages.special & ~pages.swapped
+    anon = tracked & (frames.kind[np.where(tracked, pages.pfn, 0)] == f.ANON)
+    pfn = pages.pfn[anon]
+    head = frames.head[pfn]
+    key = np.concatenate((head, pages.pfn[pages.swapped] + len(frames.picture_pfn)))
+    vma = np.concatenate((pages.vma[anon], pages.vma[pages.swapped]))
+    position = np.concatenate((pages.off[anon] - (pfn - head), pages.off[pages.swapped]))
+    order = np.lexsort((position, vma, key))
+    return key[order], vma[order], position[order]
+
+
+def _links(key: I64, vma: I64, position: I64) -> I64:
+    # Distinct (vma a, vma b, difference of positions) of neighbours that share a page: int64[n, 3].
+    same = np.flatnonzero((key[1:] == key[:-1]) & (vma[1:] != vma[:-1]))
+    if not len(same):
+        return np.empty((0, 3), np.int64)
+    triples = np.stack((vma[same], vma[same + 1], position[same] - position[same + 1]), axis=1)
+    return np.unique(triples, axis=0)
+
+
+def _solve(links: I64, pgoff: I64, known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[list[list[int]], int]:
+    # Spread page offsets along the links, from VMAs whose offset is known first.
+    near: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for a, b, difference in links.tolist():
+        near[a].append((b, difference))
+        near[b].append((a, -difference))
+    groups: list[list[int]] = []
+    seen: set[int] = set()
+    contradictions = 0
+    for start in sorted(near, key=lambda row: (not known[row], row)):
+        if start in seen:
+            continue
+        seen.add(start)
+        group = [start]
+        for row in group:
+            for other, difference in near[row]:
+                # A page at position p of row lies at p - difference of the other, and both are at one index.
+                wanted = int(pgoff[row]) + difference
+                if other not in seen:
+                    seen.add(other)
+                    group.append(other)
+                    if not known[other]:
+                        pgoff[other] = wanted
+                if pgoff[other] != wanted:
+                    contradictions += 1
+        low = min(int(pgoff[row]) for row in group)
+        if low < 0 and not any(known[row] for row in group):
+            for row in group:
+                pgoff[row] -= low
+        groups.append(sorted(group))
+    return groups, contradictions // 2
+
+
+def _fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
+    parent = picture.parents().tolist()
+    depth = [0] * len(parent)
+    for row in range(len(parent)):
+        at, steps = parent[row], 0
+        while at >= 0 and steps < len(parent):
+            at, steps = parent[at], steps + 1
+        depth[row] = steps
+    return depth, parent
+
+
+def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[int]) -> Family:
+    process = picture.vmas.process
+    ordered = sorted(group, key=lambda row: (depth[process[row]], int(process[row]), row))
+    first: dict[int, int] = {}
+    family = Family(ordered)
+    for row in ordered:
+        own = int(process[row])
+        if own in first:
+            family.split_from[row] = first[own]
+            family.up[row] = family.up[first[own]]
+            continue
+        first[own] = row
+        above = parent[own]
+        while above >= 0 and above not in first:
+            above = parent[above]
+        family.up[row] = first[above] if above >= 0 else NOBODY
+    return family
+
+
+def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[Family]) -> I64:
+    # For every page that several VMAs map, their nearest common ancestor in the family's fork tree.
+    anchor = np.full(len(frames.picture_pfn), NOBODY, np.int64)
+    up: dict[int, int] = {}
+    for number, family in enumerate(families):
+        gone = -2 - number
+        for row in family.vmas:
+            up[row] = gone if family.up[row] == NOBODY else family.up[row]
+            if row in family.split_from:
+                # Pieces of one mm share all anon_vmas: the first stands for the others.
+                up[row] = family.split_from[row]
+    pages = key < len(frames.picture_pfn)
+    key, vma = key[pages], vma[pages]
+    if not len(key):
+        return anchor
+    new = np.concatenate(([True], (key[1:] != key[:-1]) | (vma[1:] != vma[:-1])))
+    key, vma = key[new], vma[new]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    sizes = np.diff(np.concatenate((starts, [len(key)])))
+    common = vma[starts].copy()
+    paths: dict[int, list[int]] = {}
+    for k in range(1, int(sizes.max())):
+        more = np.flatnonzero(sizes > k)
+        pairs, where = np.unique(np.stack((common[more], vma[starts[more] + k]), axis=1), axis=0, return_inverse=True)
+        joined = np.array([_meet(up, paths, a, b) for a, b in pairs.tolist()], np.int64)
+        common[more] = joined[where.reshape(-1)]
+    shared = sizes > 1
+    anchor[key[starts[shared]]] = common[shared]
+    return anchor
+
+
+def _meet(up: dict[int, int], paths: dict[int, list[int]], a: int, b: int) -> int:
+    # The nearest common ancestor of two VMAs; each counts as its own.
+    def path(row: int) -> list[int]:
+        if row not in paths:
+            steps, at = [row], row
+            while at in up:
+                at = up[at]
+                steps.append(at)
+            paths[row] = steps
+        return paths[row]
+
+    above = set(path(a))
+    return next(row for row in path(b) if row in above)

@@ -1,0 +1,156 @@
+"""A picture's entries page by page, in the numbers of the machine that will load it.
+
+A picture's PFNs reach far beyond the frames it holds, so frames are numbered anew, densely, in the same order: folios
+stay contiguous. What a model cannot hold is left out here, and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I32, I64, Bool, expand
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+
+NOT_LOADED = {
+    f.KSM: "KSM pages",
+    f.HUGETLB: "hugetlb pages",
+}
+
+
+@dataclass
+class Pages:
+    """Every present or swapped entry that can be loaded, one row each, in VMA and address order.
+
+    Attributes:
+        vma: row of the picture's table ``vmas``.
+        off: pages from the start of that VMA.
+        pfn: the frame, densely numbered from 1; 0 for entries no reverse map tracks; for swapped ones the slot.
+        swapped, special: what the entry is.
+        flags: the picture's PTE flags.
+    """
+
+    vma: I64
+    off: I64
+    pfn: I64
+    swapped: Bool
+    special: Bool
+    flags: I32
+
+
+@dataclass
+class DenseFrames:
+    """The frames of a picture, numbered from 1.
+
+    Attributes:
+        picture_pfn: int64; the picture's PFN of each dense number (row 0 is the zero page, -1).
+        kind: int8; the picture's kind, -1 for pages of a folio that the picture does not describe.
+        mapcount: int64; what the kernel said.
+        exclusive_known: bool; the picture says which pages are exclusive.
+        exclusive: bool; PG_anon_exclusive, where known.
+        head, order: int64; dense number of the folio's head, and its order.
+        anon_vma: int32; the kernel's own anchor, -1 unknown.
+        index: int64; the kernel's own page index, -1 unknown.
+    """
+
+    picture_pfn: I64
+    kind: I64
+    mapcount: I64
+    exclusive_known: bool
+    exclusive: Bool
+    head: I64
+    order: I64
+    anon_vma: I64
+    index: I64
+
+    @property
+    def count(self) -> int:
+        """How many, the zero page not counted."""
+        return len(self.picture_pfn) - 1
+
+    def dense(self, picture_pfns: I64) -> I64:
+        """The dense numbers of PFNs of the picture; 0 where it has no such frame."""
+        table = self.picture_pfn[1:]
+        at = np.searchsorted(table, picture_pfns)
+        at = np.minimum(at, max(0, len(table) - 1))
+        found = table[at] == picture_pfns if len(table) else np.zeros(len(picture_pfns), np.bool_)
+        return np.where(found, at + 1, 0)
+
+
+def dense_frames(picture: Snapshot) -> DenseFrames:
+    """Number the frames of a picture, whole folios at a time. Untracked frames get no number."""
+    pfn, kind = picture.pfns(), picture.per_frame("kind")
+    order = picture.per_frame("order").astype(np.int64)
+    head = pfn - np.where(order > 0, picture.per_frame("head_offset"), 0)
+    keep = ~np.isin(kind, [*f.UNTRACKED, *NOT_LOADED])
+    heads, where = np.unique(head[keep & (order > 0)], return_index=True)
+    orders = order[keep & (order > 0)][where]
+    every = np.unique(np.concatenate((pfn[keep], expand(heads, np.int64(1) << orders))))
+    numbered = np.concatenate((np.array([-1], np.int64), every))
+    dense = DenseFrames(
+        picture_pfn=numbered,
+        kind=np.full(len(numbered), -1, np.int64),
+        mapcount=np.zeros(len(numbered), np.int64),
+        exclusive_known=bool(picture.about.get("anon_exclusive")),
+        exclusive=np.zeros(len(numbered), np.bool_),
+        head=np.arange(len(numbered), dtype=np.int64),
+        order=np.zeros(len(numbered), np.int64),
+        anon_vma=np.full(len(numbered), -1, np.int64),
+        index=np.full(len(numbered), -1, np.int64),
+    )
+    at = dense.dense(pfn[keep])
+    dense.kind[at] = kind[keep]
+    dense.mapcount[at] = picture.per_frame("mapcount")[keep]
+    dense.exclusive[at] = (picture.per_frame("flags")[keep] & f.KPF_ANON_EXCLUSIVE) != 0
+    dense.anon_vma[at] = picture.per_frame("anon_vma")[keep]
+    dense.index[at] = picture.per_frame("index")[keep]
+    for first, folio_order in zip(dense.dense(heads).tolist(), orders.tolist()):
+        dense.head[first : first + (1 << folio_order)] = first
+        dense.order[first : first + (1 << folio_order)] = folio_order
+    return dense
+
+
+def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[Pages, dict[str, int]]:
+    """Spread the picture's extents to one row per entry.
+
+    Returns:
+        the pages, and how many entries were left out by reason.
+    """
+    ptes = picture.ptes
+    wanted = (ptes.flags & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
+    rows = np.flatnonzero(wanted)
+    count = ptes.count[rows].astype(np.int64)
+    extent = np.repeat(rows, count)
+    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
+    flags = ptes.flags[extent]
+    vma = ptes.vma[extent].astype(np.int64)
+    off = ((ptes.address[extent] - picture.vmas.start[vma]) >> 12) + step
+    swapped = (flags & f.PTE_SWAP) != 0
+    frame = ptes.pfn[extent] + np.where(swapped, step * f.SWAP_STEP, step)
+    _, slot = np.unique(frame[swapped], return_inverse=True)
+    pfn = np.where(swapped, 0, frames.dense(frame))
+    pfn[swapped] = slot + 1
+    special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
+    left_out = _left_out(picture, frame, pfn, special | swapped)
+    pages = Pages(vma, off, np.where(special, 0, pfn), swapped, special, flags)
+    loaded = special | (pfn > 0)
+    for name in ("vma", "off", "pfn", "swapped", "special", "flags"):
+        setattr(pages, name, getattr(pages, name)[loaded])
+    return pages, left_out
+
+
+def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, int]:
+    # Why present entries cannot be loaded: by the kind of their frame.
+    lost = frame[(pfn == 0) & ~fine]
+    if not len(lost):
+        return {}
+    runs = picture.frames
+    row = np.searchsorted(runs.pfn, lost, side="right") - 1
+    inside = (row >= 0) & (lost < runs.pfn[row] + runs.count[row])
+    counts = {reason: int(np.count_nonzero(inside & (runs.kind[row] == kind))) for kind, reason in NOT_LOADED.items()}
+    untracked = int(np.count_nonzero(inside & np.isin(runs.kind[row], f.UNTRACKED)))
+    counts["pages of the kernel or of devices not marked special"] = untracked
+    counts["frames the picture does not describe"] = int(np.count_nonzero(~inside))
+    return {reason: n for reason, n in counts.items() if n}

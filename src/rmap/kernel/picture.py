@@ -1,0 +1,167 @@
+"""The model's memory as a Snapshot: with everything that /proc does not tell, page offsets and anchors included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmap.columns import I32, I64
+from rmap.mm.frames import ANON, EXCLUSIVE, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT
+from rmap.mm.pte import DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
+from rmap.mm.vma import Vma
+from rmap.snapshot import Snapshot, SnapshotBuilder
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from rmap.kernel.kernel import Kernel
+
+
+def take_picture(kernel: Kernel) -> Snapshot:
+    """Describe a machine of the model as tables. Its PFNs are the model's own."""
+    core = kernel.core
+    topology = core.rmap.topology()
+    builder = SnapshotBuilder(
+        "model",
+        release=core.profile.release,
+        topology="model" if topology is not None else "none",
+        pte_write=True,
+        anon_exclusive=True,
+        vma_flags="smaps",
+    )
+    files = {
+        mapping.id: builder.add_file(
+            mapping.name, size=mapping.size, inode=mapping.id, kind=f.FILE_SHMEM if mapping.shmem else f.FILE_REGULAR
+        )
+        for mapping in core.mappings
+    }
+    zero_device = builder.add_file("/dev/zero", kind=f.FILE_DEVICE) if _maps_zero_device(kernel) else -1
+    anon_vmas = _add_topology(builder, topology)
+    sharers: dict[int, list[int]] = {}
+    for pid, process in sorted(kernel.processes.items()):
+        sharers.setdefault(process.mm.id, []).append(pid)
+    for pids in sharers.values():
+        process = kernel.processes[pids[0]]
+        parent = process.parent
+        row = builder.add_process(
+            pids[0],
+            ppid=parent.pid if parent is not None and parent.alive else 0,
+            start_time=pids[0],
+            page_table_bytes=len(process.mm.rows) * PAGE_SIZE,
+            sharers=pids[1:],
+        )
+        for vma in process.mm.vmas:
+            file = files[vma.mapping.id] if vma.mapping is not None else zero_device if vma.file is not None else -1
+            _add_vma(kernel, builder, row, vma, file, anon_vmas)
+    _add_frames(kernel, builder, files, anon_vmas)
+    return builder.build()
+
+
+def _maps_zero_device(kernel: Kernel) -> bool:
+    return any(
+        vma.file is not None and vma.mapping is None for mm in kernel.core.mms.values() for vma in mm.vmas
+    )
+
+
+def _add_topology(builder: SnapshotBuilder, topology: dict[str, I64] | None) -> dict[int, int]:
+    # The design's anon_vmas as rows: id -> row.
+    if topology is None:
+        return {}
+    rows = {anon_vma: row for row, anon_vma in enumerate(topology["id"].tolist())}
+    columns = (topology[name].tolist() for name in ("root", "parent", "refcount", "num_children", "num_active_vmas"))
+    for root, parent, refcount, children, active in zip(*columns):
+        builder.add_anon_vma(
+            root=rows[root], parent=rows[parent], refcount=refcount, num_children=children, num_active_vmas=active
+        )
+    return rows
+
+
+def _add_vma(
+    kernel: Kernel, builder: SnapshotBuilder, process: int, vma: Vma, file: int, anon_vmas: dict[int, int]
+) -> None:
+    chained = bool(anon_vmas) and vma.anon is not None
+    row = builder.add_vma(
+        process,
+        vma.start,
+        vma.end,
+        vma.flags,
+        pgoff=vma.pgoff,
+        file=file,
+        anon_vma=anon_vmas[vma.anon.id] if chained else -1,
+        label="[heap]" if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else "",
+    )
+    if chained:
+        builder.add_chain(row, [anon_vmas[link.anon_vma.id] for link in vma.chain])
+    for piece in kernel.core.spans(vma, vma.start, vma.end):
+        offs = np.flatnonzero(piece.entries)
+        if len(offs):
+            entries = piece.entries[offs]
+            pfn, flags = _describe_entries(kernel, entries)
+            builder.add_ptes(row, piece.addr + offs * PAGE_SIZE, pfn, flags)
+
+
+def _describe_entries(kernel: Kernel, entries: I64) -> tuple[I64, I32]:
+    frames = kernel.core.frames
+    present = (entries & PRESENT) != 0
+    special = present & ((entries & SPECIAL) != 0)
+    number = entries >> PAGE_SHIFT
+    pfn = np.where(present, number, number << f.SWAP_TYPE_BITS)
+    tracked = np.where(present & ~special, number, 0)
+    flags = np.where(present, f.PTE_PRESENT, f.PTE_SWAP)
+    flags |= np.where(special, f.PTE_SPECIAL, 0)
+    flags |= np.where((tracked > 0) & (frames.mapcount[tracked] == 1), f.PTE_EXCLUSIVE, 0)
+    flags |= np.where((tracked > 0) & ((frames.flags[tracked] & ANON) == 0), f.PTE_FILE, 0)
+    flags |= np.where(present & ((entries & RW) != 0), f.PTE_WRITE, 0)
+    flags |= np.where(present & ((entries & DIRTY) != 0), f.PTE_DIRTY, 0)
+    flags |= np.where(~present & ((entries & SWAP) != 0) & ((entries & SWP_EXCLUSIVE) != 0), f.PTE_EXCLUSIVE, 0)
+    return pfn, flags.astype(np.int32)
+
+
+def _add_frames(
+    kernel: Kernel, builder: SnapshotBuilder, files: dict[int, int], anon_vmas: dict[int, int]
+) -> None:
+    core, frames = kernel.core, kernel.core.frames
+    used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0))
+    builder.set_frames(np.array([0], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
+    if not len(used):
+        return
+    mapping, index = frames.anchor(used)
+    own = frames.flags[used]
+    anon = (own & ANON) != 0
+    of_file = ~anon & (mapping != 0)
+    handle = mapping >> TAG_SHIFT
+    shmem = np.zeros(len(used), np.bool_)
+    file = np.full(len(used), -1, np.int64)
+    for id in np.unique(handle[of_file]).tolist():
+        here = of_file & (handle == id)
+        file[here] = files[id]
+        shmem[here] = core.mappings[id - 1].shmem
+    anchor = np.full(len(used), -1, np.int64)
+    if anon_vmas:
+        table = np.full(max(anon_vmas) + 1, -1, np.int64)
+        table[list(anon_vmas)] = list(anon_vmas.values())
+        anchor[anon] = table[handle[anon]]
+    page_flags = np.zeros(len(used), np.int64)
+    for bit, kpf in (
+        (ANON, f.KPF_ANON),
+        (SWAPBACKED, f.KPF_SWAPBACKED),
+        (SWAPCACHE, f.KPF_SWAPCACHE),
+        (PG_MLOCKED, f.KPF_MLOCKED),
+        (EXCLUSIVE, f.KPF_ANON_EXCLUSIVE),
+    ):
+        page_flags |= np.where((own & bit) != 0, kpf, 0)
+    offset = frames.head_offset[used].astype(np.int64)
+    linear = core.rmap.index_is == "linear"
+    builder.set_frames(
+        used,
+        mapcount=frames.mapcount[used],
+        flags=page_flags,
+        kind=np.where(anon | ~of_file, f.ANON, np.where(shmem, f.SHMEM, f.FILE)),
+        head_offset=offset,
+        order=frames.order[used - offset],
+        mapping=np.where(anon, f.MAPPING_ANON, np.where(of_file, f.MAPPING_FILE, f.MAPPING_UNKNOWN)),
+        index=np.where(of_file | (anon & linear), index, -1),
+        file=file,
+        anon_vma=anchor,
+    )
