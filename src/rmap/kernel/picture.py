@@ -37,7 +37,7 @@ def take_picture(kernel: Kernel) -> Snapshot:
         for mapping in core.mappings
     }
     zero_device = builder.add_file("/dev/zero", kind=f.FILE_DEVICE) if _maps_zero_device(kernel) else -1
-    anon_vmas = _add_topology(builder, topology)
+    anon_vmas = _AnonVmas(builder, topology)
     sharers: dict[int, list[int]] = {}
     for pid, process in sorted(kernel.processes.items()):
         sharers.setdefault(process.mm.id, []).append(pid)
@@ -64,23 +64,43 @@ def _maps_zero_device(kernel: Kernel) -> bool:
     )
 
 
-def _add_topology(builder: SnapshotBuilder, topology: dict[str, I64] | None) -> dict[int, int]:
-    # The design's anon_vmas as rows: id -> row.
-    if topology is None:
-        return {}
-    rows = {anon_vma: row for row, anon_vma in enumerate(topology["id"].tolist())}
-    columns = (topology[name].tolist() for name in ("root", "parent", "refcount", "num_children", "num_active_vmas"))
-    for root, parent, refcount, children, active in zip(*columns):
-        builder.add_anon_vma(
-            root=rows[root], parent=rows[parent], refcount=refcount, num_children=children, num_active_vmas=active
-        )
-    return rows
+class _AnonVmas:
+    # The design's topology as rows of the picture: of each anon_vma, and of each VMA the active one and its chain.
+    def __init__(self, builder: SnapshotBuilder, topology: dict[str, I64] | None) -> None:
+        self.row: dict[int, int] = {}
+        self.active: dict[tuple[int, int], int] = {}
+        self.chain: dict[tuple[int, int], list[int]] = {}
+        if topology is None:
+            return
+        lists = {name: column.tolist() for name, column in topology.items()}
+        self.row = {id: row for row, id in enumerate(lists["id"])}
+        names = ("root", "parent", "refcount", "num_children", "num_active_vmas")
+        for root, parent, refcount, children, active in zip(*(lists[name] for name in names)):
+            builder.add_anon_vma(
+                root=self.row[root],
+                parent=self.row[parent],
+                refcount=refcount,
+                num_children=children,
+                num_active_vmas=active,
+            )
+        for mm, start, id in zip(lists["vma_mm"], lists["vma_start"], lists["vma_anon_vma"]):
+            self.active[mm, start] = self.row[id]
+        for mm, start, id in zip(lists["chain_mm"], lists["chain_start"], lists["chain_anon_vma"]):
+            self.chain.setdefault((mm, start), []).append(self.row[id])
+
+    def rows_of(self, ids: I64) -> I64:
+        # The rows of anon_vma ids, -1 where the design has none.
+        if not self.row:
+            return np.full(len(ids), -1, np.int64)
+        table = np.full(max(self.row) + 1, -1, np.int64)
+        table[list(self.row)] = list(self.row.values())
+        return table[ids]
 
 
 def _add_vma(
-    kernel: Kernel, builder: SnapshotBuilder, process: int, vma: Vma, file: int, anon_vmas: dict[int, int]
+    kernel: Kernel, builder: SnapshotBuilder, process: int, vma: Vma, file: int, anon_vmas: _AnonVmas
 ) -> None:
-    chained = bool(anon_vmas) and vma.anon is not None
+    key = (vma.mm.id, vma.start)
     row = builder.add_vma(
         process,
         vma.start,
@@ -88,11 +108,10 @@ def _add_vma(
         vma.flags,
         pgoff=vma.pgoff,
         file=file,
-        anon_vma=anon_vmas[vma.anon.id] if chained else -1,
+        anon_vma=anon_vmas.active.get(key, -1),
         label="[heap]" if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else "",
     )
-    if chained:
-        builder.add_chain(row, [anon_vmas[link.anon_vma.id] for link in vma.chain])
+    builder.add_chain(row, anon_vmas.chain.get(key, []))
     for piece in kernel.core.spans(vma, vma.start, vma.end):
         offs = np.flatnonzero(piece.entries)
         if len(offs):
@@ -119,13 +138,14 @@ def _describe_entries(kernel: Kernel, entries: I64) -> tuple[I64, I32]:
 
 
 def _add_frames(
-    kernel: Kernel, builder: SnapshotBuilder, files: dict[int, int], anon_vmas: dict[int, int]
+    kernel: Kernel, builder: SnapshotBuilder, files: dict[int, int], anon_vmas: _AnonVmas
 ) -> None:
     core, frames = kernel.core, kernel.core.frames
     used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0))
     builder.set_frames(np.array([0], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
     if not len(used):
         return
+    linear = core.rmap.index_is == "linear"
     mapping, index = frames.anchor(used)
     own = frames.flags[used]
     anon = (own & ANON) != 0
@@ -138,10 +158,8 @@ def _add_frames(
         file[here] = files[id]
         shmem[here] = core.mappings[id - 1].shmem
     anchor = np.full(len(used), -1, np.int64)
-    if anon_vmas:
-        table = np.full(max(anon_vmas) + 1, -1, np.int64)
-        table[list(anon_vmas)] = list(anon_vmas.values())
-        anchor[anon] = table[handle[anon]]
+    if linear:
+        anchor[anon] = anon_vmas.rows_of(handle[anon])
     page_flags = np.zeros(len(used), np.int64)
     for bit, kpf in (
         (ANON, f.KPF_ANON),
@@ -152,7 +170,6 @@ def _add_frames(
     ):
         page_flags |= np.where((own & bit) != 0, kpf, 0)
     offset = frames.head_offset[used].astype(np.int64)
-    linear = core.rmap.index_is == "linear"
     builder.set_frames(
         used,
         mapcount=frames.mapcount[used],
