@@ -330,15 +330,13 @@ class AnonVmaChainDesign(ReverseMap):
         return f"address_space {anchor >> TAG_SHIFT}" if anchor else "none"
 
     def topology(self) -> dict[str, I64]:
-        """The anon_vmas and chains as columns, int64. An anon_vma is named by its row in the first table.
+        """The anon_vmas and chains as columns, int64. An anon_vma is named by its id, ``mapping >> 2`` of its pages.
 
-        * ``anon_vmas.``: ``id`` (``mapping >> 2`` of its pages), ``root``, ``parent``, ``refcount``, ``num_children``,
-          ``num_active_vmas``;
-        * ``vmas.``: for every VMA with an anon_vma: ``mm`` (its id), ``start`` (bytes), ``anon_vma`` (the active one);
-        * ``anon_vma_chains.``: for every link: ``mm``, ``start``, ``anon_vma``; VMAs as above, links newest first.
+        * anon_vmas: ``id``, ``root``, ``parent``, ``refcount``, ``num_children``, ``num_active_vmas``;
+        * VMAs that have one: ``vma_mm`` (id of the mm), ``vma_start`` (bytes), ``vma_anon_vma`` (the active one);
+        * links, newest first: ``chain_mm``, ``chain_start`` (which VMA), ``chain_anon_vma``.
         """
         living = list(self.anon_vmas.values())
-        row = {anon_vma.id: i for i, anon_vma in enumerate(living)}
         vmas = [vma for mm in self._mms.values() for vma in mm.vmas if vma.anon is not None]
         links = [(vma, link.anon_vma) for vma in vmas for link in vma.chain]
 
@@ -346,18 +344,18 @@ class AnonVmaChainDesign(ReverseMap):
             return np.fromiter(values, np.int64)
 
         return {
-            "anon_vmas.id": column(a.id for a in living),
-            "anon_vmas.root": column(row[a.root.id] for a in living),
-            "anon_vmas.parent": column(row[a.parent.id] for a in living),
-            "anon_vmas.refcount": column(a.refcount for a in living),
-            "anon_vmas.num_children": column(a.num_children for a in living),
-            "anon_vmas.num_active_vmas": column(a.num_active_vmas for a in living),
-            "vmas.mm": column(vma.mm.id for vma in vmas),
-            "vmas.start": column(vma.start for vma in vmas),
-            "vmas.anon_vma": column(row[vma.anon.id] for vma in vmas),
-            "anon_vma_chains.mm": column(vma.mm.id for vma, _ in links),
-            "anon_vma_chains.start": column(vma.start for vma, _ in links),
-            "anon_vma_chains.anon_vma": column(row[a.id] for _, a in links),
+            "id": column(anon_vma.id for anon_vma in living),
+            "root": column(anon_vma.root.id for anon_vma in living),
+            "parent": column(anon_vma.parent.id for anon_vma in living),
+            "refcount": column(anon_vma.refcount for anon_vma in living),
+            "num_children": column(anon_vma.num_children for anon_vma in living),
+            "num_active_vmas": column(anon_vma.num_active_vmas for anon_vma in living),
+            "vma_mm": column(vma.mm.id for vma in vmas),
+            "vma_start": column(vma.start for vma in vmas),
+            "vma_anon_vma": column(vma.anon.id for vma in vmas),
+            "chain_mm": column(vma.mm.id for vma, _ in links),
+            "chain_start": column(vma.start for vma, _ in links),
+            "chain_anon_vma": column(anon_vma.id for _, anon_vma in links),
         }
 
 
