@@ -103,7 +103,7 @@ def _explain(error: RmapError | OSError, words: list[str]) -> dict[str, str]:
 
         # The library knows what is missing; only the command knows how it was called.
         helps = "CAP_" in error.needed and os.geteuid() != 0
-        run = error.run or (sudo_line(words) if helps else "")
+        run = sudo_line(words) if helps else error.run
         return {
             "message": str(error),
             "needed": error.needed,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rmap.cli.registry import Command
 from rmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from rmap.cli.registry import Command
 
 HELP_WIDTH = 80
 

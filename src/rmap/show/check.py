@@ -49,7 +49,7 @@ def check(rows: Iterable[CheckedLine], facts: Mapping[str, Any], *, origin: str)
     if reasons:
         lines.append("")
     for reason, numbers in reasons.items():
-        lines += wrap(f"{', '.join(numbers)} ({reason})", "not checked: ")
+        lines += wrap(f"{_runs(numbers)} ({reason})", "not checked: ")
     return [*lines, *labelled("found by", origin)]
 
 
@@ -63,3 +63,14 @@ def _checked(row: CheckedLine) -> list[str]:
     room = WIDTH - len(count) - 2
     first, *others = wrap(row.what, f"{row.invariant:<{ID_WIDTH}}", width=room)
     return [f"{first:<{room}}  {count}", *others]
+
+
+# I1, I2, I3, I7 as "I1-I3, I7".
+def _runs(numbers: list[str]) -> str:
+    runs: list[list[str]] = []
+    for number in numbers:
+        if runs and number == f"I{int(runs[-1][-1].lstrip('I')) + 1}":
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

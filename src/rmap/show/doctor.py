@@ -1,57 +1,37 @@
-"""The abilities of this machine and this user: what rmap can see, what it cannot, and what would help."""
+"""The abilities of this machine and this user: what rmap can see, and what is missing for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
-from rmap.show.text import WIDTH, plural, wrap
+from rmap.show.text import labelled, plural, wrap
 
 STATE_WIDTH = 5
 
-
-class AbilityLine(Protocol):
-    """One thing that rmap may be able to see or do here."""
-
-    @property
-    def name(self) -> str:
-        """What it is: ``"page frame numbers"``."""
-
-    @property
-    def serves(self) -> str:
-        """What needs it: ``"snap, who, check"``."""
-
-    @property
-    def missing(self) -> str | None:
-        """None if it is there, else what is missing, in words."""
-
-    @property
-    def remedy(self) -> str:
-        """What would bring it, or ``""``."""
+WORDS = {
+    "frames": ("page frame numbers (/proc/PID/pagemap)", "everything on the running machine"),
+    "page_state": ("mapcounts, flags and cgroups of frames (/proc/kpage*)", "everything on the running machine"),
+    "other_users": ("processes of other users", "complete answers: else their mappings count as hidden"),
+    "scan": ("skipping holes of sparse mappings (PAGEMAP_SCAN)", "speed"),
+    "same_mm": ("which processes share one memory (kcmp)", "counting vfork children and CLONE_VM once"),
+}
+"""What each ability is, and what it is for, by its name in ``rmap.live.abilities``."""
 
 
-def doctor(abilities: Sequence[AbilityLine], *, release: str) -> list[str]:
+def doctor(abilities: Mapping[str, str | None], *, release: str) -> list[str]:
     """The lines of ``rmap doctor``.
 
     Args:
-        abilities: all of them, in order of importance.
+        abilities: by name: None if it is there, else what is missing, in words.
         release: of the running kernel.
     """
-    missing = sum(ability.missing is not None for ability in abilities)
+    missing = sum(text is not None for text in abilities.values())
     answer = f"{plural(missing, 'ability', 'abilities')} missing" if missing else "all abilities are there"
     lines = [*wrap(f"Linux {release}: {answer}"), ""]
-    for ability in abilities:
-        lines += _ability(ability)
-    return [*lines, "", *wrap("The model needs none of this: rmap demo, rmap compare, rmap explain work everywhere.")]
-
-
-def _ability(ability: AbilityLine) -> list[str]:
-    state = "yes" if ability.missing is None else "NO"
-    served = f"for {ability.serves}" if ability.serves else ""
-    lines = wrap(f"{ability.name}  {served}".rstrip(), f"{state:<{STATE_WIDTH}}", width=WIDTH)
-    indent = " " * STATE_WIDTH
-    if ability.missing is not None:
-        lines += wrap(f"missing: {ability.missing}", indent)
-        if ability.remedy:
-            lines += wrap(f"helps: {ability.remedy}", indent)
-    return lines
+    for name, text in abilities.items():
+        what, serves = WORDS[name]
+        lines += labelled("yes" if text is None else "NO", what, STATE_WIDTH)
+        if text is not None:
+            lines += labelled("", f"missing: {text}", STATE_WIDTH)
+            lines += labelled("", f"needed for: {serves}", STATE_WIDTH)
+    return [*lines, "", *wrap("The model needs none of this: rmap demo, compare and explain work everywhere.")]

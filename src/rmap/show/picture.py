@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmap.show.text import plural
+from rmap.show.text import plural, wrap
 from rmap.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -47,5 +47,5 @@ def capture_notes(about: Mapping[str, Any]) -> list[str]:
     if refused:
         parts.append(f"{format_count(refused)} refused (`rmap doctor`)")
     if raced:
-        parts.append(f"{plural(raced, 'page')} changed meanwhile and {'is' if raced == 1 else 'are'} marked as raced")
-    return [f"rmap: {'; '.join(parts)}"] if parts else []
+        parts.append(f"{plural(raced, 'page')} changed meanwhile, marked as raced")
+    return wrap("; ".join(parts), "rmap: ") if parts else []

@@ -20,6 +20,14 @@ def hex_address(n: int) -> str:
     return f"{n:#x}"
 
 
+def whole_size(n: int) -> str:
+    """The size of a page or folio in its largest whole unit: ``4 KiB``, ``2 MiB``."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if n and not n % (1 << shift):
+            return f"{format_count(n >> shift)} {unit}"
+    return f"{format_count(n)} B"
+
+
 def plural(n: int, one: str, many: str = "") -> str:
     """A count with its noun: ``1 mapping``, ``2,304 mappings``."""
     return f"{format_count(n)} {one if n == 1 else many or one + 's'}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmap.show.text import columns, hex_address, labelled, more
-from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
+from rmap.show.text import columns, hex_address, labelled, more, whole_size
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot import Mapping, Who
@@ -49,9 +49,9 @@ def _page(answer: Who) -> str:
     if answer.pfn is None:
         area, slot = answer.swap or (0, 0)
         return f"slot {format_count(slot)} of swap area {area}: swapped out, no frame"
-    size = format_bytes(PAGE_SIZE)
+    size = whole_size(PAGE_SIZE)
     if answer.order:
-        size += f" of a {format_bytes(PAGE_SIZE << answer.order)} folio"
+        size += f" of a {whole_size(PAGE_SIZE << answer.order)} folio"
     frame = f"pfn {hex_address(answer.pfn)}, phys {hex_address(answer.pfn << PAGE_SHIFT)}"
     return f"{frame}: {_KINDS[answer.kind]}, {size}"
 

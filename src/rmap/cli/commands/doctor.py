@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 
 from rmap.cli import status
 from rmap.cli.output import emit
@@ -26,11 +27,10 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Ask for every ability."""
-    from rmap.live import abilities
+    from rmap.live.abilities import abilities
     from rmap.show.doctor import doctor
 
-    found = abilities()
+    found = asdict(abilities())
     release = os.uname().release
-    rows = [{"name": a.name, "serves": a.serves, "missing": a.missing, "remedy": a.remedy} for a in found]
-    emit(args, {"release": release, "abilities": rows}, lambda: doctor(found, release=release))
+    emit(args, {"release": release, "abilities": found}, lambda: doctor(found, release=release))
     return status.OK

@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
 
     key = parse_key(args.key)
     picture = picture_of(args)
-    place = _resolve(picture, key, live=args.input is None)
+    place = _resolve(picture, key)
     if place.swap is not None:
         answer = picture.who_swap(*place.swap)
     elif place.pfn is not None:
@@ -72,9 +72,11 @@ def run(args: Namespace) -> int:
 
 
 # The kernel names a file by its real path; whoever asks may know it by a link.
-def _resolve(picture: Snapshot, key: Key, *, live: bool) -> Resolved:
+def _resolve(picture: Snapshot, key: Key) -> Resolved:
     from rmap.snapshot import resolve
 
-    if live and key.kind == "file":
-        key = replace(key, path=os.path.realpath(key.path))
-    return resolve(picture, key)
+    place = resolve(picture, key)
+    if key.kind == "file" and place.pfn is None:
+        real = os.path.realpath(key.path)
+        return resolve(picture, replace(key, path=real)) if real != key.path else place
+    return place
