@@ -1,19 +1,24 @@
-"""The machines on which every story is told."""
+"""The machines on which every story is told: the model alone, and the model beside the running kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from conftest import need
-from judge.puppets import Stage, missing_ability
+from judge.machines import Model, Pair
+from judge.puppets import missing_ability
+
+MACHINES: dict[str, Callable[[], Any]] = {"model": Model, "both": Pair}
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=pytest.mark.live)])
+@pytest.fixture(params=["model", pytest.param("both", marks=pytest.mark.live)])
 def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    need(missing_ability())
-    stage = Stage()
-    yield stage
-    stage.close()
+    """A machine; when the story is over its processes are gone, and the model's invariants hold."""
+    if request.param == "both":
+        need(missing_ability())
+    told_to = MACHINES[request.param]()
+    yield told_to
+    told_to.close()

@@ -37,11 +37,12 @@
 #define BORROWERS 16
 
 /* Same order as OPERATIONS in puppets.py. */
-enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MUNLOCK, BRK };
+enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MLOCK2, MUNLOCK,
+		 BRK };
 
 static const long SYSCALL_OF[] = {
 	[MMAP] = SYS_mmap, [MUNMAP] = SYS_munmap, [MPROTECT] = SYS_mprotect, [MREMAP] = SYS_mremap,
-	[MADVISE] = SYS_madvise, [MLOCK] = SYS_mlock, [MUNLOCK] = SYS_munlock, [BRK] = SYS_brk
+	[MADVISE] = SYS_madvise, [MLOCK] = SYS_mlock, [MLOCK2] = SYS_mlock2, [MUNLOCK] = SYS_munlock, [BRK] = SYS_brk
 };
 
 struct request { int64_t operation; uint64_t arg[6]; };
@@ -100,22 +101,22 @@ static struct answer make_child(int connection)
 	return (struct answer){ pid, pid < 0 ? errno : 0 };
 }
 
-static int borrower(void *unused)
+static int borrower(void *inherited)
 {
-	(void)unused;
-	serve();
-	_exit(0);
+	serve_and_exit((int)(intptr_t)inherited);
+	return 0;
 }
 
 /* A child in the same address space, on a stack of its own. Under CLONE_VFORK the answer comes when it is gone. */
-static struct answer lend_address_space(uint64_t vfork)
+static struct answer lend_address_space(uint64_t vfork, int connection)
 {
 	int flags = CLONE_VM | (vfork ? CLONE_VFORK : 0) | SIGCHLD;
 	pid_t pid;
 
 	if (borrowers == BORROWERS)
 		return (struct answer){ -1, EAGAIN };
-	pid = clone(borrower, borrowed_stack[++borrowers - 1] + sizeof(borrowed_stack[0]), flags, NULL);
+	pid = clone(borrower, borrowed_stack[++borrowers - 1] + sizeof(borrowed_stack[0]), flags,
+		    (void *)(intptr_t)connection);
 	return (struct answer){ pid, pid < 0 ? errno : 0 };
 }
 
@@ -131,7 +132,7 @@ static struct answer perform(const struct request *r, int connection, int file)
 	case FORK:
 		return make_child(connection);
 	case BORROW:
-		return lend_address_space(a[0]);
+		return lend_address_space(a[0], connection);
 	case TAKE_FILE:
 		return (struct answer){ file, 0 };
 	case EXIT:

@@ -28,11 +28,12 @@ PATIENCE = 20.0  # seconds to wait for an answer: a puppet that needs longer is 
 # Same order as `enum operation` in puppet.c.
 OPERATIONS = (
     *("read", "write", "fork", "borrow", "take_file", "exit"),
-    *("mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "munlock", "brk"),
+    *("mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "mlock2", "munlock", "brk"),
 )
 PROT = {"r": 0x1, "w": 0x2, "x": 0x4}
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
-MAP_GROWSDOWN, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x100, 0x8000, 0x100000
+MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x100, 0x2000, 0x4000, 0x8000, 0x100000
+MLOCK_ONFAULT = 1
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 ADVICE = {
     "normal": 0, "random": 1, "sequential": 2, "willneed": 3, "dontneed": 4, "free": 8, "dontfork": 10, "dofork": 11,
@@ -134,24 +135,29 @@ class Puppet:
     def mmap(
         self,
         length: int,
-        *,
         prot: str = "rw",
         flags: str = "private",
         file: RealFile | None = None,
         offset: int = 0,
         addr: int | None = None,
+        *,
+        hint: int | None = None,
         noreplace: bool = False,
         growsdown: bool = False,
         populate: bool = False,
+        noreserve: bool = False,
+        locked: bool = False,
     ) -> int:
         bits = MAP_SHARED if flags == "shared" else MAP_PRIVATE
         bits |= MAP_ANONYMOUS if file is None else 0
         bits |= MAP_GROWSDOWN if growsdown else 0
         bits |= MAP_POPULATE if populate else 0
+        bits |= MAP_NORESERVE if noreserve else 0
+        bits |= MAP_LOCKED if locked else 0
         if addr is not None:
             bits |= MAP_FIXED_NOREPLACE if noreplace else MAP_FIXED
         fd = (1 << 64) - 1 if file is None else self._fd_of(file)
-        return self._call("mmap", addr or 0, length, _prot(prot), bits, fd, offset)
+        return self._call("mmap", (hint or 0) if addr is None else addr, length, _prot(prot), bits, fd, offset)
 
     def munmap(self, addr: int, length: int) -> None:
         self._call("munmap", addr, length)
@@ -160,16 +166,27 @@ class Puppet:
         self._call("mprotect", addr, length, _prot(prot))
 
     def mremap(
-        self, old_addr: int, old_length: int, new_length: int, *, addr: int | None = None, dontunmap: bool = False
+        self,
+        addr: int,
+        old_size: int,
+        new_size: int,
+        new_addr: int | None = None,
+        *,
+        maymove: bool = True,
+        dontunmap: bool = False,
     ) -> int:
-        flags = MREMAP_MAYMOVE | (MREMAP_FIXED if addr is not None else 0) | (MREMAP_DONTUNMAP if dontunmap else 0)
-        return self._call("mremap", old_addr, old_length, new_length, flags, addr or 0)
+        flags = MREMAP_MAYMOVE if maymove else 0
+        flags |= (MREMAP_FIXED if new_addr is not None else 0) | (MREMAP_DONTUNMAP if dontunmap else 0)
+        return self._call("mremap", addr, old_size, new_size, flags, new_addr or 0)
 
     def madvise(self, addr: int, length: int, advice: str) -> None:
         self._call("madvise", addr, length, ADVICE[advice])
 
-    def mlock(self, addr: int, length: int) -> None:
-        self._call("mlock", addr, length)
+    def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
+        if onfault:
+            self._call("mlock2", addr, length, MLOCK_ONFAULT)
+        else:
+            self._call("mlock", addr, length)
 
     def munlock(self, addr: int, length: int) -> None:
         self._call("munlock", addr, length)
@@ -354,11 +371,16 @@ class Stage:
         self.puppets.remove(puppet)
         puppet.kill()
 
-    def close(self) -> None:
-        """Kill every process, by pid, and remove what they left."""
-        for puppet in [*self.puppets, self._master]:
+    def close_puppets(self) -> None:
+        """Kill every process except the stage itself."""
+        for puppet in self.puppets:
             puppet.kill()
         self.puppets.clear()
+
+    def close(self) -> None:
+        """Kill every process, by pid, and remove what they left."""
+        self.close_puppets()
+        self._master.kill()
         self._process.wait()
         self._listener.close()
         for fd in (self._kpagecount, self._kpageflags, *(file.fd for file in self._files.values())):

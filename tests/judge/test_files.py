@@ -109,9 +109,9 @@ def test_two_processes_share_through_a_file_at_different_places(machine: Any) ->
     p = machine.spawn()
     written(p, 0, 8, file=f, flags="shared")
     c = p.fork()
-    c.mremap(at(4), pages(4), pages(4), addr=at(20))
+    c.mremap(at(4), pages(4), pages(4), at(20))
     c.read(at(20), pages(4))
-    assert layout(c) == "0-4 rw-s data+0, 20-24 rw-s data+4"
+    assert layout(machine, c) == "0-4 rw-s data+0, 20-24 rw-s data+4"
     assert shared(machine, (p, 5), (c, 21))
 
 
@@ -137,10 +137,10 @@ def test_a_borrowed_address_space_is_the_same_one(machine: Any) -> None:
     written(p, 0, 4)
     t = p.clone_vm()
     t.munmap(at(0), pages(1))
-    assert layout(p) == layout(t) == "1-4 rw-p"
+    assert layout(machine, p) == layout(machine, t) == "1-4 rw-p"
     assert machine.mapcount(machine.pfn(p, at(1))) == 1
     t.exit()
-    assert layout(p) == "1-4 rw-p"
+    assert layout(machine, p) == "1-4 rw-p"
 
 
 def test_vfork_borrows_until_exit(machine: Any) -> None:
@@ -150,5 +150,5 @@ def test_vfork_borrows_until_exit(machine: Any) -> None:
     v.write(at(0), pages(1))
     v.mprotect(at(1), pages(1), "r")
     v.exit()
-    assert layout(p) == "0-1 rw-p, 1-2 r--p"
+    assert layout(machine, p) == "0-1 rw-p, 1-2 r--p"
     assert machine.mapcount(machine.pfn(p, at(0))) == 1

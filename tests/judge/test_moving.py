@@ -17,8 +17,8 @@ def test_a_moved_faulted_area_keeps_its_index(machine: Any) -> None:
     p = machine.spawn()
     mapped(p, 20, 22)
     written(p, 10, 12)
-    p.mremap(at(10), pages(2), pages(2), addr=at(22))
-    assert layout(p) == "20-22 rw-p, 22-24 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(22))
+    assert layout(machine, p) == "20-22 rw-p, 22-24 rw-p"
     assert present(machine, p, 20, 24) == "..xx"
 
 
@@ -26,8 +26,8 @@ def test_a_moved_unfaulted_area_is_based_anew(machine: Any) -> None:
     p = machine.spawn()
     mapped(p, 20, 22)
     mapped(p, 10, 12)
-    p.mremap(at(10), pages(2), pages(2), addr=at(22))
-    assert layout(p) == "20-24 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(22))
+    assert layout(machine, p) == "20-24 rw-p"
 
 
 def test_a_read_only_touched_area_is_based_anew(machine: Any) -> None:
@@ -36,8 +36,8 @@ def test_a_read_only_touched_area_is_based_anew(machine: Any) -> None:
     mapped(p, 20, 22)
     mapped(p, 10, 12)
     p.read(at(10), pages(2))
-    p.mremap(at(10), pages(2), pages(2), addr=at(22))
-    assert layout(p) == "20-24 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(22))
+    assert layout(machine, p) == "20-24 rw-p"
     assert present(machine, p, 20, 24) == "..00"
 
 
@@ -46,8 +46,8 @@ def test_ever_prepared_counts_not_having_pages(machine: Any) -> None:
     mapped(p, 20, 22)
     written(p, 10, 12)
     p.madvise(at(10), pages(2), "dontneed")
-    p.mremap(at(10), pages(2), pages(2), addr=at(22))
-    assert layout(p) == "20-22 rw-p, 22-24 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(22))
+    assert layout(machine, p) == "20-22 rw-p, 22-24 rw-p"
 
 
 def test_a_move_leaves_the_pages_alone(machine: Any) -> None:
@@ -55,7 +55,7 @@ def test_a_move_leaves_the_pages_alone(machine: Any) -> None:
     written(p, 10, 13)
     c = p.fork()
     frames = [machine.pfn(p, at(page)) for page in (10, 11, 12)]
-    p.mremap(at(10), pages(3), pages(3), addr=at(30))
+    p.mremap(at(10), pages(3), pages(3), at(30))
     assert [machine.pfn(p, at(page)) for page in (30, 31, 32)] == frames
     assert all(shared(machine, (p, page + 20), (c, page)) for page in (10, 11, 12))
     assert present(machine, p, 10, 13) == "..."
@@ -64,10 +64,10 @@ def test_a_move_leaves_the_pages_alone(machine: Any) -> None:
 def test_a_tail_moved_away_and_back_is_one_area_again(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 14)
-    p.mremap(at(12), pages(2), pages(2), addr=at(30))
-    assert layout(p) == "10-12 rw-p, 30-32 rw-p"
-    p.mremap(at(30), pages(2), pages(2), addr=at(12))
-    assert layout(p) == "10-14 rw-p"
+    p.mremap(at(12), pages(2), pages(2), at(30))
+    assert layout(machine, p) == "10-12 rw-p, 30-32 rw-p"
+    p.mremap(at(30), pages(2), pages(2), at(12))
+    assert layout(machine, p) == "10-14 rw-p"
     assert present(machine, p, 10, 14) == "xxxx"
 
 
@@ -79,29 +79,29 @@ def test_dontunmap_of_a_whole_area_leaves_it_unfaulted(machine: Any) -> None:
     p = machine.spawn()
     mapped(p, 32, 34)
     written(p, 10, 12)
-    assert p.mremap(at(10), pages(2), pages(2), addr=at(20), dontunmap=True) == at(20)
-    assert layout(p) == "10-12 rw-p, 20-22 rw-p, 32-34 rw-p"
+    assert p.mremap(at(10), pages(2), pages(2), at(20), dontunmap=True) == at(20)
+    assert layout(machine, p) == "10-12 rw-p, 20-22 rw-p, 32-34 rw-p"
     assert present(machine, p, 10, 12) == ".."
     assert present(machine, p, 20, 22) == "xx"
-    p.mremap(at(10), pages(2), pages(2), addr=at(30))
-    assert layout(p) == "20-22 rw-p, 30-34 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(30))
+    assert layout(machine, p) == "20-22 rw-p, 30-34 rw-p"
 
 
 def test_dontunmap_of_a_part_keeps_the_old_area_faulted(machine: Any) -> None:
     p = machine.spawn()
     mapped(p, 34, 36)
     written(p, 10, 14)
-    p.mremap(at(10), pages(2), pages(2), addr=at(20), dontunmap=True)
-    assert layout(p) == "10-14 rw-p, 20-22 rw-p, 34-36 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(20), dontunmap=True)
+    assert layout(machine, p) == "10-14 rw-p, 20-22 rw-p, 34-36 rw-p"
     assert present(machine, p, 10, 14) == "..xx"
-    p.mremap(at(10), pages(4), pages(4), addr=at(30))
-    assert layout(p) == "20-22 rw-p, 30-34 rw-p, 34-36 rw-p"
+    p.mremap(at(10), pages(4), pages(4), at(30))
+    assert layout(machine, p) == "20-22 rw-p, 30-34 rw-p, 34-36 rw-p"
 
 
 def test_after_dontunmap_two_pages_of_one_process_have_the_same_index(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 14)
-    p.mremap(at(10), pages(2), pages(2), addr=at(20), dontunmap=True)
+    p.mremap(at(10), pages(2), pages(2), at(20), dontunmap=True)
     p.write(at(10), pages(2))
     c = p.fork()
     for page in (10, 11, 20, 21):
@@ -115,10 +115,10 @@ def test_after_dontunmap_two_pages_of_one_process_have_the_same_index(machine: A
 def test_moving_a_page_away_and_growing_it_gives_the_same_index_twice(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 12)
-    p.mremap(at(10), pages(1), pages(1), addr=at(20))
+    p.mremap(at(10), pages(1), pages(1), at(20))
     assert p.mremap(at(20), pages(1), pages(2)) == at(20)
     p.write(at(21), pages(1))
-    assert layout(p) == "11-12 rw-p, 20-22 rw-p"
+    assert layout(machine, p) == "11-12 rw-p, 20-22 rw-p"
     c = p.fork()
     for page in (11, 20, 21):
         assert shared(machine, (p, page), (c, page))
@@ -128,8 +128,8 @@ def test_dontunmap_unlocks_the_old_area(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 12)
     p.mlock(at(10), pages(2))
-    p.mremap(at(10), pages(2), pages(2), addr=at(20), dontunmap=True)
-    assert layout(p) == "10-12 rw-p, 20-22 rw-p lo"
+    p.mremap(at(10), pages(2), pages(2), at(20), dontunmap=True)
+    assert layout(machine, p) == "10-12 rw-p, 20-22 rw-p lo"
 
 
 # -- rules 2.15 and 2.16: other shapes
@@ -138,8 +138,8 @@ def test_dontunmap_unlocks_the_old_area(machine: Any) -> None:
 def test_an_old_length_of_zero_duplicates_a_shared_mapping(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 12, flags="shared")
-    assert p.mremap(at(10), 0, pages(2), addr=at(20)) == at(20)
-    assert layout(p) == "10-12 rw-s shared memory+0, 20-22 rw-s shared memory+0"
+    assert p.mremap(at(10), 0, pages(2), at(20)) == at(20)
+    assert layout(machine, p) == "10-12 rw-s shared memory+0, 20-22 rw-s shared memory+0"
     p.read(at(20), pages(2))
     assert shared(machine, (p, 10), (p, 20))
     assert shared(machine, (p, 11), (p, 21))
@@ -149,18 +149,18 @@ def test_shrinking_unmaps_the_tail(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 14)
     assert p.mremap(at(10), pages(4), pages(1)) == at(10)
-    assert layout(p) == "10-11 rw-p"
+    assert layout(machine, p) == "10-11 rw-p"
     assert present(machine, p, 10, 14) == "x..."
 
 
 def test_a_move_may_grow_or_shrink(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 12)
-    p.mremap(at(10), pages(2), pages(3), addr=at(20))
-    assert layout(p) == "20-23 rw-p"
+    p.mremap(at(10), pages(2), pages(3), at(20))
+    assert layout(machine, p) == "20-23 rw-p"
     assert present(machine, p, 20, 23) == "xx."
-    p.mremap(at(20), pages(3), pages(1), addr=at(30))
-    assert layout(p) == "30-31 rw-p"
+    p.mremap(at(20), pages(3), pages(1), at(30))
+    assert layout(machine, p) == "30-31 rw-p"
 
 
 def test_a_move_replaces_what_was_there(machine: Any) -> None:
@@ -168,8 +168,8 @@ def test_a_move_replaces_what_was_there(machine: Any) -> None:
     written(p, 10, 12)
     written(p, 19, 23)
     frame = machine.pfn(p, at(10))
-    p.mremap(at(10), pages(2), pages(2), addr=at(20))
-    assert layout(p) == "19-20 rw-p, 20-22 rw-p, 22-23 rw-p"
+    p.mremap(at(10), pages(2), pages(2), at(20))
+    assert layout(machine, p) == "19-20 rw-p, 20-22 rw-p, 22-23 rw-p"
     assert machine.pfn(p, at(20)) == frame
 
 
@@ -180,23 +180,23 @@ def test_a_faulted_area_moved_beside_an_unfaulted_one_merges(machine: Any) -> No
     """And the result is faulted: moved on, it keeps its index, so it does not merge at yet another place."""
     p = machine.spawn()
     written(p, 12, 14)
-    p.mremap(at(12), pages(2), pages(2), addr=at(30))
+    p.mremap(at(12), pages(2), pages(2), at(30))
     mapped(p, 10, 12)
-    p.mremap(at(30), pages(2), pages(2), addr=at(12))
-    assert layout(p) == "10-14 rw-p"
+    p.mremap(at(30), pages(2), pages(2), at(12))
+    assert layout(machine, p) == "10-14 rw-p"
     mapped(p, 44, 46)
-    p.mremap(at(10), pages(4), pages(4), addr=at(40))
-    assert layout(p) == "40-44 rw-p, 44-46 rw-p"
+    p.mremap(at(10), pages(4), pages(4), at(40))
+    assert layout(machine, p) == "40-44 rw-p, 44-46 rw-p"
 
 
 def test_the_same_in_a_forked_child_does_not_merge(machine: Any) -> None:
     p = machine.spawn()
     written(p, 12, 14)
     c = p.fork()
-    c.mremap(at(12), pages(2), pages(2), addr=at(30))
+    c.mremap(at(12), pages(2), pages(2), at(30))
     mapped(c, 10, 12)
-    c.mremap(at(30), pages(2), pages(2), addr=at(12))
-    assert layout(c) == "10-12 rw-p, 12-14 rw-p"
+    c.mremap(at(30), pages(2), pages(2), at(12))
+    assert layout(machine, c) == "10-12 rw-p, 12-14 rw-p"
     assert shared(machine, (p, 12), (c, 12))
 
 
@@ -208,7 +208,7 @@ def test_growth_in_place_works_for_an_inherited_area(machine: Any) -> None:
     written(p, 10, 12)
     c = p.fork()
     assert c.mremap(at(10), pages(2), pages(4)) == at(10)
-    assert layout(c) == "10-14 rw-p"
+    assert layout(machine, c) == "10-14 rw-p"
     assert shared(machine, (p, 11), (c, 11))
 
 
@@ -216,9 +216,9 @@ def test_growth_swallows_a_next_area_that_fits(machine: Any) -> None:
     p = machine.spawn()
     written(p, 10, 14)
     p.munmap(at(12), pages(1))
-    assert layout(p) == "10-12 rw-p, 13-14 rw-p"
+    assert layout(machine, p) == "10-12 rw-p, 13-14 rw-p"
     assert p.mremap(at(10), pages(2), pages(3)) == at(10)
-    assert layout(p) == "10-14 rw-p"
+    assert layout(machine, p) == "10-14 rw-p"
 
 
 def test_growth_swallows_an_unfaulted_next_area(machine: Any) -> None:
@@ -226,7 +226,7 @@ def test_growth_swallows_an_unfaulted_next_area(machine: Any) -> None:
     written(p, 10, 12)
     mapped(p, 13, 15)
     assert p.mremap(at(10), pages(2), pages(3)) == at(10)
-    assert layout(p) == "10-15 rw-p"
+    assert layout(machine, p) == "10-15 rw-p"
 
 
 def test_growth_refuses_a_next_area_of_another_family(machine: Any) -> None:
@@ -234,7 +234,7 @@ def test_growth_refuses_a_next_area_of_another_family(machine: Any) -> None:
     written(p, 10, 12)
     written(p, 13, 15)
     assert p.mremap(at(10), pages(2), pages(3)) == at(10)
-    assert layout(p) == "10-13 rw-p, 13-15 rw-p"
+    assert layout(machine, p) == "10-13 rw-p, 13-15 rw-p"
 
 
 def test_growth_without_room_moves(machine: Any) -> None:
@@ -243,4 +243,4 @@ def test_growth_without_room_moves(machine: Any) -> None:
     mapped(p, 12, 13, prot="r")
     where = p.mremap(at(10), pages(2), pages(3))
     assert where != at(10)
-    assert layout(p).startswith("12-13 r--p")
+    assert layout(machine, p).startswith("12-13 r--p")

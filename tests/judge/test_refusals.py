@@ -21,7 +21,7 @@ def p(machine: Any) -> Iterator[Any]:
     written(process, 10, 14)
     mapped(process, 20, 21, prot="r")
     yield process
-    assert layout(process) == "10-14 rw-p, 20-21 r--p"
+    assert layout(machine, process) == "10-14 rw-p, 20-21 r--p"
     assert present(machine, process, 10, 14) == "xxxx"
 
 
@@ -57,7 +57,7 @@ def test_mmap_over_something_without_noreplace_replaces_it(machine: Any) -> None
     q = machine.spawn()
     written(q, 10, 14)
     q.mmap(pages(2), addr=at(11), prot="r")
-    assert layout(q) == "10-11 rw-p, 11-13 r--p, 13-14 rw-p"
+    assert layout(machine, q) == "10-11 rw-p, 11-13 r--p, 13-14 rw-p"
     assert present(machine, q, 10, 14) == "x..x"
 
 
@@ -115,14 +115,14 @@ def test_mprotect_of_no_length_succeeds(machine: Any, p: Any) -> None:
         (EINVAL, at(10) + 1, pages(1), pages(1), {}),
         (EINVAL, at(10), pages(1), 0, {}),
         (EFAULT, at(30), pages(1), pages(2), {}),
-        (EFAULT, at(30), pages(1), pages(1), {"addr": at(40)}),
+        (EFAULT, at(30), pages(1), pages(1), {"new_addr": at(40)}),
         (EFAULT, at(12), pages(3), pages(4), {}),
-        (EINVAL, at(10), 0, pages(1), {"addr": at(40)}),
-        (EINVAL, at(10), pages(2), pages(2), {"addr": at(11)}),
-        (EINVAL, at(10), pages(2), pages(2), {"addr": at(40) + 1}),
-        (EINVAL, at(10), pages(2), pages(2), {"addr": TASK_SIZE}),
-        (EINVAL, at(10), pages(2), HUGE, {"addr": at(40)}),
-        (EINVAL, at(10), pages(2), pages(3), {"addr": at(40), "dontunmap": True}),
+        (EINVAL, at(10), 0, pages(1), {"new_addr": at(40)}),
+        (EINVAL, at(10), pages(2), pages(2), {"new_addr": at(11)}),
+        (EINVAL, at(10), pages(2), pages(2), {"new_addr": at(40) + 1}),
+        (EINVAL, at(10), pages(2), pages(2), {"new_addr": TASK_SIZE}),
+        (EINVAL, at(10), pages(2), HUGE, {"new_addr": at(40)}),
+        (EINVAL, at(10), pages(2), pages(3), {"new_addr": at(40), "dontunmap": True}),
         (ENOMEM, at(10), pages(2), HUGE - pages(1), {}),
     ],
 )
@@ -176,7 +176,7 @@ def test_advice_for_anonymous_memory_only(machine: Any, advice: str) -> None:
     for page in (10, 20):
         with refused(EINVAL):
             q.madvise(at(page), pages(2), advice)
-    assert layout(q) == "10-12 rw-p data+0, 20-22 rw-s shared memory+0"
+    assert layout(machine, q) == "10-12 rw-p data+0, 20-22 rw-s shared memory+0"
 
 
 # -- mlock
@@ -193,9 +193,9 @@ def test_mlock_rounds_to_whole_pages(machine: Any) -> None:
     q = machine.spawn()
     mapped(q, 10, 14)
     q.mlock(at(11) + 100, 4096)
-    assert layout(q) == "10-11 rw-p, 11-13 rw-p lo, 13-14 rw-p"
+    assert layout(machine, q) == "10-11 rw-p, 11-13 rw-p lo, 13-14 rw-p"
     q.munlock(at(11) + 4095, 2)
-    assert layout(q) == "10-14 rw-p"
+    assert layout(machine, q) == "10-14 rw-p"
 
 
 # -- touching
@@ -213,7 +213,7 @@ def test_a_touch_that_ends_in_a_signal(machine: Any, p: Any, touch: str, addr: i
 
 def test_touching_memory_without_permissions(machine: Any) -> None:
     q = machine.spawn()
-    mapped(q, 10, 11, prot="none")
+    mapped(q, 10, 11, prot="")
     for touch in (q.read, q.write):
         with refused(EFAULT):
             touch(at(10), 1)
@@ -241,4 +241,4 @@ def test_a_file_opened_for_reading_cannot_be_shared_for_writing(machine: Any) ->
         q.mprotect(at(10), pages(1), "rw")
     mapped(q, 20, 22, file=f, prot="r")
     q.mprotect(at(20), pages(1), "rw")
-    assert layout(q) == "10-12 r--s lib+0, 20-21 rw-p lib+0, 21-22 r--p lib+1"
+    assert layout(machine, q) == "10-12 r--s lib+0, 20-21 rw-p lib+0, 21-22 r--p lib+1"

@@ -40,13 +40,13 @@ def written(process: Any, first: int, end: int, **how: Any) -> int:
     return address
 
 
-def layout(process: Any) -> str:
+def layout(machine: Any, process: Any) -> str:
     """The areas of a process as text, in pages of the story: ``"10-12 rw-p, 12-13 r--p lib+3"``.
 
     Flags of smaps follow, except ``ac``, which nearly all areas have.
     """
     words = []
-    for area in process.maps():
+    for area in machine.areas_of(process):
         text = f"{(area.start - BASE) // PAGE}-{(area.end - BASE) // PAGE} {area.perms}"
         if area.file:
             text += f" {area.file}+{area.offset // PAGE}"
