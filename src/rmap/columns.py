@@ -23,6 +23,17 @@ def scalar_view(column: npt.NDArray[Any]) -> memoryview[int]:
     return memoryview(cast("memoryview[int]", column))
 
 
+def keep_temporaries() -> None:
+    """Teach the C library to keep the memory of array temporaries instead of giving it back at each operation.
+
+    glibc maps blocks above a threshold afresh, and trims its heap above twice that threshold; a temporary of 512 KiB
+    then costs 128 page faults each time, several times the operation itself. The threshold rises to the largest mapped
+    block that was ever freed, up to 32 MiB: so one such block, never touched, settles it. Elsewhere this does nothing.
+    """
+    block = np.empty((32 << 20) - (64 << 10), np.uint8)
+    del block
+
+
 def runs(values: I64) -> tuple[I64, I64]:
     """Cut an ascending int64 column into runs of consecutive numbers.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rmap.columns import I64
+from rmap.columns import I64, keep_temporaries
 from rmap.errors import InvariantError, LimitError
 from rmap.mm.address_space import AddressSpace
 from rmap.mm.costs import LOCKS_I_MMAP, Costs
@@ -79,6 +79,7 @@ class Core:
         nr_swap: int = 1 << 20,
         scalar_twins: bool = True,
     ) -> None:
+        keep_temporaries()
         self.frames = Frames(nr_pages)
         self.tables = PageTables(nr_tables)
         self.swap = SwapSlots(nr_swap)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -201,32 +200,35 @@ def regions_with_tables(mm: Mm, start: int, end: int) -> Iterator[tuple[int, lis
     Yields:
         ``(first region, rows)``. A sparse range is walked over the tables there are, not over the range.
     """
-    get = mm.rows.get
+    rows = mm.rows
     first, last = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
-    if last - first > 2 * len(mm.rows):
-        keys = sorted(mm.rows)
+    if last - first > 2 * len(rows):
+        keys = sorted(rows)
         wanted = keys[bisect_left(keys, first) : bisect_left(keys, last + 1)]
     else:
-        wanted = [region for region in range(first, last + 1) if region in mm.rows]
+        found = list(map(rows.get, range(first, last + 1)))
+        if None not in found:
+            yield first, cast("list[int]", found)
+            return
+        wanted = [region for region, row in enumerate(found, first) if row is not None]
     i = 0
     while i < len(wanted):
         j = i + 1
         while j < len(wanted) and wanted[j] == wanted[j - 1] + 1:
             j += 1
-        rows = [get(region, 0) for region in wanted[i:j]]
-        yield wanted[i], rows
+        yield wanted[i], [rows[region] for region in wanted[i:j]]
         i = j
 
 
 def spans(tables: PageTables, mm: Mm, start: int, end: int) -> list[Span]:
     """The populated parts of ``[start, end)``, each contiguous in address, in ascending order."""
-    found = []
+    pieces = []
     for region, rows in regions_with_tables(mm, start, end):
         low = max(start, region << PMD_SHIFT)
         high = min(end, (region + len(rows)) << PMD_SHIFT)
-        contiguous = rows[-1] - rows[0] == len(rows) - 1 and all(b - a == 1 for a, b in pairwise(rows))
-        found.append(Span(tables, low, (high - low) >> PAGE_SHIFT, rows, contiguous))
-    return found
+        contiguous = rows == list(range(rows[0], rows[0] + len(rows)))
+        pieces.append(Span(tables, low, (high - low) >> PAGE_SHIFT, rows, contiguous))
+    return pieces
 
 
 def span(tables: PageTables, mm: Mm, start: int, end: int) -> Span:
