@@ -69,6 +69,7 @@ def check_anon_vmas(vmas: Sequence[Vma], anon_vmas: Mapping[int, AnonVma]) -> No
     family = Counter(anon_vma.root for anon_vma in living)
     for anon_vma in living:
         _check_parents(anon_vma, living)
+    for anon_vma in living:
         if anon_vma.num_active_vmas != active[anon_vma]:
             raise InvariantError("I6", f"{anon_vma} is active in {active[anon_vma]} VMAs")
         if anon_vma.num_children != children[anon_vma]:
