@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from rmap.lab.results import Step, Story
+from rmap.lab.workloads import WORKLOADS, Parameter
 from rmap.live.abilities import Abilities
 from rmap.show.check import check, violation
 from rmap.show.doctor import WORDS, doctor
@@ -12,7 +13,7 @@ from rmap.show.picture import capture_notes
 from rmap.show.refusal import refusal
 from rmap.show.story import stories, story
 from rmap.show.text import columns, plural, whole_size, wrap
-from rmap.show.workloads import ParameterLine, WorkloadLines, workloads
+from rmap.show.workloads import default_of, option_of, workloads
 from rmap.snapshot import Checked
 
 TOLD = Story(
@@ -94,8 +95,19 @@ def test_a_command_to_copy_is_never_broken() -> None:
 
 
 def test_workloads_show_each_option_with_its_default() -> None:
-    known = [WorkloadLines("fork-line", "a line of forks", (ParameterLine("depth", "20", "how many"),))]
-    assert workloads(known) == ["fork-line      a line of forks", "  --depth 20                how many"]
+    lines = workloads(WORKLOADS.values())
+    text = "\n".join(lines)
+    for workload in WORKLOADS.values():
+        assert f"\n{workload.name} " in "\n" + text
+        for parameter in workload.parameters:
+            assert f"  {option_of(parameter)} {default_of(parameter)} " in text
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_share_is_shown_as_it_is_typed() -> None:
+    share = Parameter("rewrite", 0.125, "share", "rewritten")
+    assert (option_of(share), default_of(share)) == ("--rewrite", "12.5%")
+    assert default_of(Parameter("pages", 65_536, "count", "pages")) == "65536"
 
 
 def test_the_doctor_has_words_for_every_ability() -> None:

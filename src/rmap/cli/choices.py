@@ -6,7 +6,6 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from rmap.cli.output import say
-from rmap.errors import UsageError
 from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
@@ -19,24 +18,12 @@ def designs_of(args: Namespace) -> list[str]:
     Raises:
         UsageError: one of them does not exist.
     """
-    from rmap.designs import DESIGNS
+    from rmap.designs import DESIGNS, design_named
 
     chosen = list(args.designs or DESIGNS)
     for name in chosen:
-        check_design(name)
+        design_named(name)
     return chosen
-
-
-def check_design(name: str) -> None:
-    """Refuse a design that does not exist, naming those that do.
-
-    Raises:
-        UsageError: there is no such design.
-    """
-    from rmap.designs import DESIGNS
-
-    if name not in DESIGNS:
-        raise UsageError(f"no design {name!r}; there are: {', '.join(DESIGNS)}")
 
 
 def picture_of(args: Namespace) -> Snapshot:

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rmap.show.text import wrap
 
-OPTION_WIDTH = 27
+if TYPE_CHECKING:
+    from rmap.lab.workloads import Parameter, Workload
+
+OPTION_WIDTH = 24
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterLine:
-    """One parameter: its option without the dashes, its default as it would be typed, what it means."""
-
-    name: str
-    default: str
-    help: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadLines:
-    """One workload: what it does, and what can be chosen."""
-
-    name: str
-    summary: str
-    parameters: tuple[ParameterLine, ...]
-
-
-def workloads(known: Sequence[WorkloadLines]) -> list[str]:
-    """The lines of ``rmap workloads``."""
+def workloads(known: Iterable[Workload]) -> list[str]:
+    """The lines of ``rmap workloads``: each workload, and its options with their defaults."""
     lines: list[str] = []
     for workload in known:
         lines += wrap(workload.summary, f"{workload.name:<15}")
         for parameter in workload.parameters:
-            option = f"  --{parameter.name} {parameter.default}"
+            option = f"  {option_of(parameter)} {default_of(parameter)}"
             lines += wrap(parameter.help, f"{option:<{OPTION_WIDTH}} ")
     return lines
+
+
+def option_of(parameter: Parameter) -> str:
+    """How a parameter is given on the command line: ``--children``."""
+    return f"--{parameter.name.replace('_', '-')}"
+
+
+def default_of(parameter: Parameter) -> str:
+    """A parameter's default as it would be typed: ``65536``, ``10%``."""
+    return f"{parameter.default * 100:g}%" if parameter.kind == "share" else str(parameter.default)

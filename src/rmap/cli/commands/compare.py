@@ -83,6 +83,7 @@ def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison
 
 def _add_parameters(parser: ArgumentParser, named: list[str]) -> None:
     from rmap.lab.workloads import WORKLOADS
+    from rmap.show.workloads import default_of, option_of
 
     read: dict[str, Any] = {"count": _count, "share": parse_share, "size": parse_size}
     seen: set[str] = set()
@@ -95,17 +96,12 @@ def _add_parameters(parser: ArgumentParser, named: list[str]) -> None:
                 continue
             seen.add(parameter.name)
             group.add_argument(
-                f"--{parameter.name.replace('_', '-')}",
+                option_of(parameter),
                 dest=PREFIX + parameter.name,
                 metavar=parameter.kind.upper(),
                 type=read[parameter.kind],
-                help=f"{parameter.help} (default: {shown_default(parameter.kind, parameter.default)})",
+                help=f"{parameter.help} (default: {default_of(parameter)})",
             )
-
-
-def shown_default(kind: str, value: int | float) -> str:
-    """A parameter's default as a person would type it."""
-    return f"{value * 100:g}%" if kind == "share" else str(value)
 
 
 def _count(text: str) -> int:

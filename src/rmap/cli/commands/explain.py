@@ -16,7 +16,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from rmap.cli import status
-from rmap.cli.choices import check_design
 from rmap.cli.output import emit
 from rmap.cli.parser import add_output_options
 from rmap.errors import UsageError
@@ -40,7 +39,6 @@ def run(args: Namespace) -> int:
         return status.OK
     if args.story not in STORIES:
         raise UsageError(f"no story {args.story!r}; there are: {', '.join(STORIES)}")
-    check_design(args.design)
     told = tell(args.story, args.design, live=args.live)
     emit(args, {"story": told}, lambda: story(told))
     return status.OK if told.holds else status.NO

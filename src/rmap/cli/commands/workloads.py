@@ -14,7 +14,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from rmap.cli import status
-from rmap.cli.commands.compare import shown_default
 from rmap.cli.output import emit
 from rmap.cli.parser import add_output_options
 
@@ -27,18 +26,18 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """List them."""
     from rmap.lab.workloads import WORKLOADS
-    from rmap.show.workloads import ParameterLine, WorkloadLines, workloads
+    from rmap.show.workloads import workloads
 
-    known = [
-        WorkloadLines(
-            workload.name,
-            workload.summary,
-            tuple(
-                ParameterLine(p.name.replace("_", "-"), shown_default(p.kind, p.default), p.help)
-                for p in workload.parameters
-            ),
-        )
-        for workload in WORKLOADS.values()
+    known = WORKLOADS.values()
+    data = [
+        {
+            "name": workload.name,
+            "summary": workload.summary,
+            "parameters": [
+                {"name": p.name, "default": p.default, "kind": p.kind, "help": p.help} for p in workload.parameters
+            ],
+        }
+        for workload in known
     ]
-    emit(args, {"workloads": known}, lambda: workloads(known))
+    emit(args, {"workloads": data}, lambda: workloads(known))
     return status.OK
