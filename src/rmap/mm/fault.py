@@ -19,9 +19,9 @@ from rmap.mm.file_fault import bring_in, frames_needed, read_file_range, write_s
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
-from rmap.mm.mmap import expand_stack
 from rmap.mm.page_tables import Span, ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
+from rmap.mm.stack import expand_stack
 from rmap.mm.swap_in import do_swap_page
 from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, page_align

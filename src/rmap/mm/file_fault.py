@@ -34,8 +34,11 @@ def _page_prot(vma: Vma) -> int:
 
 
 def fault_around_window(vma: Vma, addr: int) -> tuple[int, int]:
-    """The addresses ``[start, end)`` that a read fault at ``addr`` may map: 16 pages, aligned by address, within the
-    VMA and the page table."""
+    """The addresses ``[start, end)`` that a read fault at ``addr`` may map: 16 pages of the VMA and of one page table.
+
+    They are aligned by address, except where the VMA begins inside the aligned block: then it is the 16 pages from its
+    start.
+    """
     slot = (addr >> PAGE_SHIFT) % PTRS_PER_TABLE
     into_vma = (addr - vma.start) >> PAGE_SHIFT
     first = max(slot - slot % FAULT_AROUND_PAGES, slot - min(slot, into_vma))
@@ -75,13 +78,23 @@ def _read_fault(core: Core, vma: Vma, addr: int) -> None:
     low, high = fault_around_window(vma, addr)
     piece = span(core.tables, vma.mm, low, high)
     first = vma.linear_page_index(low)
-    cached = _cached(mapping.pages, first, piece.n, mapping.nr_pages)
-    _map_pages(core, vma, piece, np.flatnonzero((piece.entries == 0) & (cached > 0)), first, _page_prot(vma))
     at = (addr - low) >> PAGE_SHIFT
+    _map_around(core, vma, piece, first)
     if not piece.entries[at]:
         page_for_fault(core, vma, first + at)
-        _map_pages(core, vma, piece, np.array([at], np.int64), first, _page_prot(vma))
+        if mapping.shmem:
+            _map_pages(core, vma, piece, np.array([at], np.int64), first, _page_prot(vma))
+        else:
+            # The fault waits for the disk and is taken again: by now its neighbours are in memory too.
+            _map_around(core, vma, piece, first)
     piece.commit()
+
+
+def _map_around(core: Core, vma: Vma, piece: Span, first: int) -> None:
+    mapping = vma.mapping
+    assert mapping is not None
+    cached = _cached(mapping.pages, first, piece.n, mapping.nr_pages)
+    _map_pages(core, vma, piece, np.flatnonzero((piece.entries == 0) & (cached > 0)), first, _page_prot(vma))
 
 
 def _cached(pages: I64, first: int, n: int, size: int) -> I64:

@@ -11,7 +11,7 @@ from rmap.mm.frames import ANON, EXCLUSIVE, NOT_EXCLUSIVE, ONE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure, span
-from rmap.mm.pte import NOT_RW, PRESENT, RW, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
+from rmap.mm.pte import ACCESSED, NOT_ACCESSED, NOT_RW, PRESENT, RW, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
 from rmap.mm.vma import (
     VM_DONTCOPY,
     VM_LOCKED_MASK,
@@ -80,7 +80,7 @@ def _copy_span(core: Core, child: Vma, parent: Vma, piece: Span) -> None:
     end = piece.addr + piece.n * PAGE_SIZE
     ensure(tables, child.mm, piece.addr, end)
     copy = span(tables, child.mm, piece.addr, end)
-    copy.entries[:] = entries
+    np.bitwise_and(entries, NOT_ACCESSED, out=copy.entries)  # the child has not touched anything yet
     copy.commit()
     counters = core.costs.current
     counters[LOCKS_PAGE_TABLE] += 2 * piece.nr_tables
@@ -135,7 +135,7 @@ def _copy_small(core: Core, child: Vma, parent: Vma) -> None:
         elif cow and entry & RW:
             entry &= ~RW
             entries[source + slot] = entry
-        entries[target + slot] = entry
+        entries[target + slot] = entry & ~ACCESSED
         if entry & TRACKED_MASK != PRESENT:
             continue
         pfn = entry >> PAGE_SHIFT

@@ -12,7 +12,7 @@ from rmap.columns import I64
 from rmap.mm.address_space import AddressSpace
 from rmap.mm.core import Core
 from rmap.mm.frames import SWAPBACKED, TAG_FILE, TAG_SHIFT
-from rmap.mm.vma import VM_RAND_READ, VM_SEQ_READ, Vma
+from rmap.mm.vma import VM_EXEC, VM_RAND_READ, VM_SEQ_READ, Vma
 
 READAHEAD_PAGES = 32
 """128 KiB, the default ``read_ahead_kb`` of a disk."""
@@ -47,13 +47,17 @@ def missing(mapping: AddressSpace, first: int, last: int) -> I64:
 def readahead_window(mapping: AddressSpace, vma: Vma, index: int) -> tuple[int, int]:
     """What a fault on a page that is not in memory reads: ``(first, last)`` (``do_sync_mmap_readahead``).
 
-    Read-around of 128 KiB; only forwards under MADV_SEQUENTIAL; only the page itself under MADV_RANDOM, and for
-    shmem, which allocates.
+    Read-around of 128 KiB; only forwards under MADV_SEQUENTIAL and in executable areas; only the page itself under
+    MADV_RANDOM, and for shmem, which allocates. Not modelled: the mark that starts the next window while this one is
+    still being used, and giving up after a hundred misses.
     """
-    if mapping.shmem or vma.flags & VM_RAND_READ:
+    if mapping.shmem or vma.flags & (VM_RAND_READ | VM_EXEC) == VM_RAND_READ:
         return index, index
-    first = index if vma.flags & VM_SEQ_READ else max(0, index - READAHEAD_PAGES // 2)
-    return first, min(first + READAHEAD_PAGES, mapping.nr_pages) - 1
+    end = mapping.nr_pages
+    if vma.flags & VM_EXEC and not vma.flags & VM_SEQ_READ:
+        end = min(end, vma.last + 1)
+    first = index if vma.flags & (VM_SEQ_READ | VM_EXEC) else max(0, index - READAHEAD_PAGES // 2)
+    return first, min(first + READAHEAD_PAGES, end) - 1
 
 
 def page_for_fault(core: Core, vma: Vma, index: int) -> int:

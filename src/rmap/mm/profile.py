@@ -21,16 +21,20 @@ class Profile:
             invariant I4). 7.0 reverses the chain at each clone.
         reuse_from_root: a fork looks for an anon_vma to reuse from the root to the newest (rule 2.5a);
             7.0 looks at the source's chain from head to tail.
+        swapin_bypass: a slot that one entry names is read into a page of its own that never enters the swap cache,
+            and is exclusive (rule 4.12, synchronous device). 7.0 reads everything through the swap cache, and only
+            the entry's marker says exclusive.
     """
 
     release: str
     root_is_last: bool = True
     reuse_from_root: bool = True
+    swapin_bypass: bool = True
 
 
 PROFILES = {
     "6.18": Profile("6.18"),
-    "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False),
+    "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False, swapin_bypass=False),
 }
 
 

@@ -17,8 +17,8 @@ from rmap.units import PAGE_SHIFT
 def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> None:
     """Replace one swap entry by the page. A write may still have to go through COW afterwards.
 
-    The device is synchronous: a slot named by one entry only is read into a fresh page that stays out of the swap
-    cache. The caller has reserved a frame.
+    The device is synchronous: in 6.18 a slot named by one entry only is read into a fresh page that stays out of the
+    swap cache (``Profile.swapin_bypass``). The caller has reserved a frame.
     """
     before = core.costs.current
     counters = core.costs.current = core.costs.by_operation[SWAPIN]
@@ -30,14 +30,14 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
     exclusive = fresh or bool(entry & SWP_EXCLUSIVE)
 
     swap.count[slot] -= 1
-    if not fresh and _may_leave_swapcache(core, vma, pfn, slot, write):
-        core.frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
-        core.drop_swapcache(pfn)
-        core.frames.extra[pfn] -= 1
-    elif fresh:
+    bypass = core.profile.swapin_bypass
+    if fresh:
         swap.release(slot)
-
-    if not exclusive and frames.mv_mapcount[pfn] + frames.mv_extra[pfn] == 0:
+    elif bypass and _may_leave_swapcache(core, vma, pfn, slot, write):
+        frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
+        core.drop_swapcache(pfn)
+        frames.extra[pfn] -= 1
+    if bypass and not frames.mv_mapcount[pfn] and not frames.mv_extra[pfn]:
         exclusive = True  # the fault holds the only reference
     value = pfn << PAGE_SHIFT | PRESENT | ACCESSED
     if exclusive:
@@ -47,6 +47,8 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
             if write:
                 value |= DIRTY
     _map(core, vma, addr, ptep, pfn, value, exclusive)
+    if not bypass and not swap.count[slot] and frames.mv_mapcount[pfn] == 1:
+        core.drop_swapcache(pfn)  # a synchronous device gives the slot up as soon as nobody else needs it
     core.costs.current = before
 
 
@@ -58,7 +60,7 @@ def _page_of_slot(core: Core, slot: int) -> tuple[int, bool]:
         return cached, False
     pfn = frames.alloc1()
     frames.mv_flags[pfn] = SWAPBACKED
-    if swap.count[slot] == 1:
+    if swap.count[slot] == 1 and core.profile.swapin_bypass:
         return pfn, True
     frames.mv_flags[pfn] |= SWAPCACHE
     frames.private[pfn] = slot
