@@ -35,8 +35,8 @@ docs: $(VENV)/run.stamp
 	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
 
-bench: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
 
 exhaustive: $(VENV)/test.stamp
 	RMAP_EXHAUSTIVE=full $(BIN)/pytest -n $(WORKERS) -m exhaustive
@@ -52,7 +52,6 @@ clean:
 $(VENV)/run.stamp: EXTRAS :=
 $(VENV)/test.stamp: EXTRAS := [test]
 $(VENV)/lint.stamp: EXTRAS := [lint]
-$(VENV)/bench.stamp: EXTRAS := [bench]
 
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "setting up $(VENV) for make $* ..." >&2

@@ -60,15 +60,15 @@ def test_a_sound_check_counts_what_was_looked_at_and_says_what_was_not() -> None
     ]
     lines = check(rows, FACTS, origin="reading")
     assert lines == [
-        "sound: 2 invariants checked, no violation",
-        "Linux 6.18.44: 1 process, 7,412 VMAs, 3 anon_vmas, 114,718 mapped pages, 200,000",
-        "PTEs",
+        "sound     2 invariants checked, no violation",
+        "machine   Linux 6.18.44: 1 process, 7,412 VMAs, 3 anon_vmas, 114,718 mapped",
+        "          pages, 200,000 PTEs",
         "",
         "I19  no more entries than the mapcount says                         90,142 pages",
         "I21  a file page lies where its offset in the file says, in every  9,650 entries",
         "     single VMA",
         "",
-        "not checked: I1-I2, I4 (no anon_vmas)",
+        "not checked  I1-I2, I4: no anon_vmas",
         "found by  reading",
     ]
     assert max(map(len, lines)) <= 80

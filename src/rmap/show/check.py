@@ -37,8 +37,8 @@ def check(rows: Iterable[CheckedLine], facts: Mapping[str, Any], *, origin: str)
     """
     every = list(rows)
     done = [row for row in every if not row.reason]
-    lines = wrap(f"sound: {plural(len(done), 'invariant')} checked, no violation")
-    lines += wrap(f"Linux {facts['release'] or 'of unknown release'}: {facts_line(facts)}")
+    lines = labelled("sound", f"{plural(len(done), 'invariant')} checked, no violation")
+    lines += labelled("machine", f"Linux {facts['release'] or 'of unknown release'}: {facts_line(facts)}")
     lines.append("")
     for row in done:
         lines += _checked(row)
@@ -49,7 +49,7 @@ def check(rows: Iterable[CheckedLine], facts: Mapping[str, Any], *, origin: str)
     if reasons:
         lines.append("")
     for reason, numbers in reasons.items():
-        lines += wrap(f"{_runs(numbers)} ({reason})", "not checked: ")
+        lines += wrap(f"{_runs(numbers)}: {reason}", "not checked  ")
     return [*lines, *labelled("found by", origin)]
 
 

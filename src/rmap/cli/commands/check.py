@@ -18,9 +18,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from rmap.cli import status
-from rmap.cli.choices import origin_of, picture_of
 from rmap.cli.output import emit
 from rmap.cli.parser import add_input_option, add_output_options
+from rmap.cli.source import origin_of, picture_of
 from rmap.errors import InvariantError
 
 

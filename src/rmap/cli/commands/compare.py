@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from rmap.cli import status
-from rmap.cli.choices import designs_of
 from rmap.cli.output import emit, progress
 from rmap.cli.parser import add_designs_option, add_output_options
 from rmap.errors import UsageError
@@ -69,7 +68,7 @@ def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped
 
-    common = {"designs": designs_of(args), "profile": args.profile, "seed": args.seed, "progress": tell}
+    common = {"designs": args.designs, "profile": args.profile, "seed": args.seed, "progress": tell}
     if subject in WORKLOADS:
         given = {p.name: getattr(args, PREFIX + p.name, None) for p in WORKLOADS[subject].parameters}
         return compare_workload(subject, {name: v for name, v in given.items() if v is not None}, **common)

@@ -27,7 +27,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmap.cli import status
-from rmap.cli.choices import designs_of
 from rmap.cli.invocation import program
 from rmap.cli.output import emit, progress
 from rmap.cli.parser import add_designs_option, add_output_options
@@ -50,7 +49,7 @@ def run(args: Namespace) -> int:
     if args.here and args.snap is not None:
         raise UsageError("--here takes its own picture: give it, or SNAP, not both")
     with _picture(args.snap, args.here) as path, progress() as tell:
-        result = first_screen.run(path, designs_of(args), tell)
+        result = first_screen.run(path, args.designs, tell)
     emit(args, {"comparison": result.comparison}, lambda: shown(result, program=program(), root=os.geteuid() == 0))
     return status.OK if result.comparison.equal else status.NO
 

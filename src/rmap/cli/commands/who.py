@@ -33,9 +33,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rmap.cli import status
-from rmap.cli.choices import origin_of, picture_of
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
+from rmap.cli.source import origin_of, picture_of
 
 if TYPE_CHECKING:
     from rmap.snapshot import Key, Resolved, Snapshot

@@ -1,4 +1,4 @@
-"""What several commands let their user choose: designs, and the picture to ask."""
+"""The picture that a command asks: a recorded one, or the running machine."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
     from rmap.snapshot import Snapshot
-
-
-def designs_of(args: Namespace) -> list[str]:
-    """The designs of ``--designs``, all of them without it.
-
-    Raises:
-        UsageError: one of them does not exist.
-    """
-    from rmap.designs import DESIGNS, design_named
-
-    chosen = list(args.designs or DESIGNS)
-    for name in chosen:
-        design_named(name)
-    return chosen
 
 
 def picture_of(args: Namespace) -> Snapshot:
