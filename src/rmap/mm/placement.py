@@ -1,0 +1,132 @@
+"""Where a mapping goes: ``get_unmapped_area`` (``mm/mmap.c``, ``mm/vma.c``, x86-64 of 6.18, without randomisation).
+
+Rule 3.13: the highest gap that is large enough, below ``MMAP_BASE``. What can use 2 MiB pages is aligned to them: a
+private anonymous length that is a multiple of 2 MiB, and files on a disk.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_left
+
+from rmap.errors import SyscallError
+from rmap.mm.address_space import File
+from rmap.mm.mm_struct import MMAP_BASE, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE, Mm
+from rmap.mm.ranges import find_vma
+from rmap.mm.vma import VM_GROWSDOWN, Vma
+from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+
+LEGACY_BASE = 0x2AAAAAAAB000
+"""A third of the address space: where the search goes upwards when there is no gap below ``MMAP_BASE``."""
+
+
+def get_unmapped_area(
+    mm: Mm,
+    length: int,
+    *,
+    hint: int = 0,
+    fixed: bool = False,
+    shared: bool = False,
+    file: File | None = None,
+    pgoff: int = 0,
+    call: str = "mmap",
+) -> int:
+    """Choose an address.
+
+    Args:
+        length: in bytes, a multiple of the page size.
+        hint: taken if it is free; 0 for none. With ``fixed`` it is taken in any case.
+        shared, file, pgoff: what will be mapped; they decide the alignment. ``pgoff`` is in pages.
+        call: the system call, for errors.
+
+    Raises:
+        SyscallError: ENOMEM: no room, or beyond the end of the address space; EINVAL: an unaligned fixed address.
+    """
+    if length > TASK_SIZE:
+        raise SyscallError(errno.ENOMEM, call, f"{length:#x} bytes are more than an address space")
+    if fixed:
+        found: int | None = hint
+    elif _wants_alignment(length, hint, shared, file):
+        offset = pgoff << PAGE_SHIFT if file is not None else 0
+        found = _aligned(mm, length, hint, offset) or _search(mm, length, hint)
+    else:
+        found = _search(mm, length, hint)
+    if found is None or not 0 <= found <= TASK_SIZE - length:
+        raise SyscallError(errno.ENOMEM, call, f"no room for {length:#x} bytes in process {mm.id}")
+    if found & ~PAGE_MASK:
+        raise SyscallError(errno.EINVAL, call, f"address {found:#x} is not page aligned")
+    return found
+
+
+def vm_start_gap(vma: Vma) -> int:
+    """The lowest address that must stay free below a VMA: a stack keeps 1 MiB away from others."""
+    return max(0, vma.start - STACK_GUARD_GAP) if vma.flags & VM_GROWSDOWN else vma.start
+
+
+def _wants_alignment(length: int, hint: int, shared: bool, file: File | None) -> bool:
+    # Files on a disk have thp_get_unmapped_area, and so has a private /dev/zero; shared memory does without huge pages.
+    if file is None:
+        return not shared and not hint and length % PMD_SIZE == 0
+    if file.mapping is None:
+        return not shared
+    return not file.mapping.shmem
+
+
+def _aligned(mm: Mm, length: int, hint: int, offset: int) -> int | None:
+    # A place where address and file offset agree modulo 2 MiB, if a whole huge page fits into the mapping.
+    first_huge = -(-offset // PMD_SIZE) * PMD_SIZE
+    if offset + length - first_huge < PMD_SIZE or length + PMD_SIZE > TASK_SIZE:
+        return None
+    found = _search(mm, length + PMD_SIZE, hint)
+    if found is None or found == hint:
+        return found
+    return found + ((offset - found) % PMD_SIZE or PMD_SIZE)
+
+
+def _search(mm: Mm, length: int, hint: int) -> int | None:
+    if hint and hint <= TASK_SIZE - length:
+        above = find_vma(mm, hint)
+        if above is None or hint + length <= vm_start_gap(above):
+            return hint
+    found = _top_down(mm, length)
+    return _bottom_up(mm, length) if found is None else found
+
+
+def _top_down(mm: Mm, length: int) -> int | None:
+    # The end of the highest gap that is large enough, minus the length. Only such a gap loses the guard of a stack
+    # above it; if it is too small then, the guard bounds all further gaps.
+    vmas = mm.vmas
+    limit = MMAP_BASE
+    at = bisect_left(mm.starts, limit)
+    above = vmas[at] if at < len(vmas) else None
+    while True:
+        below = vmas[at - 1] if at else None
+        low = MMAP_MIN_ADDR if below is None else below.end
+        end = limit if above is None or limit < above.start else above.start
+        if end - low >= length:
+            if above is not None and above.flags & VM_GROWSDOWN and vm_start_gap(above) < end:
+                end = limit = vm_start_gap(above)
+            if end - low >= length:
+                return end - length
+        if below is None:
+            return None
+        above = below
+        at -= 1
+
+
+def _bottom_up(mm: Mm, length: int) -> int | None:
+    # The lowest gap above LEGACY_BASE, up to the end of the address space.
+    low = LEGACY_BASE
+    above = find_vma(mm, low)
+    at = len(mm.vmas) if above is None else bisect_left(mm.starts, above.start)
+    for vma in mm.vmas[at:]:
+        if vma.start - low >= length and vm_start_gap(vma) >= low + length - 1:
+            return low
+        low = vma.end
+    return low if TASK_SIZE - low >= length else None
+
+
+def round_hint(hint: int) -> int:
+    """A hint as mmap takes it: rounded down to a page, and not below ``MMAP_MIN_ADDR`` unless 0."""
+    hint &= PAGE_MASK
+    return (MMAP_MIN_ADDR + PAGE_SIZE - 1) & PAGE_MASK if 0 < hint < MMAP_MIN_ADDR else hint
