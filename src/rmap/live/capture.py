@@ -84,7 +84,7 @@ def capture(pids: Iterable[int] | None = None, *, vm_flags: bool = False, progre
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         vma_flags="smaps" if vm_flags else "maps",
         mapcount=_mapcount_kind(system.release),
-        skipped=len(set(every) - asked - {os.getpid()}),
+        skipped=sum(map(_has_memory, set(every) - asked - {os.getpid()})),
     )
     world = _World(builder, vm_flags)
     processes = groups([pid for pid in every if pid in asked], _compare_mms)
@@ -110,6 +110,13 @@ def _refuse_without_frames() -> None:
             run="sudo rmap snap -o FILE.rmap",
             works="rmap who -i FILE KEY, rmap compare",
         )
+
+
+def _has_memory(pid: int) -> bool:
+    try:
+        return not procfs.read_stat(pid).kernel_thread
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 # Whether kpagecount is exact for pages of large folios: not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).

@@ -169,7 +169,7 @@ def read_cgroup(pid: int) -> str:
 def read_link(path: str) -> str:
     """A link's target, ``""`` if this user may not see it or it is gone."""
     try:
-        return os.readlink(path)
+        return os.fsencode(os.readlink(path)).decode(errors="replace")
     except OSError:
         return ""
 

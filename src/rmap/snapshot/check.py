@@ -70,7 +70,7 @@ def check(picture: Snapshot) -> list[Checked]:
         InvariantError: the first violation, with its objects.
     """
     pages = _pages(picture)
-    checks = (_index, _exclusive, _writable, _anchored, _counts, _complete, _file_pages)
+    checks = (_anchored, _index, _exclusive, _writable, _counts, _complete, _file_pages)
     rows = [Checked(*line) for line in check_topology(picture)]
     rows += [row for one in checks for row in one(picture, pages)]
     return sorted(rows, key=lambda row: (row.invariant[0] != "I", float(row.invariant.lstrip("I"))))
