@@ -24,8 +24,18 @@ class Row:
     cells: tuple[str, ...]
 
 
+def comparisons(results: Sequence[Comparison]) -> list[str]:
+    """The whole answer of ``rmap compare``; several tables have their subject above them."""
+    if len(results) == 1:
+        return comparison(results[0])
+    lines: list[str] = []
+    for result in results:
+        lines += ["", *wrap(subject_line(result.subject)), *comparison(result)]
+    return lines[1:]
+
+
 def comparison(result: Comparison) -> list[str]:
-    """The whole answer of ``rmap compare``, for stdout."""
+    """One subject's table, and what is to be said about it."""
     lines = cost_table(result.designs, ends_with=_verdict_rows(result.designs))
     lines.append("")
     for design in result.designs:

@@ -52,10 +52,14 @@ def _evictions(designs: tuple[DesignResult, ...], width: int) -> list[str]:
     evicted = [(design.design, design.eviction) for design in designs if design.eviction is not None]
     if not evicted:
         return []
-    lines = ["", f"3. Evict a tenth of the pages through each walk: {plural(evicted[0][1].pages, 'page')}"]
+    chosen = evicted[0][1]
+    lines = ["", f"3. Evict a tenth of the pages through each walk: {plural(chosen.pages, 'page')}"]
     for name, eviction in evicted:
         cleared = f"{plural(eviction.ptes_cleared, 'PTE')} cleared, {format_count(eviction.ptes_left)} left"
         lines.append(f"{INDENT}{name:<{width}}{cleared}")
+    if chosen.pages_barred:
+        barred = f"not drawn from: {plural(chosen.pages_barred, 'page')} of large folios, locked, or held elsewhere"
+        lines += wrap(barred, INDENT)
     return lines
 
 

@@ -49,17 +49,11 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Compare each subject in turn."""
-    from rmap.show.compare import comparison
+    from rmap.show.compare import comparisons
 
-    results = []
     with progress() as tell:
-        for subject in args.subjects or [None]:
-            results.append(_compare(subject, args, tell))
-    emit(
-        args,
-        {"comparisons": results},
-        lambda: [line for result in results for line in ("", *comparison(result))][1:],
-    )
+        results = [_compare(subject, args, tell) for subject in args.subjects or [None]]
+    emit(args, {"comparisons": results}, lambda: comparisons(results))
     return status.OK if all(result.equal for result in results) else status.NO
 
 
@@ -99,7 +93,7 @@ def _add_parameters(parser: ArgumentParser, named: list[str]) -> None:
                 dest=PREFIX + parameter.name,
                 metavar=parameter.kind.upper(),
                 type=read[parameter.kind],
-                help=f"{parameter.help} (default: {default_of(parameter)})",
+                help=f"{parameter.help} (default: {default_of(parameter)})".replace("%", "%%"),
             )
 
 

@@ -12,6 +12,8 @@ examples
   sudo rmap snap -o here.rmap
   sudo rmap snap -o web.rmap --pid 4711 --pid 4712
   rmap compare here.rmap
+
+exit status: 1 if no process could be read
 """
 
 from __future__ import annotations
@@ -42,9 +44,12 @@ def run(args: Namespace) -> int:
     if target.exists() and not args.force:  # asked before the work, not after it
         raise UsageError(f"{target} exists (replace it: --force)")
     picture = Snapshot.capture(args.pid)
-    picture.save(target, force=args.force)
     for line in capture_notes(picture.about):
         say(line)
+    if not len(picture.processes):
+        say("rmap: none of these processes could be read: no picture was written")
+        return status.NO
+    picture.save(target, force=args.force)
     facts = picture_facts(picture)
     size = target.stat().st_size
     emit(args, {"file": str(target), "bytes": size, **facts}, lambda: [picture_line(str(target), facts, size)])
