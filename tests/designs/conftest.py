@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from rmap.columns import I64
 from rmap.designs import design_named
 from rmap.mm.core import Core
 from rmap.mm.costs import WALK
@@ -35,7 +36,7 @@ class World:
     """
 
     def __init__(self, design: str, profile: str = "6.18", nr_pages: int = 4096) -> None:
-        self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables=1024, nr_swap=64)
+        self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables=1 << 15, nr_swap=64)
 
     def spawn(self) -> Mm:
         return self.core.new_mm(None)
@@ -75,6 +76,17 @@ class World:
             core.hooks.added(batch, "fault")
         return pfns.tolist()
 
+    def map_frames(self, vma: Vma, pfns: I64) -> None:
+        """Map frames of a file read-only from the start of a VMA on."""
+        core = self.core
+        ensure(core.tables, vma.mm, vma.start, vma.end)
+        piece = span(core.tables, vma.mm, vma.start, vma.end)
+        piece.entries[:] = pfns << 12 | PRESENT
+        piece.commit()
+        core.frames.mapcount[pfns] += ONE
+        if core.hooks.added:
+            core.hooks.added(PteBatch(vma, piece, pfns, None, False), "fault")
+
     def split(self, vma: Vma, page: int) -> Vma:
         """Split a VMA behind its first ``page`` pages; returns the upper half (rule 2.11)."""
         at = vma.start + page * PAGE
@@ -83,9 +95,12 @@ class World:
             self.core.rmap.vma_clone(upper, vma, "split")
             upper.faulted = True
         self.core.rmap.pre_update(vma)
+        self.core.unlink_file(vma)
         vma.end = at
+        self.core.link_file(vma)
         self.core.rmap.post_update(vma)
         vma.mm.insert(upper)
+        self.core.link_file(upper)
         return upper
 
     def unmap(self, vma: Vma) -> None:

@@ -92,9 +92,9 @@ class AnonVmaChainDesign(ReverseMap):
         vma.chain = [link]
 
     def _new_anon_vma(self, parent: AnonVma | None) -> AnonVma:
-        anon_vma = AnonVma(self._next_id, parent)
-        self.anon_vmas[self._next_id] = anon_vma
-        self._next_id += 1
+        id = self._next_id
+        self._next_id = id + 1
+        anon_vma = self.anon_vmas[id] = AnonVma(id, parent)
         self._costs.current[OBJECTS_MADE] += 1
         return anon_vma
 
@@ -109,10 +109,10 @@ class AnonVmaChainDesign(ReverseMap):
 
     def vma_fork(self, child: Vma, parent: Vma) -> None:
         """``anon_vma_fork`` (rules 2.4 to 2.6): link the child to all the parent's anon_vmas, and give it its own."""
-        counters = self._costs.current
-        counters[LOCKS_ANON_VMA] += 1
-        start, last = child.pgoff, child.last
+        # The hottest hook that is called per VMA: locals, no calls that can be spared.
         chain: list[AnonVmaChain] = parent.chain
+        # The child's own range: it is the parent's at a fork, but not when a picture is loaded.
+        start, last = child.pgoff, child.last
         active = None
         links = []
         for old in reversed(chain) if self.profile.reuse_from_root else chain:
@@ -120,14 +120,16 @@ class AnonVmaChainDesign(ReverseMap):
             link = AnonVmaChain(child, anon_vma, start, last)
             anon_vma.tree.insert(link)
             links.append(link)
-            if active is None and not anon_vma.num_active_vmas and anon_vma.num_children < 2:
+            if not anon_vma.num_active_vmas and active is None and anon_vma.num_children < 2:
                 active = anon_vma
+        counters = self._costs.current
+        counters[LOCKS_ANON_VMA] += 1
         if active is None:
+            counters[LOCKS_ANON_VMA] += 1
             active = self._new_anon_vma(parent.anon)
             link = AnonVmaChain(child, active, start, last)
             active.tree.insert(link)
             links.append(link)
-            counters[LOCKS_ANON_VMA] += 1
         active.num_active_vmas += 1
         counters[OBJECTS_MADE] += len(links)
         links.reverse()

@@ -22,7 +22,7 @@ from rmap.columns import I64
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.designs.parts.pte_chains import PteChains
 from rmap.errors import InvariantError
-from rmap.mm.interface import Candidate1, Candidates, DesignCore, PteBatch, Query, ReverseMap, Why
+from rmap.mm.interface import Candidate1, Candidates, DesignCore, How, PteBatch, Query, ReverseMap, Why
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
 from rmap.mm.pte import PRESENT, TRACKED_MASK
@@ -52,6 +52,9 @@ class PteChain(ReverseMap):
         self._indexes: list[IntervalIndex] = []
 
     # -- pages ------------------------------------------------------------------------------------------------------
+    def set_anon1(self, vma: Vma, addr: int, ptep: int, pfn: int, how: How) -> None:
+        """Nothing, and quickly: ``mapping`` and ``index`` of an anonymous page say nothing here."""
+
     def added(self, batch: PteBatch, why: Why) -> None:
         """``page_add_rmap`` for each entry."""
         self.chains.add(batch.pfns, batch.pteps)
