@@ -86,7 +86,9 @@ def _links(key: I64, vma: I64, position: I64) -> I64:
     if not len(same):
         return np.empty((0, 3), np.int64)
     triples = np.stack((vma[same], vma[same + 1], position[same] - position[same + 1]), axis=1)
-    return np.unique(triples, axis=0)
+    # Neighbouring pages are mostly shared alike: dropping repeats first leaves little to sort.
+    changes = np.concatenate(([True], (triples[1:] != triples[:-1]).any(axis=1)))
+    return np.unique(triples[changes], axis=0)
 
 
 def _solve(links: I64, pgoff: I64, known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[list[list[int]], int]:
@@ -173,18 +175,25 @@ def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[Family]) ->
     sizes = np.diff(np.concatenate((starts, [len(key)])))
     common = vma[starts].copy()
     paths: dict[int, list[int]] = {}
+    met: dict[tuple[int, int], int] = {}
     for k in range(1, int(sizes.max())):
         more = np.flatnonzero(sizes > k)
-        pairs, where = np.unique(np.stack((common[more], vma[starts[more] + k]), axis=1), axis=0, return_inverse=True)
-        joined = np.array([_meet(up, paths, a, b) for a, b in pairs.tolist()], np.int64)
-        common[more] = joined[where.reshape(-1)]
+        pairs = np.stack((common[more], vma[starts[more] + k]), axis=1)
+        changes = np.concatenate(([True], (pairs[1:] != pairs[:-1]).any(axis=1)))
+        joined = np.array([_meet(up, paths, met, a, b) for a, b in pairs[changes].tolist()], np.int64)
+        common[more] = joined[np.cumsum(changes) - 1]
     shared = sizes > 1
     anchor[key[starts[shared]]] = common[shared]
     return anchor
 
 
-def _meet(up: dict[int, int], paths: dict[int, list[int]], a: int, b: int) -> int:
+def _meet(
+    up: dict[int, int], paths: dict[int, list[int]], met: dict[tuple[int, int], int], a: int, b: int
+) -> int:
     # The nearest common ancestor of two VMAs; each counts as its own.
+    if (a, b) in met:
+        return met[a, b]
+
     def path(row: int) -> list[int]:
         if row not in paths:
             steps, at = [row], row
@@ -195,4 +204,5 @@ def _meet(up: dict[int, int], paths: dict[int, list[int]], a: int, b: int) -> in
         return paths[row]
 
     above = set(path(a))
-    return next(row for row in path(b) if row in above)
+    answer = met[a, b] = next(row for row in path(b) if row in above)
+    return answer

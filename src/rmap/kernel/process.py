@@ -57,6 +57,9 @@ class MapsRow:
     pgoff: int
     file: str | None
 
+    def __repr__(self) -> str:
+        return f"MapsRow({self})"
+
     def __str__(self) -> str:
         name = f"  {self.file}" if self.file else ""
         return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << 12:08x}{name}"
