@@ -55,14 +55,18 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """What a comparison may report to: results stay on stderr, the current step only on a terminal, while it lasts."""
+def progress(*, results: bool = True) -> Iterator[Progress]:
+    """What a comparison may report to: the current step is shown on a terminal, while it lasts.
+
+    Args:
+        results: also say what was compared and each design's verdict, in lines that stay.
+    """
     from rmap.show.compare import done_line, subject_line
 
     def tell(event: Subject | DesignResult | str) -> None:
-        if isinstance(event, Subject):
+        if results and isinstance(event, Subject):
             say(subject_line(event))
-        elif isinstance(event, DesignResult):
+        elif results and isinstance(event, DesignResult):
             say(done_line(event))
 
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":

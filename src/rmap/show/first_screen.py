@@ -23,8 +23,8 @@ def first_screen(result: FirstScreen, *, program: str, root: bool) -> list[str]:
     lines = [TITLE, ""]
     lines += labelled("Picture", f"{found.subject.name}, {found.subject.summary}")
     lines += labelled("", subject_size(found.subject))
-    for sentence in found.subject.inferred:
-        lines += labelled("", f"inferred: {sentence}")
+    for i, sentence in enumerate(found.subject.inferred):
+        lines += labelled("" if i else "Inferred", sentence)
     lines += ["", "1. Is each reverse map right?   (oracle: every page table read by brute force)"]
     width = max(len(design.design) for design in found.designs) + 3
     for design in found.designs:
@@ -52,20 +52,16 @@ def _evictions(designs: tuple[DesignResult, ...], width: int) -> list[str]:
     evicted = [(design.design, design.eviction) for design in designs if design.eviction is not None]
     if not evicted:
         return []
-    chosen = evicted[0][1]
-    lines = ["", f"3. Evict a tenth of the pages through each walk: {plural(chosen.pages, 'page')}"]
+    lines = ["", f"3. Evict a tenth of the pages through each walk: {plural(evicted[0][1].pages, 'page')}"]
     for name, eviction in evicted:
         cleared = f"{plural(eviction.ptes_cleared, 'PTE')} cleared, {format_count(eviction.ptes_left)} left"
         lines.append(f"{INDENT}{name:<{width}}{cleared}")
-    if chosen.pages_barred:
-        barred = f"not drawn from: {plural(chosen.pages_barred, 'page')} of large folios, locked, or held elsewhere"
-        lines += wrap(barred, INDENT)
     return lines
 
 
 def _next(program: str, root: bool) -> list[str]:
     here = (
-        (f"{program} demo --here", "all this for this machine, as it is now")
+        (f"{program} demo --here", "the same for this machine, now")
         if root
         else (f"sudo {program} snap -o here.rmap; {program} compare here.rmap", "")
     )
