@@ -56,7 +56,7 @@ class Reclaimer:
         """
         core, frames = self.core, self.core.frames
         free_before = frames.free_top
-        pfns = self._evictable(pfns)
+        pfns = self.evictable(pfns)
         if len(pfns):
             slots = self._add_to_swap(pfns)
             unmap(core, pfns, slots)
@@ -75,7 +75,9 @@ class Reclaimer:
             self.reclaim(victims[frames.mapcount[victims] + frames.extra[victims] > 0])
         return frames.free_top
 
-    def _evictable(self, pfns: I64) -> I64:
+    def evictable(self, pfns: I64) -> I64:
+        """Those of these pages that may be evicted: not locked, not the kernel's, not part of a large folio, and
+        referenced by nothing but mappings and their cache."""
         frames = self.core.frames
         flags = frames.flags[pfns]
         extra = frames.extra[pfns]
@@ -86,7 +88,7 @@ class Reclaimer:
 
     def _add_to_swap(self, pfns: I64) -> I64:
         # Give every swap-backed page a slot and put it into the swap cache; 0 where none is needed or none is left.
-        core, frames, swap = self.core, self.core.frames, self.core.swap
+        frames, swap = self.core.frames, self.core.swap
         flags = frames.flags[pfns]
         slots = np.where((flags & SWAPCACHE) != 0, frames.private[pfns], 0)
         wanting = np.flatnonzero(((flags & SWAPBACKED) != 0) & ((flags & (ANON | SWAPCACHE)) == ANON))
@@ -136,7 +138,7 @@ def try_to_unmap(core: Core, pfns: I64) -> Bool:
         bool[n]: which of them nothing maps any more.
     """
     reclaimer = Reclaimer(core)
-    evictable = reclaimer._evictable(pfns)
+    evictable = reclaimer.evictable(pfns)
     if len(evictable):
         unmap(core, evictable, reclaimer._add_to_swap(evictable))
     return core.frames.mapcount[pfns] == 0

@@ -116,11 +116,16 @@ class Eviction:
         pages: pages chosen.
         ptes_cleared: entries that the walks found and cleared.
         ptes_left: entries that still map one of the pages afterwards, by the oracle.
+        pages_barred: mapped pages that were not drawn from, as reclaim leaves them alone: pages of large folios,
+            locked pages, pages that somebody else holds.
+        ptes_faulted_back: entries that processes faulted in again afterwards.
     """
 
     pages: int
     ptes_cleared: int
     ptes_left: int
+    pages_barred: int = 0
+    ptes_faulted_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class DesignResult:
         vmas: VMAs at the end: designs may differ, as they may veto different merges.
         eviction: where the script evicts, else None.
         costs: every raw counter, by operation and name.
+        structures: bytes of metadata by the design's own names, which ``memory`` groups.
     """
 
     design: str
@@ -146,6 +152,7 @@ class DesignResult:
     vmas: int
     eviction: Eviction | None = None
     costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    structures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,95 @@
+"""The same subject once per design: right? what does it cost?
+
+A subject is a workload or a picture. Every design has a process and a kernel of its own; what is counted is the same on
+every machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from rmap.errors import UsageError
+from rmap.lab.picture_run import run_picture
+from rmap.lab.remarks import picture_remarks, workload_remarks
+from rmap.lab.results import Comparison, DesignResult, Progress, no_progress
+from rmap.lab.workers import chosen, once_per_design
+from rmap.lab.workload_run import run_workload
+from rmap.lab.workloads import WORKLOADS
+from rmap.mm.profile import profile_named
+from rmap.snapshot import Snapshot
+
+
+def compare_workload(
+    name: str,
+    parameters: Mapping[str, int | float] | None = None,
+    *,
+    designs: Sequence[str] | None = None,
+    profile: str = "6.18",
+    seed: int = 1,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Run a workload under each design.
+
+    Args:
+        name: in ``WORKLOADS``.
+        parameters: those that shall not have their default.
+        designs: names in ``DESIGNS``; None for all.
+        profile: the kernel release whose rules the model follows.
+        seed: of everything that is drawn.
+        progress: told how it gets on.
+
+    Raises:
+        UsageError: no such workload, parameter, design or profile, or a value outside its limits.
+        LimitError: more memory than a workload may use.
+    """
+    if name not in WORKLOADS:
+        raise UsageError(f"unknown workload {name!r}: have {', '.join(WORKLOADS)}")
+    profile_named(profile)
+    settings = WORKLOADS[name].settings(parameters or {})
+    job = partial(run_workload, name, settings, profile, _seed(seed))
+    answers = once_per_design(job, chosen(designs), progress)
+    results = _without_empty_rows([result for _, result in answers])
+    return Comparison(answers[0][0], profile, results, tuple(workload_remarks()))
+
+
+def compare_picture(
+    picture: str | os.PathLike[str] | Snapshot,
+    *,
+    designs: Sequence[str] | None = None,
+    profile: str = "6.18",
+    seed: int = 1,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Load a picture under each design, and put each through the same script (``rmap.lab.picture_run``).
+
+    Args:
+        picture: a file, or a picture in memory.
+        designs, profile, seed, progress: as for :func:`compare_workload`.
+
+    Raises:
+        UsageError: no such design or profile.
+        TraceError: the file is no picture.
+    """
+    profile_named(profile)
+    source = picture if isinstance(picture, Snapshot) else os.fspath(picture)
+    answers = once_per_design(partial(run_picture, source, profile, _seed(seed)), chosen(designs), progress)
+    results = tuple(result for _, result in answers)
+    return Comparison(answers[0][0], profile, results, tuple(picture_remarks(results)))
+
+
+def _seed(seed: int) -> int:
+    if seed < 0:
+        raise UsageError(f"a seed is 0 or more: {seed}")
+    return seed
+
+
+def _without_empty_rows(results: Sequence[DesignResult]) -> tuple[DesignResult, ...]:
+    # A cost that no design has is no news.
+    paid = {(f.operation, f.label) for result in results for f in result.figures if f.value}
+    return tuple(
+        replace(result, figures=tuple(f for f in result.figures if (f.operation, f.label) in paid))
+        for result in results
+    )

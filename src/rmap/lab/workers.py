@@ -1,0 +1,125 @@
+"""One process per design: the same job under each, side by side, reported in the order of the designs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TypeAlias
+
+from rmap.designs import DESIGNS, design_named
+from rmap.errors import InvariantError, LimitError, RmapError, UsageError
+from rmap.lab.results import DesignResult, Progress, Subject
+
+Say: TypeAlias = Callable[[str], None]
+Answer: TypeAlias = tuple[Subject, DesignResult]
+Job: TypeAlias = Callable[[str, Say], Answer]
+"""What is done under one design: ``(design, say) -> (subject, result)``. Must be picklable."""
+
+
+def chosen(designs: Sequence[str] | None) -> list[str]:
+    """The designs asked for, all of them if None.
+
+    Raises:
+        UsageError: an unknown name, a name twice, or none at all.
+    """
+    names = list(DESIGNS) if designs is None else list(designs)
+    if not names:
+        raise UsageError(f"no design is named: have {', '.join(DESIGNS)}")
+    for name in names:
+        design_named(name)
+    if len(set(names)) < len(names):
+        raise UsageError("a design is named twice")
+    return names
+
+
+def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> list[Answer]:
+    """Do a job under every design; several designs at the same time, each in a process of its own.
+
+    Args:
+        progress: told what goes on; the subject first, then the results, in the order of ``designs``.
+
+    Raises:
+        RmapError, OSError: what the job raised. The other processes are ended first, as on an interrupt.
+    """
+    if len(designs) == 1:
+        answer = job(designs[0], partial(_say, progress, designs[0]))
+        _report(answer, True, progress)
+        return [answer]
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Connection, tuple[str, SpawnProcess]] = {}
+    try:
+        for design in designs:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(job, design, theirs), name=f"rmap {design}", daemon=True)
+            process.start()
+            theirs.close()
+            workers[ours] = (design, process)
+        return _collect(workers, designs, progress)
+    finally:
+        for connection, (_, process) in workers.items():
+            process.terminate()
+            process.join()
+            connection.close()
+
+
+def _collect(
+    workers: dict[Connection, tuple[str, SpawnProcess]], designs: Sequence[str], progress: Progress
+) -> list[Answer]:
+    answers: dict[str, Answer] = {}
+    reported = 0
+    open_ends = dict(workers)
+    while open_ends:
+        for ready in wait(list(open_ends)):
+            assert isinstance(ready, Connection)
+            design, process = open_ends[ready]
+            try:
+                event = ready.recv()
+            except EOFError:
+                process.join()
+                raise _early_end(design, process.exitcode) from None
+            if isinstance(event, str):
+                _say(progress, design, event)
+                continue
+            if isinstance(event, BaseException):
+                raise event
+            answers[design] = event
+            del open_ends[ready]
+            while reported < len(designs) and designs[reported] in answers:
+                _report(answers[designs[reported]], reported == 0, progress)
+                reported += 1
+    return [answers[name] for name in designs]
+
+
+def _say(progress: Progress, design: str, what: str) -> None:
+    progress(f"{design}: {what}")
+
+
+def _report(answer: Answer, first: bool, progress: Progress) -> None:
+    subject, result = answer
+    if first:
+        progress(subject)
+    progress(result)
+
+
+def _early_end(design: str, code: int | None) -> RmapError:
+    if code is None or code >= 0:
+        return InvariantError("worker", f"the process of {design} failed; what it said is above")
+    hint = ": is memory short?" if -code == signal.SIGKILL else ""
+    return LimitError(f"the process of {design} was killed by {signal.Signals(-code).name}{hint}")
+
+
+# What runs in the process of a design. An interrupt is for the parent, which then ends this process.
+def _work(job: Job, design: str, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answer: Answer | Exception
+    try:
+        answer = job(design, pipe.send)
+    except (RmapError, OSError) as error:
+        answer = error
+    except MemoryError as error:
+        answer = LimitError(f"{design}: not enough memory on this machine: {error}")
+    pipe.send(answer)
