@@ -14,14 +14,13 @@ from rmap.snapshot import flags as f
 
 def test_a_sound_picture_is_checked_whole() -> None:
     lines = {line.invariant: line for line in parent_and_child().build().check()}
-    numbers = [*range(1, 12), 13, 14, 15, 16, 17, 18, 19, 20, 21]
+    numbers = [*range(1, 12), 13, 14, 15, 16, 17, 19, 20, 21]
     assert list(lines) == [f"I{number}" for number in numbers] + ["8.2"]
     assert all(line.checked or line.reason for line in lines.values())
     counted = {name: line.checked for name, line in lines.items()}
     assert counted["I1"] == 4  # VMAs
     assert counted["I13"] == counted["I14"] == 5  # anonymous entries
     assert counted["I15"] == counted["I16"] == counted["I17"] == 3
-    assert counted["I18"] == 2
     assert counted["I19"] == 8  # frames
     assert counted["I21"] == 4
     assert [name for name, line in lines.items() if line.reason] == ["8.2"]
@@ -107,20 +106,9 @@ def test_equal_active_means_equal_chains() -> None:
         builder.build().check()
 
 
-def test_a_shared_page_hangs_on_an_ancestor() -> None:
-    # A page shared by parent and child, anchored at the child's own anon_vma, which the parent's chain lacks: I13 first;
-    # with the link added by mistake, I18 still sees that it is no ancestor of the parent's active one.
-    builder = parent_and_child()
-    builder.rows("anon_vma_chains")[:] = [
-        {"vma": 0, "anon_vma": 1, "position": 0},
-        {"vma": 0, "anon_vma": 0, "position": 1},
-        {"vma": 1, "anon_vma": 1, "position": 0},
-        {"vma": 1, "anon_vma": 0, "position": 1},
-    ]
-    made = builder.build()
-    tables = changed(made, "frames", "anon_vma", 1, 1)
-    with pytest.raises(InvariantError, match="I18"):
-        Snapshot(tables, made.about).check()
+def test_a_page_that_came_back_from_swap_may_keep_its_anon_vma() -> None:
+    lines = {line.invariant: line for line in parent_and_child(swapped=True).build().check()}
+    assert not lines["I16"].checked and "swap" in lines["I16"].reason
 
 
 def test_the_kernels_pictures_may_lack_mappers_but_never_have_too_many() -> None:
@@ -134,10 +122,10 @@ def test_the_kernels_pictures_may_lack_mappers_but_never_have_too_many() -> None
     more = Snapshot(changed(kernel, "frames", "mapcount", 5, 9), kernel.about)
     assert {line.invariant: line.checked for line in more.check()}["I20"] == 6
     few = Snapshot(changed(kernel, "frames", "mapcount", 5, 1), kernel.about)
-    with pytest.raises(InvariantError, match="8.2|I19"):
+    with pytest.raises(InvariantError, match=r"8\.2|I19"):
         few.check()
     bit = Snapshot(changed(kernel, "ptes", "flags", 0, f.PTE_PRESENT), kernel.about)
-    with pytest.raises(InvariantError, match="8.2"):
+    with pytest.raises(InvariantError, match=r"8\.2"):
         bit.check()
     raced = Snapshot(changed(few, "frames", "raced", 5, True), few.about)
     raced.check()

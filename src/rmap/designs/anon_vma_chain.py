@@ -26,7 +26,7 @@ from rmap.designs.parts.anon_vma import AnonVma, AnonVmaChain
 from rmap.designs.parts.anon_vma_check import check_anon_vmas, check_pages, check_vmas
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.designs.parts.interval_tree import IntervalTree
-from rmap.mm.costs import LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE
+from rmap.mm.costs import FAULTS, LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE, SWAPIN
 from rmap.mm.frames import TAG_ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, Linear, PteBatch, Query, ReverseMap
 from rmap.mm.mm_struct import Mm
@@ -314,9 +314,10 @@ class AnonVmaChainDesign(ReverseMap):
         check_anon_vmas(vmas, self.anon_vmas)
         for index in self._indexes:
             index.validate()
+        swapped = self._costs.by_operation[SWAPIN][FAULTS] > 0
         for vma in vmas:
             for batch in self.core.batches(vma, vma.start, vma.end):
-                check_pages(self._frames, vma, batch)
+                check_pages(self._frames, vma, batch, swapped)
 
     def describe_vma(self, vma: Vma) -> str:
         """``A1, chain [A1 A0]``."""
@@ -359,6 +360,33 @@ class AnonVmaChainDesign(ReverseMap):
             "chain_start": column(vma.start for vma, _ in links),
             "chain_anon_vma": column(anon_vma.id for _, anon_vma in links),
         }
+
+    def adopt_topology(self, columns: dict[str, I64], vmas: list[Vma]) -> I64:
+        """Make the anon_vmas and chains of a picture; see :meth:`ReverseMap.adopt_topology`."""
+        roots, parents = columns["root"].tolist(), columns["parent"].tolist()
+        made: dict[int, AnonVma] = {}
+
+        def make(row: int) -> AnonVma:
+            # Parents first. A parent may be gone from the tree, but never while a child names it (rule 2.8).
+            if row not in made:
+                made[row] = self._new_anon_vma(None if roots[row] == row else make(parents[row]))
+            return made[row]
+
+        for row in range(len(roots)):
+            make(row)
+        for row, children in enumerate(columns["num_children"].tolist()):
+            made[row].num_children = children
+        for vma, row in zip(vmas, columns["active"].tolist()):
+            if row >= 0:
+                vma.anon = made[row]
+                vma.anon.num_active_vmas += 1
+                vma.chain = []
+        for vma_row, row in zip(columns["chain_vma"].tolist(), columns["chain_anon_vma"].tolist()):
+            vma = vmas[vma_row]
+            link = AnonVmaChain(vma, made[row], vma.pgoff, vma.last)
+            link.anon_vma.tree.insert(link)
+            vma.chain.append(link)
+        return np.array([made[row].handle for row in range(len(roots))], np.int64)
 
 
 def _may_share(vma: Vma) -> bool:

@@ -88,6 +88,7 @@ class _Loader:
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
         self.copied = 0
+        self.has_topology = False
 
     def load(self) -> Kernel:
         self._take_frames()
@@ -201,7 +202,7 @@ class _Loader:
 
     # VMAs that share pages were forked from a common one: from a live VMA, or from a ghost that is unlinked again.
     def _fork_families(self) -> None:
-        if not self.inferred.families:
+        if self._adopt_topology() or not self.inferred.families:
             return
         shared = self._shared_pages()
         mm = self.core.new_mm(None)
@@ -223,6 +224,36 @@ class _Loader:
         mm.clear()
         self.core.rmap.mm_exit(mm)
         del self.core.mms[mm.id]
+
+    # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
+    def _adopt_topology(self) -> bool:
+        picture, frames, columns = self.picture, self.frames, self.core.frames
+        if picture.about["topology"] == "none" or not len(picture.anon_vmas):
+            return False
+        topology = {
+            "root": picture.anon_vmas.root,
+            "parent": picture.anon_vmas.parent,
+            "num_children": picture.anon_vmas.num_children,
+            "num_active_vmas": picture.anon_vmas.num_active_vmas,
+            "active": picture.vmas.anon_vma,
+            "chain_vma": picture.anon_vma_chains.vma,
+            "chain_anon_vma": picture.anon_vma_chains.anon_vma,
+        }
+        handles = self.core.rmap.adopt_topology({k: c.astype(np.int64) for k, c in topology.items()}, self.vmas)
+        if handles is None:
+            return False
+        for vma, row in zip(self.vmas, picture.vmas.anon_vma.tolist()):
+            vma.faulted = row >= 0
+        known = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
+        heads = frames.head[known]
+        columns.flags[known] |= np.int32(ANON | SWAPBACKED)
+        columns.mapping[heads] = handles[frames.anon_vma[known]]
+        columns.index[heads] = frames.index[known] - (known - heads)
+        if frames.exclusive_known:
+            columns.flags[known[frames.exclusive[known]]] |= np.int32(EXCLUSIVE)
+        self.anchored[heads] = True
+        self.has_topology = True
+        return True
 
     def _ghost(self, mm: Mm, family: Family) -> Vma:
         members = [self.vmas[row] for row in family.vmas]
@@ -387,7 +418,7 @@ class _Loader:
         inferred = []
         if unknown:
             inferred.append(f"page offsets of {unknown:,} anonymous VMAs: from shared pages, else their address")
-        if families:
+        if families and not self.has_topology:
             inferred.append(f"{len(families):,} families of VMAs that share anonymous pages: from pages and parents")
         if not self.frames.exclusive_known:
             inferred.append("exclusive pages: those the kernel counts as mapped once")

@@ -29,6 +29,7 @@ def take_picture(kernel: Kernel) -> Snapshot:
         pte_write=True,
         anon_exclusive=True,
         vma_flags="smaps",
+        swapped=core.swap.ever_used,
     )
     files = {
         mapping.id: builder.add_file(

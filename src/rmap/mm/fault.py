@@ -39,7 +39,7 @@ def write(core: Core, mm: Mm, addr: int, length: int = 1) -> None:
 
     Raises:
         SyscallError: EFAULT, where the hardware would signal: not mapped, not writable, beyond the end of the file.
-            Nothing was changed.
+            Nothing was changed, unless a stack grew on the way.
         LimitError: out of memory.
     """
     touch(core, mm, addr, length, True)
@@ -93,7 +93,7 @@ def refusal(vma: Vma, for_write: bool) -> str:
 def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> list[Vma]:
     # The VMAs of a range that is about to be touched. Everything that can refuse does so here, before a change.
     if not mm.covers(start, end):
-        _grow_stack(core, mm, start, end)
+        _grow_stacks(core, mm, start, end)
     vmas = mm.overlapping(start, end)
     for vma in vmas:
         why = refusal(vma, for_write)
@@ -105,14 +105,18 @@ def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> li
     return vmas
 
 
-def _grow_stack(core: Core, mm: Mm, start: int, end: int) -> None:
-    # The only hole that an access may have is below a stack.
-    above = next((vma for vma in mm.overlapping(start, max(end, start + PAGE_SIZE)) if vma.start > start), None)
-    if above is None:
-        above = mm.neighbours(start, end)[1]
-    if above is None or not above.flags & VM_GROWSDOWN or not mm.covers(max(above.start, start), max(end, above.start)):
-        raise SyscallError(errno.EFAULT, "touch", f"{start:#x} is not mapped in process {mm.id}")
-    expand_stack(core, above, start)
+def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:
+    # The only holes that an access may have are below stacks, each of which grows down over its hole. They are tried in
+    # the order of the accesses; one that has grown stays so, if a later one refuses.
+    at = start
+    while at < end:
+        vma = mm.find(at)
+        if vma is None:
+            vma = mm.neighbours(at, at)[1]
+            if vma is None or not vma.flags & VM_GROWSDOWN:
+                raise SyscallError(errno.EFAULT, "touch", f"{at:#x} is not mapped in process {mm.id}")
+            expand_stack(core, vma, at)
+        at = vma.end
 
 
 def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:

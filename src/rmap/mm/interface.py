@@ -412,7 +412,26 @@ class ReverseMap:
 
     # -- the kernel's own topology, given or taken --------------------------------------------------------------
     def topology(self) -> dict[str, I64] | None:
-        """The anon_vmas and chains as Snapshot columns, None for designs without them."""
+        """The anon_vmas and chains as columns, None for designs without them.
+
+        All int64. ``id, root, parent, refcount, num_children, num_active_vmas`` by anon_vma (``mapping >> 2`` of its
+        pages); ``vma_mm, vma_start, vma_anon_vma`` by VMA that has one; ``chain_mm, chain_start, chain_anon_vma`` by
+        link, in the order of the chain.
+        """
+        return None
+
+    def adopt_topology(self, columns: dict[str, I64], vmas: list[Vma]) -> I64 | None:
+        """Take over anon_vmas and chains as they are: a picture of a machine that knew them is being loaded.
+
+        Args:
+            columns: int64. ``root, parent, num_children, num_active_vmas`` by anon_vma, ids being row numbers;
+                ``active`` by VMA of ``vmas``, -1 for none; ``chain_vma, chain_anon_vma`` by link, each chain in order.
+            vmas: linked, unfaulted.
+
+        Returns:
+            what ``mapping`` of a page must hold to hang on each anon_vma, int64 by row; None from designs that have
+            no use for them: forks are then inferred.
+        """
         return None
 
 

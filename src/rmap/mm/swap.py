@@ -39,6 +39,11 @@ class SwapSlots:
         """How many slots are left."""
         return self.nr_slots - self.used
 
+    @property
+    def ever_used(self) -> bool:
+        """Whether a slot was ever taken."""
+        return self._next > 1
+
     def alloc(self, n: int) -> I64:
         """Take ``n`` slots, counts zero.
 
