@@ -18,7 +18,9 @@ from rmap.snapshot import flags as f
 
 
 def test_maps_lines() -> None:
-    line = procfs.parse_maps_line("7fccefe5d000-7fccefe83000 r-xp 00026000 fe:10 339380      /usr/lib/a b\\012c (deleted)")
+    line = procfs.parse_maps_line(
+        "7fccefe5d000-7fccefe83000 r-xp 00026000 fe:10 339380      /usr/lib/a b\\012c (deleted)"
+    )
     assert (line.start, line.end, line.offset, line.inode) == (0x7FCCEFE5D000, 0x7FCCEFE83000, 0x26000, 339380)
     assert line.dev == os.makedev(0xFE, 0x10)
     assert line.path == "/usr/lib/a b\nc (deleted)"

@@ -29,7 +29,9 @@ def test_it_holds_a_forking_server_whose_workers_rewrote_part_of_their_heap(pict
     server = int(np.bincount(parents[parents >= 0]).argmax())
     workers = np.flatnonzero(parents == server)
     assert len(workers) >= 20
-    heaps = [(picture.vmas.process == worker) & (picture.vmas.end - picture.vmas.start == 64 << 20) for worker in workers]
+    heaps = [
+        (picture.vmas.process == worker) & (picture.vmas.end - picture.vmas.start == 64 << 20) for worker in workers
+    ]
     for heap in map(np.flatnonzero, heaps):
         assert len(heap) == 1
         entries = picture.ptes.take(np.flatnonzero(picture.ptes.vma == heap[0]))

@@ -111,7 +111,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         Snapshot.load(text)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme", "hello")
-    with pytest.raises(TraceError, match="has no about.json"):
+    with pytest.raises(TraceError, match=r"has no about\.json"):
         Snapshot.load(tmp_path / "other.zip")
     with pytest.raises(TraceError, match="there is no file"):
         Snapshot.load(tmp_path / "nothing")
@@ -167,7 +167,7 @@ def test_a_broken_member_is_refused(path: Path, name: str) -> None:
 
 def test_a_member_that_claims_to_be_huge_is_not_unpacked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmap.snapshot.storage._MAX_MEMBER", 100)
-    with pytest.raises(TraceError, match="claims .* bytes .D1"):
+    with pytest.raises(TraceError, match=r"claims .* bytes .D1"):
         Snapshot.load(path)
 
 

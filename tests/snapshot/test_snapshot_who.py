@@ -103,7 +103,9 @@ def test_status() -> None:
     assert status(name="own", row=5, value=1) == "raced"
     picture = parent_and_child().build()
     tables = changed(picture, "frames", "mapcount", 5, 3)
-    own = Snapshot({**tables, "frames": changed(Snapshot(tables, picture.about), "frames", "own", 5, 1)["frames"]}, picture.about)
+    own = Snapshot(
+        {**tables, "frames": changed(Snapshot(tables, picture.about), "frames", "own", 5, 1)["frames"]}, picture.about
+    )
     assert own.who(0x1011).status == "complete"
     assert "picture taker" in own.who(0x1011).note
     assert picture.who(0x1010).status == "unmapped"
