@@ -14,7 +14,7 @@ help:
 	@echo "make run         the main job: a real machine's memory under every design"
 	@echo "make test        every test (RMAP_LIVE=1: a missing ability of the machine is a failure)"
 	@echo "make lint        ruff, import-linter, mypy"
-	@echo "make docs        docs/cli.md from the commands' own help"
+	@echo "make docs        docs/cli.md, and the examples of every document, from the commands themselves"
 	@echo "make bench       speed and memory, against the running kernel"
 	@echo "make exhaustive  every short sequence of system calls, to full depth (long)"
 	@echo "make picture     record the shipped picture anew (root)"
@@ -34,6 +34,7 @@ lint: $(VENV)/lint.stamp
 docs: $(VENV)/run.stamp
 	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
+	$(BIN)/python tools/console.py README.md docs/*.md
 
 bench: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
