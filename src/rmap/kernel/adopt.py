@@ -92,6 +92,7 @@ class _Loader:
 
     def load(self) -> Kernel:
         self._take_frames()
+        self._mark_exclusive()
         files = self._make_files()
         self._make_processes()
         self._make_vmas(files)
@@ -109,6 +110,16 @@ class _Loader:
         core.frames.take(np.arange(1, frames.count + 1))
         for head in np.flatnonzero((frames.order > 0) & (frames.head == np.arange(len(frames.head)))).tolist():
             core.frames.make_folio(head, int(frames.order[head]))
+
+    def _mark_exclusive(self) -> None:
+        # The kernel does not tell which pages are exclusive; one that it counts once, and that is found, is taken so.
+        frames, pages = self.frames, self.pages
+        exclusive = frames.exclusive
+        if not frames.exclusive_known:
+            tracked = pages.pfn[~pages.swapped & ~pages.special]
+            found = np.bincount(tracked, minlength=len(frames.picture_pfn))
+            exclusive = (found == 1) & (frames.mapcount <= 1) & (frames.kind == f.ANON)
+        self.core.frames.flags[np.flatnonzero(exclusive)] |= np.int32(EXCLUSIVE)
 
     def _make_files(self) -> list[File]:
         picture, pages, core = self.picture, self.pages, self.core
@@ -249,8 +260,6 @@ class _Loader:
         columns.flags[known] |= np.int32(ANON | SWAPBACKED)
         columns.mapping[heads] = handles[frames.anon_vma[known]]
         columns.index[heads] = frames.index[known] - (known - heads)
-        if frames.exclusive_known:
-            columns.flags[known[frames.exclusive[known]]] |= np.int32(EXCLUSIVE)
         self.anchored[heads] = True
         self.has_topology = True
         return True
@@ -331,6 +340,8 @@ class _Loader:
         if anon.any() and not vma.faulted:
             core.prepare(vma)
         np.add.at(frames.mapcount, pfns[tracked], ONE)
+        frames.flags[pfns[anon]] |= np.int32(ANON | SWAPBACKED)
+        frames.flags[pfns[copies]] |= np.int32(EXCLUSIVE)
         self._anchor_own(vma, piece, pfns, offs, anon, copies)
         entries[tracked] = (pfns[tracked] << PAGE_SHIFT) | PRESENT | ACCESSED
         entries[tracked] |= self._write_bits(vma, pfns[tracked], anon[tracked], pages.flags[where][tracked])
@@ -361,7 +372,6 @@ class _Loader:
 
     # Pages of this VMA alone hang on its own anchor.
     def _anchor_own(self, vma: Vma, piece: Span, pfns: I64, offs: I64, anon: Bool, copies: I64) -> None:
-        frames = self.core.frames
         own = anon.copy()
         described = own & (pfns < len(self.frames.head))
         own[described] = ~self.anchored[self.frames.head[pfns[described]]]
@@ -369,17 +379,7 @@ class _Loader:
         if not own.any():
             return
         where = np.flatnonzero(own)
-        frames.flags[pfns[where]] |= np.int32(ANON | SWAPBACKED)
         self.core.rmap.set_anon(PteBatch(vma, piece, pfns[where], offs[where], True), "adopt")
-        alone = pfns[where]
-        described = alone < len(self.frames.head)
-        exclusive = np.ones(len(alone), np.bool_)  # a copy made here belongs to nobody else
-        if self.frames.exclusive_known:
-            exclusive[described] = self.frames.exclusive[alone[described]]
-        else:
-            # The kernel does not tell; a page it counts once, and that is mapped here, is taken as exclusive.
-            exclusive[described] = self.frames.mapcount[alone[described]] <= 1
-        frames.flags[alone[exclusive]] |= np.int32(EXCLUSIVE)
 
     def _write_bits(self, vma: Vma, pfns: I64, anon: Bool, flags: I32) -> I64:
         if self.picture.about.get("pte_write"):
