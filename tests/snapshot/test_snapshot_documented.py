@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmap.snapshot import flags as f
 from rmap.snapshot.tables import TABLES
-from rmap.snapshot.validate import _ABOUT_TYPES
+from rmap.snapshot.validate import _ABOUT_OPTIONAL, _ABOUT_TYPES
 
 TEXT = (Path(__file__).parents[2] / "docs/data-model.md").read_text()
 
@@ -36,7 +36,8 @@ def test_every_column_is_documented_with_its_type() -> None:
 
 def test_every_key_of_about_is_documented() -> None:
     names = {str: "text", int: "int", bool: "bool"}
-    assert section("about") == {"format": "int", **{key: names[kind] for key, kind in _ABOUT_TYPES.items()}}
+    keys = {**_ABOUT_TYPES, **_ABOUT_OPTIONAL}
+    assert section("about") == {"format": "int", **{key: names[kind] for key, kind in keys.items()}}
 
 
 def test_every_delta_column_is_named() -> None:

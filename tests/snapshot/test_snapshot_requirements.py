@@ -79,6 +79,7 @@ def test_a_broken_picture_is_refused(name: str) -> None:
         ("mapcount", "exact"),
         ("vma_flags", ""),
         ("pte_write", 1),
+        ("swapped", 1),
     ],
 )
 def test_a_broken_provenance_is_refused(key: str, value: Any) -> None:

@@ -38,6 +38,8 @@ _ABOUT_TYPES: dict[str, type] = {
     "raced": int,
     "skipped": int,
 }
+# Keys a picture may lack: they came later, and their absence means false.
+_ABOUT_OPTIONAL: dict[str, type] = {"swapped": bool}
 _MAX_ORDER = 30
 
 
@@ -70,6 +72,9 @@ def _about(picture: Snapshot) -> None:
         value: Any = picture.about.get(key)
         if type(value) is not kind:
             raise _refuse("D12", f"about.{key} is {value!r}, not of type {kind.__name__}")
+    for key, kind in _ABOUT_OPTIONAL.items():
+        if key in picture.about and type(picture.about[key]) is not kind:
+            raise _refuse("D12", f"about.{key} is {picture.about[key]!r}, not of type {kind.__name__}")
     if picture.about["page_size"] != PAGE_SIZE:
         raise _refuse("D12", f"pages of {picture.about['page_size']} bytes; only {PAGE_SIZE} is understood")
     choices = {
