@@ -15,6 +15,7 @@ from rmap.lab.figures import Meter, follows_entries
 from rmap.lab.results import Step, Story
 from rmap.mm.costs import OPERATIONS
 from rmap.mm.frames import EXCLUSIVE
+from rmap.mm.interface import ReverseMapFactory
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import describe
 from rmap.mm.vma import Vma
@@ -31,7 +32,7 @@ class Stage:
     """A machine to tell a story on.
 
     Args:
-        design: the reverse map, by name.
+        design: the reverse map: a name, or a factory.
         profile: the kernel release whose rules hold.
 
     Attributes:
@@ -40,7 +41,7 @@ class Stage:
         holds: whether everything the story claimed was so.
     """
 
-    def __init__(self, design: str, profile: str) -> None:
+    def __init__(self, design: str | ReverseMapFactory, profile: str) -> None:
         self.kernel = Kernel(design, profile, nr_pages=PAGES, nr_swap=PAGES, nr_tables=PAGES)
         self.by_entry = follows_entries(self.kernel)
         self.holds = True

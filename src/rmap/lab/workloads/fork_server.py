@@ -29,16 +29,19 @@ from rmap.units import PAGE_SIZE
 def fork_server(
     kernel: Kernel, *, children: int = 100, pages: int = 65536, rewrite: float = 0.1, seed: int = 1
 ) -> Steps:
-    """The parent writes ``pages`` pages and forks ``children`` workers; each rewrites a share. All stay alive."""
+    """The parent writes ``pages`` pages and forks ``children`` workers, then each rewrites a share. All stay alive."""
     rng = np.random.default_rng(seed)
     yield f"the parent writes {pages:,} pages"
     parent = kernel.spawn()
     heap = parent.mmap(pages * PAGE_SIZE)
     parent.write(heap, pages * PAGE_SIZE)
-    rewritten: list[tuple[Process, int, int]] = []
+    workers = []
     for number in range(1, children + 1):
-        yield f"child {number:,} of {children:,}"
-        child = parent.fork()
+        yield f"fork {number:,} of {children:,}"
+        workers.append(parent.fork())
+    rewritten: list[tuple[Process, int, int]] = []
+    for number, child in enumerate(workers, 1):
+        yield f"child {number:,} of {children:,} rewrites its share"
         runs = random_runs(rng, pages, share_of(pages, rewrite))
         write_runs(child, heap, runs)
         rewritten += places(child, heap, runs)
