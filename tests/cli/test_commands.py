@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +285,24 @@ def test_snap_of_no_process_writes_nothing(tmp_path: Path, capsys: pytest.Captur
     assert main(["snap", "-o", str(tmp_path / "none.rmap"), "--pid", "4194304"]) == 1
     assert "none of these processes" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.live
+def test_demo_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    need(abilities().missing("frames", "page_state"))
+    assert main(["demo", "--here", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["comparison"]
+    assert told["subject"]["name"] == "here.rmap"
+    for design in told["designs"]:
+        assert design["correctness"]["ptes_found"] == told["subject"]["ptes"] > 0
+        assert design["eviction"]["ptes_left"] == 0
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    rmap = f"{shlex.quote(sys.executable)} -m rmap"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{rmap} who -i {shlex.quote(str(shipped()))} pfn:1 | true"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == b""

@@ -55,34 +55,35 @@ def say(line: str) -> None:
 
 
 @contextmanager
+def waiting() -> Iterator[Callable[[str], None]]:
+    """Show what is being done now, on a terminal, while it lasts; elsewhere nothing."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda doing: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+@contextmanager
 def progress(*, results: bool = True) -> Iterator[Progress]:
-    """What a comparison may report to: the current step is shown on a terminal, while it lasts.
+    """What a comparison may report to.
 
     Args:
         results: also say what was compared and each design's verdict, in lines that stay.
     """
     from rmap.show.compare import done_line, subject_line
 
-    def tell(event: Subject | DesignResult | str) -> None:
-        if results and isinstance(event, Subject):
-            say(subject_line(event))
-        elif results and isinstance(event, DesignResult):
-            say(done_line(event))
+    with waiting() as doing:
 
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield tell
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as waiting:
-
-        def tell_person(event: Subject | DesignResult | str) -> None:
+        def tell(event: Subject | DesignResult | str) -> None:
             if isinstance(event, str):
-                waiting.update(event)
-            else:
-                tell(event)
+                doing(event)
+            elif results:
+                say(subject_line(event) if isinstance(event, Subject) else done_line(event))
 
-        yield tell_person
+        yield tell
 
 
 def _colored(choice: str) -> bool:

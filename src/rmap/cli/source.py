@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from rmap.cli.output import say
+from rmap.cli.output import say, waiting
 from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def picture_of(args: Namespace) -> Snapshot:
-    """The picture of ``-i``; without it, one taken of the running machine, saying on stderr what it could not see.
+    """The picture of ``-i``; without it, one taken of the running machine.
 
     Raises:
         TraceError: the file is no picture.
@@ -21,9 +21,25 @@ def picture_of(args: Namespace) -> Snapshot:
     """
     from rmap.snapshot import Snapshot
 
-    if args.input is not None:
-        return Snapshot.load(args.input)
-    picture = Snapshot.capture()
+    return capture() if args.input is None else Snapshot.load(args.input)
+
+
+def capture(pids: list[int] | None = None, **options: bool) -> Snapshot:
+    """Take a picture of the running machine, saying on stderr what it could not see.
+
+    Args:
+        pids: only these processes; None for all.
+        options: as for ``rmap.live.capture``.
+
+    Raises:
+        NotPermitted: this user may not see page frames.
+    """
+    from rmap.snapshot import Snapshot
+
+    with waiting() as doing:
+        picture = Snapshot.capture(
+            pids, progress=lambda done, total: doing(f"reading process {done} of {total}"), **options
+        )
     for line in capture_notes(picture.about):
         say(line)
     return picture

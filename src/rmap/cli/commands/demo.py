@@ -30,6 +30,7 @@ from rmap.cli import status
 from rmap.cli.invocation import program
 from rmap.cli.output import emit, progress
 from rmap.cli.parser import add_designs_option, add_output_options
+from rmap.cli.source import capture
 from rmap.errors import UsageError
 
 
@@ -57,12 +58,12 @@ def run(args: Namespace) -> int:
 # The file to read; one taken on the spot is gone afterwards.
 @contextmanager
 def _picture(snap: str | None, here: bool) -> Iterator[Path]:
-    from rmap.snapshot import Snapshot, shipped
+    from rmap.snapshot import shipped
 
     if not here:
         yield shipped() if snap is None else Path(snap)
         return
     with tempfile.TemporaryDirectory(prefix="rmap-") as folder:
         path = Path(folder) / "here.rmap"
-        Snapshot.capture().save(path)
+        capture().save(path)
         yield path

@@ -24,6 +24,7 @@ from pathlib import Path
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_output_options
+from rmap.cli.source import capture
 from rmap.errors import UsageError
 
 
@@ -31,21 +32,19 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it (NAME.rmap)")
     parser.add_argument("--pid", metavar="PID", type=int, action="append", help="only this process (repeatable)")
+    parser.add_argument("--vm-flags", action="store_true", help="every flag of every VMA, locked ones too (slower)")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     add_output_options(parser)
 
 
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
-    from rmap.show.picture import capture_notes, picture_facts, picture_line
-    from rmap.snapshot import Snapshot
+    from rmap.show.picture import picture_facts, picture_line
 
     target = Path(args.output)
     if target.exists() and not args.force:  # asked before the work, not after it
         raise UsageError(f"{target} exists (replace it: --force)")
-    picture = Snapshot.capture(args.pid)
-    for line in capture_notes(picture.about):
-        say(line)
+    picture = capture(args.pid, vm_flags=args.vm_flags)
     if not len(picture.processes):
         say("rmap: none of these processes could be read: no picture was written")
         return status.NO
