@@ -19,7 +19,7 @@ from conftest import need
 from rmap.live import abilities, capture
 from rmap.live.pagemap import Pagemap
 from rmap.live.procfs import read_maps
-from rmap.snapshot import Snapshot
+from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
 
 PAGE = 4096
@@ -294,6 +294,66 @@ def test_a_large_folio_is_seen_whole() -> None:
         assert child.who(head + 130).mapcount == 1
         assert child.who(head + 130).status == "hidden"
         assert child.who(head + 130).order == 9
+
+
+HUGETLB = """
+size = 2 << 20
+base = libc.mmap(None, size, 3, PRIVATE | 0x40000, -1, 0)
+if base != ctypes.c_void_p(-1).value:
+    ctypes.memset(base, 1, size)
+ready(base)
+"""
+
+
+def test_a_hugetlb_page_is_told_from_other_memory(machine_lock: None) -> None:
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    need(None if pool.exists() and os.getuid() == 0 else "root, and hugetlb pages")
+    before = pool.read_text()
+    try:
+        pool.write_text(str(int(before) + 1))
+        need(None if int(pool.read_text()) > int(before) else "a free hugetlb page")
+        with family(HUGETLB) as tree:
+            picture = capture([tree.pid])
+            pages = present(picture, tree.pid)
+            answer = picture.who(pages[tree.value + 5 * PAGE])
+            assert (answer.kind, answer.order, answer.found, answer.mapcount) == ("hugetlb", 9, 1, 1)
+            assert answer.head == pages[tree.value]
+            picture.check()
+    finally:
+        pool.write_text(before)
+
+
+SWAPPED = """
+area = mm(32)
+for page in range(32):
+    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
+libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
+fork(lambda: None)
+ready(address(area))
+"""
+
+
+def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, tmp_path: Path) -> None:
+    need(None if os.getuid() == 0 else "root")
+    file = tmp_path / "swap"
+    file.write_bytes(bytes(4 << 20))
+    file.chmod(0o600)
+    made = subprocess.run(["mkswap", file], capture_output=True, check=False).returncode == 0
+    need(None if made and not subprocess.run(["swapon", file], capture_output=True, check=False).returncode else "swap")
+    try:
+        with family(SWAPPED) as tree:
+            picture = capture(tree.pids)
+            held = entry_at(picture, tree.pid, tree.value)
+            need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")
+            key = resolve(picture, parse_key(f"{tree.pid}:{tree.value:#x}"))
+            assert key.swap is not None
+            truth = brute_force(tree.pid)[tree.value] & ((1 << 55) - 1)
+            assert key.swap == (truth & 31, truth >> 5)
+            mappings = picture.who_swap(*key.swap).mappings
+            assert [(m.pid, m.address) for m in mappings] == [(pid, tree.value) for pid in sorted(tree.pids)]
+            assert picture.nr_swap_ptes == 2 * sum(entry >> 62 == 1 for address, entry in brute_force(tree.pid).items())
+    finally:
+        subprocess.run(["swapoff", file], check=True)
 
 
 VFORKED = """
