@@ -12,6 +12,7 @@ from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure, span
 from rmap.mm.pte import ACCESSED, NOT_ACCESSED, NOT_RW, PRESENT, RW, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
+from rmap.mm.shared_anonymous import release_if_unmapped
 from rmap.mm.vma import (
     VM_DONTCOPY,
     VM_LOCKED_MASK,
@@ -156,6 +157,7 @@ def exit_mmap(core: Core, mm: Mm) -> None:
             core.rmap.vma_unlink(vma, None)
             vma.faulted = False
         core.unlink_file(vma)
+        release_if_unmapped(core, vma.mapping)
     free_rows(core, list(mm.rows.values()))
     mm.clear()
     core.rmap.mm_exit(mm)
