@@ -108,8 +108,12 @@ def _check_links(vmas: Sequence[Vma], living: set[AnonVma]) -> None:
         raise InvariantError("I12", f"the chains have {len(links)} links, the trees {in_trees}")
 
 
-def check_pages(frames: Frames, vma: Vma, batch: PteBatch) -> None:
+def check_pages(frames: Frames, vma: Vma, batch: PteBatch, swapped: bool) -> None:
     """Anonymous pages that one VMA maps: I13, I14, I16.
+
+    Args:
+        swapped: pages have come back from swap, so I16 is not asked: a page that nobody mapped any more, but that
+            stayed in the swap cache, keeps the anon_vma it had when its last user takes it exclusively (rule 4.12).
 
     Raises:
         InvariantError: with the invariant's number.
@@ -122,8 +126,10 @@ def check_pages(frames: Frames, vma: Vma, batch: PteBatch) -> None:
         linked |= mapping == link.anon_vma.handle
     _demand("I13", linked | ~ordinary, batch, mapping, f"is not in the chain of {vma}")
     _demand("I14", (index == batch.pgoffs) | ~ordinary, batch, index, f"is not its place in {vma}")
-    shared = (flags & (EXCLUSIVE | LARGE)) != EXCLUSIVE
-    _demand("I16", (mapping == vma.anon.handle) | shared, batch, mapping, f"is not active in {vma}, the page exclusive")
+    if not swapped:
+        shared = (flags & (EXCLUSIVE | LARGE)) != EXCLUSIVE
+        active = mapping == vma.anon.handle
+        _demand("I16", active | shared, batch, mapping, f"is not active in {vma}, the page exclusive")
 
 
 def _demand(id: str, holds: Bool, batch: PteBatch, column: I64, text: str) -> None:
