@@ -98,16 +98,16 @@ def mmap(
 
 def _vm_flags(prot: int, shared: bool, file: File | None, growsdown: bool) -> int:
     flags = prot & VM_ACCESS | VM_MAY_ALL
-    if growsdown:
-        if shared or file is not None:
-            raise SyscallError(errno.EINVAL, "mmap", "only private anonymous memory grows downwards")
-        flags |= VM_GROWSDOWN
     if shared:
         flags |= VM_SHARED | VM_MAYSHARE
         if file is not None and not file.writable:
             if prot & VM_WRITE:
                 raise SyscallError(errno.EACCES, "mmap", f"{file.name} is open for reading only")
             flags &= ~(VM_SHARED | VM_MAYWRITE)
+    if growsdown:
+        if shared or file is not None:
+            raise SyscallError(errno.EINVAL, "mmap", "only private anonymous memory grows downwards")
+        flags |= VM_GROWSDOWN
     return flags
 
 
@@ -119,8 +119,10 @@ def _mmap_region(core: Core, mm: Mm, start: int, end: int, flags: int, file: Fil
         mm.locked_vm += (end - start) >> PAGE_SHIFT
     if flags & VM_SHARED and (file is None or file.zero_device):
         # Its file is made only now, so it never merges with what is there.
+        # A mapping of /dev/zero keeps the offset that was asked for, though its file is as long as the mapping only.
+        pgoff = pgoff if file is not None else 0
         file = shmem_zero_setup(core, end - start)
-        _new_vma(core, Vma(mm, start, end, flags, 0, file, file.mapping))
+        _new_vma(core, Vma(mm, start, end, flags, pgoff, file, file.mapping))
         return
     if file is None:
         pgoff = start >> PAGE_SHIFT

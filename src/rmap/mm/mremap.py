@@ -162,6 +162,9 @@ def _remap_move(remap: _Remap) -> int:
         if not pieces:
             return moved_to
         vma = pieces[0]
+        if vma.file is not None and vma.file.zero_device and (moved_to >= 0 or vma.end < end):
+            # vma_multi_allowed: a device that places its mappings itself is moved alone or not at all.
+            raise remap.refusal(errno.EFAULT, f"{vma} cannot be moved along with others")
         low, high = max(vma.start, start), min(vma.end, end)
         target += low - last_end
         piece = _Remap(core, mm, low, high - low, high - low, target, True, remap.dontunmap)
