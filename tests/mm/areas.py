@@ -7,7 +7,7 @@ pages. Pictures that are drawn from a machine name the areas a, b, c, ... in add
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from rmap.mm.core import Core
 from rmap.mm.interface import CloneWhy, DesignCore, How, ReverseMap
@@ -55,8 +55,8 @@ class ListIndex:
 
 
 class Diary(ReverseMap):
-    """Keeps the families of areas as anon_vma does (rules 2.1 to 2.8, 3.3, 3.4), in a tuple of numbers per area, writes down
-    every call about areas, and fails where the order of calls is wrong."""
+    """Keeps the families of areas as anon_vma does (rules 2.1 to 2.8, 3.3, 3.4), in a tuple of numbers per area, writes
+    down every call about areas, and fails where the order of calls is wrong."""
 
     name = "diary"
 
@@ -195,7 +195,7 @@ class World:
         """Order of the areas, the accounts, and what the diary knows of their ranges."""
         vmas = self.mm.vmas
         assert [vma.start for vma in vmas] == self.mm.starts
-        assert all(a.end <= b.start for a, b in zip(vmas, vmas[1:]))
+        assert all(a.end <= b.start for a, b in pairwise(vmas))
         assert self.diary.bracket is None
         for vma in vmas:
             assert vma.start < vma.end
