@@ -36,6 +36,7 @@ from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
 from rmap.cli.source import origin_of, picture_of
+from rmap.errors import UsageError
 
 if TYPE_CHECKING:
     from rmap.snapshot import Key, Resolved, Snapshot
@@ -57,6 +58,8 @@ def run(args: Namespace) -> int:
     from rmap.snapshot import parse_key
 
     key = parse_key(args.key)
+    if key.kind == "process":  # said before the whole machine is read, not after it
+        raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
     picture = picture_of(args)
     place = _resolve(picture, key)
     if place.swap is not None:
