@@ -113,17 +113,20 @@ def test_after_fork_pages_are_shared_until_written() -> None:
 def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
     with family(FORKED) as tree:
         picture = capture(tree.pids)
-        for name in ("mapcount", "cgroup"):
-            column = picture.per_frame(name).tolist()
-            file = {"mapcount": "kpagecount", "cgroup": "kpagecgroup"}[name]
-            for pfn, value in list(zip(picture.pfns().tolist(), column))[::7]:
-                if picture.who(pfn).status != "raced":
-                    assert value == kpage(file, pfn)
+        # The tree's own pages hold still; those of libraries change their counts with every process on the machine.
+        private = [pfn for pfn in picture.pfns().tolist() if picture.who(pfn).kind == "anon"]
+        private = [pfn for pfn in private if picture.who(pfn).status == "complete"]
+        assert len(private) > 300
+        frames = picture.frames
+        for pfn in private:
+            run = picture.frame_run(pfn)
+            assert frames.mapcount[run] == kpage("kpagecount", pfn)
+            assert frames.cgroup[run] == kpage("kpagecgroup", pfn)
         kinds = picture.per_frame("kind")
         flags = picture.per_frame("flags")
+        steady = f.KPF_ANON | f.KPF_SWAPBACKED | f.KPF_ZERO_PAGE | f.KPF_RESERVED
         for pfn, kind, bits in list(zip(picture.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
             now = kpage("kpageflags", pfn)
-            steady = f.KPF_ANON | f.KPF_SWAPBACKED | f.KPF_ZERO_PAGE
             assert bits & steady == now & steady
             assert (kind == f.ANON) == bool(now & f.KPF_ANON)
 
