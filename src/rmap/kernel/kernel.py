@@ -16,6 +16,7 @@ from rmap.designs import design_named
 from rmap.errors import LimitError, UntrackedPage, UsageError
 from rmap.kernel.process import OpenFile, Process, PteRef
 from rmap.mm import fork as fork_ops
+from rmap.mm import special
 from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.core import Core
 from rmap.mm.costs import SETUP, Costs
@@ -99,6 +100,7 @@ class Kernel:
         self.files: dict[str, AddressSpace] = {}
         self.adoption: Adoption | None = None
         self._next_pid = 1
+        self._vdso: I64 = np.empty(0, np.int64)
         self._picture_pfns: I64 = np.empty(0, np.int64)
 
     # -- making things --------------------------------------------------------------------------------------------
@@ -149,6 +151,16 @@ class Kernel:
         process.mm.users -= 1
         if not process.mm.users:
             fork_ops.exit_mmap(self.core, process.mm)
+
+    def map_kernel_pages(self, process: Process, nr_pages: int, kind: str) -> int:
+        """See :meth:`Process.map_kernel_pages`."""
+        if kind not in special.KINDS or nr_pages < 1:
+            raise UsageError(f"kinds of kernel pages: {', '.join(special.KINDS)}; at least one page of them")
+        pfns = self._vdso[:nr_pages] if kind == "vdso" else np.empty(0, np.int64)
+        if len(pfns) < nr_pages:
+            pfns = np.concatenate((pfns, special.kernel_pages(self.core, nr_pages - len(pfns))))
+            self._vdso = pfns if kind == "vdso" else self._vdso
+        return special.map_kernel_pages(self.core, process.mm, pfns, kind)
 
     def _add(self, mm: Mm, parent: Process | None) -> Process:
         pid = self._next_pid

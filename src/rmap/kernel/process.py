@@ -188,6 +188,15 @@ class Process:
             locked=locked,
         )
 
+    def map_kernel_pages(self, nr_pages: int, kind: str = "vdso") -> int:
+        """Map pages that the kernel owns, and that no reverse map tracks; returns the address.
+
+        Args:
+            nr_pages: how many pages. The vDSO's are the same in every process.
+            kind: ``"vdso"``, or ``"pfnmap"`` for memory of a device.
+        """
+        return self._kernel.map_kernel_pages(self, nr_pages, kind)
+
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range; holes in it are fine."""
         mmap.munmap(self._alive(), self.mm, addr, length)

@@ -149,9 +149,11 @@ def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> No
 
 
 def _make_room(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
-    # Frames for the worst case; if that is too many, for what is really missing.
+    # Frames for the worst case; if there are not so many to be had, for what is really missing.
     pages = (end - start) >> PAGE_SHIFT
     wanted = pages if vma.mapping is None else frames_needed(pages)
+    if core.frames.free_top < wanted and core.reclaimer is not None:
+        core.reclaimer.make_room(wanted)
     if core.frames.free_top >= wanted:
         return
     there = 0

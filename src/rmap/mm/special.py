@@ -1,0 +1,73 @@
+"""Pages the kernel owns and maps into processes: the vDSO, and frames of a device (``remap_pfn_range``).
+
+``vm_normal_page()`` knows nothing of them: no reverse map tracks such an entry, whatever the design, because nothing
+could be done with the answer. The kernel neither evicts nor moves these pages (rule 4.17).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.mm.core import Core
+from rmap.mm.costs import MMAP
+from rmap.mm.frames import KERNEL_OWNED
+from rmap.mm.mm_struct import Mm
+from rmap.mm.page_tables import ensure, span
+from rmap.mm.placement import get_unmapped_area
+from rmap.mm.pte import ACCESSED, PRESENT, RW, SPECIAL
+from rmap.mm.vma import (
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_EXEC,
+    VM_IO,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_MIXEDMAP,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+    Vma,
+)
+from rmap.units import PAGE_SHIFT
+
+MAY_ALL = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+KINDS = {
+    # A page of kernel text and data, read and executed by everybody. VM_MIXEDMAP stands for its fault handler: the
+    # entries are there from the start, and fork copies them.
+    "vdso": VM_READ | VM_EXEC | MAY_ALL | VM_DONTEXPAND | VM_MIXEDMAP,
+    # Device memory: frame numbers without a struct page of their own.
+    "pfnmap": VM_READ | VM_WRITE | VM_SHARED | VM_MAYSHARE | MAY_ALL | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP,
+}
+
+
+def kernel_pages(core: Core, nr_pages: int) -> I64:
+    """Take frames for the kernel itself, for good; int64[n]."""
+    core.reserve(nr_pages)
+    pfns = core.frames.alloc(nr_pages)
+    core.frames.flags[pfns] = KERNEL_OWNED
+    return pfns
+
+
+def map_kernel_pages(core: Core, mm: Mm, pfns: I64, kind: str) -> int:
+    """Map pages of the kernel into a process, all at once; returns the address.
+
+    Args:
+        pfns: int64[n], from :func:`kernel_pages`.
+        kind: ``vdso`` or ``pfnmap``.
+    """
+    core.costs.enter(MMAP)
+    flags = KINDS[kind]
+    length = len(pfns) << PAGE_SHIFT
+    start = get_unmapped_area(mm, length, hint=0, fixed=False, shared=bool(flags & VM_SHARED), file=None, pgoff=0)
+    pgoff = int(pfns[0]) if flags & VM_PFNMAP else 0
+    mm.insert(Vma(mm, start, start + length, flags, pgoff))
+    ensure(core.tables, mm, start, start + length)
+    piece = span(core.tables, mm, start, start + length)
+    bits = PRESENT | SPECIAL | ACCESSED | (RW if flags & VM_WRITE else 0)
+    np.bitwise_or(pfns << PAGE_SHIFT, bits, out=piece.entries)
+    piece.commit()
+    return start
