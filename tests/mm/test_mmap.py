@@ -105,13 +105,14 @@ def test_a_file_open_for_reading_is_mapped_shared_in_name_only(world: World) -> 
 
 
 def test_dev_zero_private_is_anonymous_with_a_file(world: World) -> None:
-    """Rules 1.8, 2.10: it keeps the file and the offset; shared it is like any shared anonymous memory."""
+    """Rules 1.8, 2.10: it keeps the file and the offset; shared it has a file of its own."""
     zero = File(None, "/dev/zero")
     vma = mapped(world, 0, 2, file=zero, offset=7 * PAGE)
     assert (vma.file, vma.mapping, vma.pgoff) == (zero, None, 7)
     assert mapped(world, 2, 1, file=zero, offset=9 * PAGE) is vma
     shared = mapped(world, 4, 2, file=zero, offset=7 * PAGE, shared=True)
-    assert shared.pgoff == 0
+    assert shared.file is not zero
+    assert shared.pgoff == 7
     assert shared.mapping is not None
     assert shared.mapping.shmem
 
