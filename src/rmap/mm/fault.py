@@ -152,15 +152,24 @@ def _make_room(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> N
     # Frames for the worst case; if there are not so many to be had, for what is really missing.
     pages = (end - start) >> PAGE_SHIFT
     wanted = pages if vma.mapping is None else frames_needed(pages)
-    if core.frames.free_top < wanted and core.reclaimer is not None:
-        core.reclaimer.make_room(wanted)
-    if core.frames.free_top >= wanted:
+    if core.frames.free_top >= wanted and not core.swap.used:
         return
-    there = 0
-    for piece in core.spans(vma, start, end):
-        need = PRESENT | RW if for_write else PRESENT
-        there += int(np.count_nonzero((piece.entries & need) == need))
-    core.reserve(min(wanted, wanted - there if vma.mapping is None else frames_needed(pages - there)))
+    for _ in range(3):
+        # A page that comes back from swap takes a frame, and one more if it must be copied then. Making room may send
+        # further pages of this range to swap.
+        needed = wanted + _count(core, vma, start, end, PRESENT | SWAP, SWAP)
+        if core.frames.free_top >= needed:
+            return
+        if core.reclaimer is not None:
+            core.reclaimer.make_room(needed)
+    present = PRESENT | RW if for_write else PRESENT
+    there = _count(core, vma, start, end, present, present)
+    core.reserve(needed - there if vma.mapping is None else min(needed, frames_needed(pages - there)))
+
+
+def _count(core: Core, vma: Vma, start: int, end: int, mask: int, value: int) -> int:
+    # How many entries of a range have these bits.
+    return sum(int(np.count_nonzero((piece.entries & mask) == value)) for piece in core.spans(vma, start, end))
 
 
 def swap_in_range(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
