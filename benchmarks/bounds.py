@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MIB = 1 << 20
-
 # At most so many times what the running kernel needs: (design, layout, operation) -> factor.
 QUARTER = ("fork", "child_exit", "munmap", "dontneed", "mprotect_ro", "mprotect_rw")
 RATIOS: dict[tuple[str, str, str], float] = {}
@@ -22,7 +20,7 @@ for _layout, _factor in (("contiguous", 1.0), ("shuffled", 1.2)):
 # At most so much, whatever the kernel needs.
 WHOLE_TABLES_NS = 100_000.0  # mremap of whole page tables: all pages together
 WALK_NS = {"anon_vma_chain": 10.0, "pte_chain": 40.0}  # per page and mapper, streamed
-FRAMES_BYTES = 64.0 * MIB  # the columns of 1 Mi frames
+FRAMES_MIB = 64.0  # the columns of 1 Mi frames
 PTE_BYTES = 9.0
 HELP_MS = 60.0
 LOAD_S = 2.0

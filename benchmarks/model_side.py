@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from statistics import median
 
 import numpy as np
 
-from rmap import Kernel, Process
+from rmap import Kernel, Process, Snapshot
+from rmap.snapshot import shipped
 
 PAGE = 4096
 TABLE = 512 * PAGE
@@ -194,25 +196,36 @@ def measure_walk(design: str, layout: str, pages: int, mappers: int, rounds: int
     return rounds_of(rounds, one_round)
 
 
-def frame_bytes(design: str) -> float:
-    """Bytes of all columns of 1 Mi frames, those of the design included."""
-    kernel = Kernel(design=design, nr_pages=1 << 20)
-    owners = (kernel.core.frames, kernel.core.rmap)
-    columns = [column for owner in owners for column in _columns(owner) if len(column) >= 1 << 20]
-    return float(sum(column.nbytes for column in columns))
+def frame_mib(design: str) -> float:
+    """MiB that 1 Mi more frames cost, columns of the design included."""
+    return bytes_more(design, {"nr_pages": 2}, {"nr_pages": 2 + (1 << 20)}) / (1 << 20)
 
 
-def pte_bytes() -> float:
-    """Bytes of a full page table and of what is kept beside it, per entry."""
-    tables = Kernel(nr_pages=1 << 10).core.tables
-    own = {id(column.base) if column.base is not None else id(column): column for column in _columns(tables)}
-    return sum(column.nbytes for column in own.values()) / tables.ptes.size
+def pte_bytes(design: str) -> float:
+    """Bytes that an entry of one more page table costs, with what is kept beside the table."""
+    return bytes_more(design, {"nr_tables": 1 << 10}, {"nr_tables": 2 << 10}) / (512 << 10)
 
 
-def _columns(owner: object) -> Iterator[np.ndarray]:
-    for value in vars(owner).values():
-        if isinstance(value, np.ndarray):
-            yield value
+def bytes_more(design: str, small: dict[str, int], large: dict[str, int]) -> int:
+    """How much more a larger machine asks memory for, before anything is mapped."""
+    asked = []
+    for size in (small, large):
+        tracemalloc.start()
+        machine = Kernel(design=design, **({"nr_pages": 2} | size))
+        asked.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        del machine
+    return asked[1] - asked[0]
+
+
+def load_s(design: str, rounds: int) -> float:
+    """Seconds from the file of the shipped picture to a machine in that state."""
+
+    def one_round(samples: Samples) -> None:
+        with samples.timing("load", 10**9):
+            Kernel.adopt(Snapshot.load(shipped()), design=design)
+
+    return rounds_of(rounds, one_round)["load"]
 
 
 def help_ms(rounds: int) -> float:

@@ -37,7 +37,8 @@ class Model:
         """A file, all of it in the page cache."""
         self._names.add(name)
         file = self.kernel.open(name, size, shmem=shmem, writable=writable)
-        file.read_in()
+        if size:
+            file.read_in()
         return file
 
     def pfn(self, process: Any, addr: int) -> int | None:

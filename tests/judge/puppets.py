@@ -88,9 +88,8 @@ class PuppetDied(Exception):
 
 @dataclass(eq=False)
 class RealFile:
-    """A file that puppets map. One open for all of them, so that their ``vm_file`` is one pointer."""
+    """An open file that puppets map. One open for all of them, so that their ``vm_file`` is one pointer."""
 
-    stage: Stage
     name: str
     fd: int
     key: tuple[int, int] = field(init=False)
@@ -286,7 +285,7 @@ def _prot(letters: str) -> int:
 class Stage:
     """Where puppets live: the real counterpart of a ``Kernel``. Close it, and every process is gone."""
 
-    LOW, HIGH = 0x10000000, 0x7FFFF7FFF000
+    LOW, HIGH = 0x10000000, 0x7FFFF9000000
     """The addresses looked at: above a puppet's own program, below its stack."""
 
     def __init__(self, cpu: int | None = None) -> None:
@@ -294,7 +293,9 @@ class Stage:
         if program is None:
             raise RuntimeError("no puppet program: ask missing_ability() first")
         self.puppets: list[Puppet] = []
-        self._files: dict[tuple[int, int], RealFile] = {}
+        self._files: list[RealFile] = []
+        self._paths: dict[str, str] = {}
+        self._made: list[int] = []
         self._folder = Path(tempfile.mkdtemp(prefix="rmap-judge-"))
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.settimeout(PATIENCE)
@@ -312,22 +313,30 @@ class Stage:
         return self._master.fork()
 
     def open(self, name: str, size: int, *, shmem: bool = False, writable: bool = True) -> RealFile:
-        """A file of ``size`` bytes, all of it in the page cache: on disk, or in memory only (``shmem``).
+        """Open a file; the first time it is made, with ``size`` bytes, all of them in the page cache.
 
         Written page by page: a file system that writes more at once puts it into large folios, which are mapped,
         and split on truncation, as a whole.
+
+        Args:
+            name: of a file on disk, or in memory only (``shmem``); or ``/dev/zero``.
+            writable: opened for reading and writing.
         """
-        path = self._folder / name
-        fd = os.memfd_create(name) if shmem else os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        path = self._paths.get(name)
+        if path is None:
+            path = self._paths[name] = self._make_file(name, size, shmem)
+        file = RealFile(name, os.open(path, os.O_RDWR if writable else os.O_RDONLY))
+        self._files.append(file)
+        return file
+
+    def _make_file(self, name: str, size: int, shmem: bool) -> str:
+        if name == "/dev/zero":
+            return name
+        fd = os.memfd_create(name) if shmem else os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         for offset in range(0, size, PAGE):
             os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
-        if not writable:
-            readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
-            os.close(fd)
-            fd = readable
-        file = RealFile(self, name, fd)
-        self._files[file.key] = file
-        return file
+        self._made.append(fd)
+        return f"/proc/self/fd/{fd}"
 
     # -- what the kernel says
 
@@ -342,7 +351,7 @@ class Stage:
         return bool(_u64(self._kpageflags, pfn) >> 24 & 1)
 
     def areas_of(self, process: Puppet) -> list[Area]:
-        names = {key: file.name for key, file in self._files.items()}
+        names = {file.key: file.name for file in self._files}
         return read_areas(process.pid, self.LOW, self.HIGH, names)
 
     def look(self) -> Picture:
@@ -383,7 +392,7 @@ class Stage:
         self._master.kill()
         self._process.wait()
         self._listener.close()
-        for fd in (self._kpagecount, self._kpageflags, *(file.fd for file in self._files.values())):
+        for fd in (self._kpagecount, self._kpageflags, *self._made, *(file.fd for file in self._files)):
             os.close(fd)
         shutil.rmtree(self._folder)
 

@@ -24,6 +24,7 @@ FIRST, END = 504, 520
 START_BRK = 0x555555559000
 MMAP_BASE = 0x7FFFF7FFF000
 FILE_PAGES = 24
+FILES = ("disk", "disk", "shm", "shm", "disk_again", "disk_read_only", "zero")
 MAX_PROCESSES = 5
 
 FINDINGS = (Diverged, RmapError, PuppetDied, AssertionError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -93,7 +94,7 @@ class Generator:
         return addr, length if random.random() > 0.02 else random.choice((0, 1, length - 1))
 
     def _file(self) -> dict[str, Any]:
-        name = self.random.choice(("disk", "shm"))
+        name = self.random.choice(FILES)
         return {"file": name, "offset": self.random.randrange(FILE_PAGES) * PAGE}
 
     # -- what
@@ -222,6 +223,9 @@ def play(steps: Sequence[Step]) -> str | None:
         files = {
             "disk": pair.open("disk", FILE_PAGES * PAGE),
             "shm": pair.open("shm", FILE_PAGES * PAGE, shmem=True),
+            "disk_again": pair.open("disk", FILE_PAGES * PAGE),
+            "disk_read_only": pair.open("disk", FILE_PAGES * PAGE, writable=False),
+            "zero": pair.open("/dev/zero", 0),
         }
         there: dict[int, Both] = {}
         for step in steps:

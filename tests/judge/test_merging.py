@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from judge.words import at, layout, mapped, pages, present, shared, written
+
+Call = Callable[[Any, int, int], None]
 
 # -- rule 3.3: unfaulted beside faulted
 
@@ -142,7 +145,7 @@ def test_3_8_beside_an_inherited_unfaulted_area_it_merges(machine: Any) -> None:
 
 # -- rules 3.10 and 3.12: changing a part, and changing it back
 
-CHANGES = {
+CHANGES: dict[str, tuple[Call, str, Call]] = {
     "mprotect": (
         lambda p, a, n: p.mprotect(a, n, "r"),
         "r--p",

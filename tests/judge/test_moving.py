@@ -71,6 +71,20 @@ def test_a_tail_moved_away_and_back_is_one_area_again(machine: Any) -> None:
     assert present(machine, p, 10, 14) == "xxxx"
 
 
+def test_a_private_mapping_of_dev_zero_is_based_anew_too(machine: Any) -> None:
+    """It keeps the file's offset as its index (rule 2.10), until it moves unfaulted."""
+    zero = machine.open("/dev/zero", size=0)
+    p = machine.spawn()
+    mapped(p, 10, 12, file=zero, offset=pages(7))
+    mapped(p, 14, 16, file=zero, offset=pages(7))
+    p.write(at(14), 1)
+    p.mremap(at(10), pages(2), pages(2), at(20))
+    p.mremap(at(14), pages(2), pages(2), at(24))
+    base = at(0) // 4096
+    assert layout(machine, p) == f"20-22 rw-p /dev/zero+{base + 20}, 24-26 rw-p /dev/zero+7"
+    assert present(machine, p, 24, 26) == "x."
+
+
 # -- rule 2.14: MREMAP_DONTUNMAP
 
 
