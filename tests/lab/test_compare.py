@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -179,6 +185,32 @@ def test_an_interrupt_leaves_no_process_behind() -> None:
     with pytest.raises(KeyboardInterrupt):
         once_per_design(broken.endless, BOTH, interrupt)
     assert multiprocessing.active_children() == []
+
+
+def test_an_interrupt_from_the_terminal_is_one_line() -> None:
+    """It reaches every process of the group, as Ctrl-C does: no traceback, no process left, status 130."""
+    command = [sys.executable, "-m", "rmap", "compare", "fork-server"]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as running:
+        deadline = time.monotonic() + 60
+        while len(group_of(running.pid)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "rmap: interrupted\n")
+    assert group_of(running.pid) == []
+
+
+def group_of(leader: int) -> list[int]:
+    """The processes of a group that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(group) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def test_all_designs_unless_some_are_named() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -55,9 +56,10 @@ def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> lis
         for design in designs:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, design, theirs), name=f"rmap {design}", daemon=True)
-            process.start()
+            with _interrupts_held():
+                process.start()
+                workers[ours] = (design, process)
             theirs.close()
-            workers[ours] = (design, process)
         return _collect(workers, designs, progress)
     finally:
         for connection, (_, process) in workers.items():
@@ -112,9 +114,19 @@ def _early_end(design: str, code: int | None) -> RmapError:
     return LimitError(f"the process of {design} was killed by {signal.Signals(-code).name}{hint}")
 
 
-# What runs in the process of a design. An interrupt is for the parent, which then ends this process.
+# An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
+# a process that is started while interrupts are held never sees one.
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# What runs in the process of a design.
 def _work(job: Job, design: str, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer: Answer | Exception
     try:
         answer = job(design, pipe.send)
