@@ -112,9 +112,15 @@ def what_is_wrong(result: DesignResult) -> str:
     )
 
 
-def figure_cells(values: Sequence[int | float | None], unit: str) -> list[str]:
-    """The cells of one row: averages of a row share their decimals, so that they can be compared at a glance."""
-    averages = [abs(value) for value in values if isinstance(value, float)]
+def figure_cells(
+    values: Sequence[int | float | None], unit: str, like: Sequence[int | float | None] = ()
+) -> list[str]:
+    """The cells of one row: averages of a row share their decimals, so that they can be compared at a glance.
+
+    Args:
+        like: the values of the row above that this one is a share of; its decimals are taken over.
+    """
+    averages = [abs(value) for value in like or values if isinstance(value, float)]
     largest = max(averages, default=0.0)
     decimals = 2 if largest < 10 else 1 if largest < 1000 else 0
     return [_figure_cell(value, decimals, unit) for value in values]
@@ -153,7 +159,8 @@ def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
         of_operation.sort(key=lambda key: (rank.get(key[:2], rank[key]), len(key)))
         for key in of_operation:
             figures = [figures.get(key) for figures in by_key]
-            cells = tuple(_mixed_cells(figures))
+            above = [figures.get(key[:2]) for figures in by_key]
+            cells = tuple(_mixed_cells(figures, above))
             yield Row(operation, "  " * (len(key) - 2) + key[-1], cells)
 
 
@@ -168,8 +175,9 @@ def _keyed(figures: Sequence[Figure]) -> Iterator[tuple[tuple[str, ...], Figure]
             yield (figure.operation, figure.label), figure
 
 
-def _mixed_cells(figures: Sequence[Figure | None]) -> Iterator[str]:
-    plain = figure_cells([None if figure is None else figure.value for figure in figures], "")
+def _mixed_cells(figures: Sequence[Figure | None], above: Sequence[Figure | None]) -> Iterator[str]:
+    values, like = ([None if figure is None else figure.value for figure in row] for row in (figures, above))
+    plain = figure_cells(values, "", like)
     for figure, cell in zip(figures, plain):
         yield f"{cell} {figure.unit}" if figure is not None and figure.unit else cell
 
