@@ -107,11 +107,13 @@ class Reclaimer:
         # shrink_folio_list: what is unmapped now leaves its cache, and with that reference the frame is free.
         core, frames, swap = self.core, self.core.frames, self.core.swap
         flags = frames.flags[pfns]
-        cached = pfns[((flags & SWAPCACHE) != 0)]
-        for pfn in cached.tolist():
+        swapcached = (flags & SWAPCACHE) != 0
+        for pfn in pfns[swapcached].tolist():
             if not frames.mapcount[pfn] or not swap.count[frames.private[pfn]]:
                 core.drop_swapcache(pfn)
-        for pfn in pfns[((flags & ANON) == 0) & (frames.mapcount[pfns] == 0)].tolist():
+        # Lazily freed pages are gone already: what is held still, and unmapped, is held by a page cache.
+        of_file = ~swapcached & ((flags & ANON) == 0) & (frames.extra[pfns] > 0)
+        for pfn in pfns[of_file & (frames.mapcount[pfns] == 0)].tolist():
             self._drop_file_page(pfn)
 
     def _drop_file_page(self, pfn: int) -> None:

@@ -1,0 +1,40 @@
+"""Bugs that the random and the exhaustive search found in the model, each as the shortest story that shows it."""
+
+from __future__ import annotations
+
+from model.words import PAGE, at, layout, mapped, read, write, written
+from rmap import Kernel
+
+
+def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hole_only(any_k: Kernel) -> None:
+    p = any_k.spawn()
+    mapped(p, 4, 24, growsdown=True)
+    p.munmap(at(14), PAGE)
+    p.write(at(12), 5 * PAGE)
+    assert layout(p) == "4-14 rw-p, 14-24 rw-p"
+
+
+def test_a_page_given_up_is_not_taken_for_a_page_of_a_file_when_it_is_evicted(any_k: Kernel) -> None:
+    k = any_k
+    lib = k.open("lib", 2 * PAGE)
+    lib.read_in()
+    p = k.spawn()
+    written(p, 0, 2)
+    p.madvise(at(0), 2 * PAGE, "free")
+    assert k.reclaim([k.pfn(p, at(0)) or 0]) == 1
+    k.check()
+    mapped(p, 4, 6, "r", file=lib)
+    read(p, 4, 6)
+    assert k.pfn(p, at(5)) is not None
+
+
+def test_the_last_user_of_a_page_in_the_swap_cache_takes_it_where_it_hangs(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 1)
+    c = p.fork()
+    k.reclaim([k.pfn(p, at(0)) or 0])
+    write(p, 0)  # reads the page into the swap cache, on the root, and copies it
+    write(c, 0)  # takes it out, exclusively; it stays on the root (rule 4.12)
+    k.check()
+    assert k.core.swap.used == 0
