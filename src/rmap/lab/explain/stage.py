@@ -196,11 +196,8 @@ class Stage:
         self._add(line, indent)
 
     def _add(self, line: str, indent: str) -> None:
-        self._steps[-1][1].extend(
-            textwrap.wrap(line, WIDTH, subsequent_indent=indent + " ", drop_whitespace=True)
-            if len(line) > WIDTH
-            else [line]
-        )
+        whole = len(line) <= WIDTH
+        self._steps[-1][1].extend([line] if whole else textwrap.wrap(line, WIDTH, subsequent_indent=indent + " "))
 
 
 def pages(n: int) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_FRAMES = 1 << 23
 """Frames a workload may use: 32 GiB of modelled memory, about 0.5 GiB of ours per design."""
 MAX_PTES = 1 << 25
-"""Page-table entries a workload may make: about 2 GiB of ours per design, when all of them are checked."""
+"""Page-table entries a workload may make: about 3 GiB of ours per design, while all of them are checked."""
 MAX_PROCESSES = 10_000
 MAX_VMAS = 1_000_000
 
