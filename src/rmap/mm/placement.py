@@ -95,23 +95,25 @@ def _search(mm: Mm, length: int, hint: int) -> int | None:
 def _top_down(mm: Mm, length: int) -> int | None:
     # The end of the highest gap that is large enough, minus the length. Only such a gap loses the guard of a stack
     # above it; if it is too small then, the guard bounds all further gaps.
-    vmas = mm.vmas
-    limit = MMAP_BASE
-    at = bisect_left(mm.starts, limit)
-    above = vmas[at] if at < len(vmas) else None
-    while True:
-        below = vmas[at - 1] if at else None
-        low = MMAP_MIN_ADDR if below is None else below.end
-        end = limit if above is None or limit < above.start else above.start
-        if end - low >= length:
-            if above is not None and above.flags & VM_GROWSDOWN and vm_start_gap(above) < end:
-                end = limit = vm_start_gap(above)
-            if end - low >= length:
-                return end - length
-        if below is None:
-            return None
+    at = bisect_left(mm.starts, MMAP_BASE)
+    above = mm.vmas[at] if at < len(mm.vmas) else None
+    limit = end = MMAP_BASE
+    for below in reversed(mm.vmas[:at]):
+        if end - below.end >= length:
+            limit = end = _under_guard(end, above)
+            if end - below.end >= length:
+                break
         above = below
-        at -= 1
+        end = below.start
+        if end > limit:
+            end = limit
+    else:
+        end = _under_guard(end, above)
+    return end - length if end - length >= MMAP_MIN_ADDR else None
+
+
+def _under_guard(end: int, above: Vma | None) -> int:
+    return end if above is None else min(end, vm_start_gap(above))
 
 
 def _bottom_up(mm: Mm, length: int) -> int | None:
