@@ -492,3 +492,54 @@ def test_validate_notices_pages_on_the_wrong_anchor(world: Any) -> None:
     frames.mapping[page] = child.anon.handle
     frames.index[page] += 1
     assert broken(world) == "I14"
+
+
+def test_an_anon_vma_with_two_children_is_not_taken_up_again(world: Any) -> None:
+    # The root counts itself, so a root with one child left is no candidate, however few VMAs it has (rule 2.5).
+    mm = world.spawn()
+    world.touch(world.map(mm, 0, 2))
+    child = world.fork(mm)
+    world.exit(mm)
+    (vma,) = child.vmas
+    root = vma.anon.root
+    assert (root.num_active_vmas, root.num_children) == (0, 2)
+    grandchild = world.fork(child)
+    assert chain(grandchild.vmas[0]) == ["A2", "A1", "A0"]
+    assert grandchild.vmas[0].anon.name == "A2"
+
+
+@pytest.mark.parametrize("profile", ["6.18", "7.0"])
+def test_a_topology_can_be_taken_over(make_world: MakeWorld, profile: str) -> None:
+    world = make_world("anon_vma_chain", profile)
+    line = [world.spawn()]
+    world.touch(world.map(line[0], 0, 4))
+    for _ in range(4):
+        line.append(world.fork(line[-1]))
+    world.exit(line[1])
+    line.append(world.fork(line[-1]))
+    world.split(line[-1].vmas[0], 1)
+    there = {name: column.tolist() for name, column in design(world).topology().items()}
+
+    other = make_world("anon_vma_chain", profile)
+    row = {anon_vma: i for i, anon_vma in enumerate(there["id"])}
+    places = list(zip(there["vma_mm"], there["vma_start"]))
+    mms = {mm: other.spawn() for mm in dict.fromkeys(there["vma_mm"])}
+    vmas = []
+    for mm, start in places:
+        old = world.core.mm_by_id(mm).find(start)
+        assert old is not None
+        vmas.append(other.map(mms[mm], (start - 0x10000000) // 4096, old.pages))
+    columns = {name: [row[a] for a in there[name]] for name in ("root", "parent")}
+    columns |= {name: there[name] for name in ("num_children", "num_active_vmas")}
+    columns["active"] = [row[a] for a in there["vma_anon_vma"]]
+    columns["chain_vma"] = [places.index(place) for place in zip(there["chain_mm"], there["chain_start"])]
+    columns["chain_anon_vma"] = [row[a] for a in there["chain_anon_vma"]]
+    handles = design(other).adopt_topology({name: np.array(column) for name, column in columns.items()}, vmas)
+    for vma in vmas:
+        vma.faulted = True
+    other.core.rmap.validate()
+    again = {name: column.tolist() for name, column in design(other).topology().items()}
+    assert again["chain_anon_vma"] == columns["chain_anon_vma"]
+    assert again["refcount"] == there["refcount"]
+    assert again["num_children"] == there["num_children"]
+    assert handles.tolist() == [anon_vma.handle for anon_vma in design(other).anon_vmas.values()]

@@ -10,6 +10,7 @@ from types import TracebackType
 from rmap.designs import design_named
 from rmap.designs.conformance.calls import Dice, next_call
 from rmap.designs.conformance.machine import Call, Machine
+from rmap.designs.conformance.scenarios import SCENARIOS
 from rmap.designs.conformance.state import canonical, check_machine, differences
 from rmap.errors import InvariantError
 from rmap.mm.costs import OPERATIONS
@@ -39,13 +40,13 @@ class Conformance:
 def run_conformance_test(
     factory: str | ReverseMapFactory, *, profile: str = "6.18", seeds: Iterable[int] = range(20), steps: int = 60
 ) -> Conformance:
-    """Test a reverse map; returns what was covered.
+    """Test a reverse map: first the fixed scenarios, then random calls. Returns what was covered.
 
     Args:
         factory: the design: a class or another callable ``(core, profile) -> ReverseMap``, or a name of ``DESIGNS``.
         profile: the rules of which release the machines follow.
         seeds: one sequence of calls each.
-        steps: calls per sequence; then every process exits, one after the other.
+        steps: calls per sequence; then every process exits, the oldest first.
 
     Raises:
         InvariantError: the design is wrong. Whatever is raised carries a note with the calls that led to it.
@@ -53,17 +54,26 @@ def run_conformance_test(
     make = design_named(factory)
     name = Machine(make, profile, True).core.rmap.name
     covered = Conformance(name, profile)
+    for title, calls in SCENARIOS.items():
+        with _Story(f"scenario {title!r}") as story:
+            machines = _two_machines(make, profile)
+            for call in calls:
+                _step(machines, covered, call, story)
+            _end(machines, covered, story)
     for seed in seeds:
         covered.seeds += 1
-        with _Story(seed) as story:
-            _drive(make, covered, Dice(seed), steps, story)
+        with _Story(f"seed {seed}") as story:
+            machines, dice = _two_machines(make, profile), Dice(seed)
+            for _ in range(steps):
+                _step(machines, covered, next_call(dice, machines[0]), story)
+            _end(machines, covered, story)
     return covered
 
 
 class _Story:
     # Adds the calls made so far to an error that passes by.
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.calls: list[Call] = []
 
     def __enter__(self) -> _Story:
@@ -72,7 +82,7 @@ class _Story:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             calls = "\n".join(f"  {_in_words(call)}" for call in self.calls)
-            error.add_note(f"seed {self.seed}, after {len(self.calls)} calls, the last of which failed:\n{calls}")
+            error.add_note(f"{self.name}, after {len(self.calls)} calls, the last of which failed:\n{calls}")
 
 
 def _in_words(call: Call) -> str:
@@ -80,12 +90,14 @@ def _in_words(call: Call) -> str:
     return f"{name}({', '.join(hex(a) if isinstance(a, int) and a > 4095 else repr(a) for a in arguments)})"
 
 
-def _drive(make: ReverseMapFactory, covered: Conformance, dice: Dice, steps: int, story: _Story) -> None:
-    machines = (Machine(make, covered.profile, True), Machine(make, covered.profile, False))
-    for _ in range(steps):
-        _step(machines, covered, next_call(dice, machines[0]), story)
+def _two_machines(make: ReverseMapFactory, profile: str) -> tuple[Machine, Machine]:
+    return Machine(make, profile, True), Machine(make, profile, False)
+
+
+def _end(machines: tuple[Machine, Machine], covered: Conformance, story: _Story) -> None:
+    # Every process exits: the oldest first, so that pages outlive those who made them.
     while machines[0].mms:
-        _step(machines, covered, ("exit", dice.below(len(machines[0].mms))), story)
+        _step(machines, covered, ("exit", 0), story)
     for machine in machines:
         if machine.core.frames.mapcount.any() or machine.core.tables.live:
             raise InvariantError("exit", "every process has gone, and something is still mapped")

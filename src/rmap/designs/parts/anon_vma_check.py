@@ -15,7 +15,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.designs.parts.anon_vma import AnonVma
 from rmap.errors import InvariantError
-from rmap.mm.frames import EXCLUSIVE, LARGE, TAG_BITS, TAG_KSM, Frames
+from rmap.mm.frames import EXCLUSIVE, LARGE, TAG_BITS, TAG_KSM, WAS_LARGE, Frames
 from rmap.mm.interface import PteBatch
 from rmap.mm.profile import Profile
 from rmap.mm.vma import Vma
@@ -127,7 +127,7 @@ def check_pages(frames: Frames, vma: Vma, batch: PteBatch, swapped: bool) -> Non
     _demand("I13", linked | ~ordinary, batch, mapping, f"is not in the chain of {vma}")
     _demand("I14", (index == batch.pgoffs) | ~ordinary, batch, index, f"is not its place in {vma}")
     if not swapped:
-        shared = (flags & (EXCLUSIVE | LARGE)) != EXCLUSIVE
+        shared = (flags & (EXCLUSIVE | LARGE | WAS_LARGE)) != EXCLUSIVE
         active = mapping == vma.anon.handle
         _demand("I16", active | shared, batch, mapping, f"is not active in {vma}, the page exclusive")
 
