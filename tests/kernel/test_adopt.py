@@ -130,6 +130,28 @@ def test_a_large_folio_mapped_at_two_places_of_one_process() -> None:
     assert machine.who(page).kind == "free"
 
 
+def test_a_page_of_a_large_folio_is_evicted_alone() -> None:
+    for kind, flags in ((f.ANON, f.KPF_ANON), (f.FILE, 0)):
+        builder = SnapshotBuilder("kernel")
+        builder.add_process(1)
+        file = builder.add_file("/lib/libc.so", size=16 * PAGE) if kind == f.FILE else -1
+        vma = builder.add_vma(0, HEAP, HEAP + 4 * PAGE, f.VM_READ, file=file, pgoff=4 if kind == f.FILE else -1)
+        folio = np.arange(0x100, 0x104)
+        builder.add_ptes(vma, HEAP + PAGE * np.arange(4), folio, f.PTE_PRESENT)
+        builder.set_frames(folio, mapcount=1, kind=kind, flags=flags, order=2, head_offset=folio - 0x100)
+        machine = Kernel.adopt(builder.build())
+        process = machine.processes[1]
+        (page,) = machine.from_picture(numbers(0x102)).tolist()
+        assert machine.reclaim([page]) == 1
+        machine.check()
+        assert machine.pfn(process, HEAP + 2 * PAGE) is None
+        assert machine.pfn(process, HEAP + 3 * PAGE) is not None, "its neighbours stay where they are"
+        process.read(HEAP, 4 * PAGE)
+        machine.check()
+        process.exit()
+        machine.check()
+
+
 def test_ksm_and_kernel_pages_are_left_out_or_marked_and_counted() -> None:
     builder = SnapshotBuilder("kernel")
     builder.add_process(1)

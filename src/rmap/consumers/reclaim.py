@@ -9,6 +9,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.consumers.locked import stop_at_locked
+from rmap.consumers.split import split_folios
 from rmap.mm.core import Core
 from rmap.mm.costs import PTES_UNMAPPED, UNMAP_WALK
 from rmap.mm.frames import (
@@ -48,8 +49,8 @@ class Reclaimer:
         """Evict these pages as far as the rules allow.
 
         Args:
-            pfns: int64[n], distinct. Pages that are not evictable (locked, kernel-owned, of large folios, referenced
-                from elsewhere, or anonymous with no swap slot left) stay.
+            pfns: int64[n], distinct. Pages that are not evictable (locked, kernel-owned, referenced from elsewhere,
+                or anonymous with no swap slot left) stay. A page of a large folio goes alone: its folio is split.
 
         Returns:
             how many frames were freed.
@@ -57,6 +58,7 @@ class Reclaimer:
         core, frames = self.core, self.core.frames
         free_before = frames.free_top
         pfns = self.evictable(pfns)
+        self._split(pfns)
         if len(pfns):
             slots = self._add_to_swap(pfns)
             unmap(core, pfns, slots)
@@ -76,15 +78,31 @@ class Reclaimer:
         return frames.free_top
 
     def evictable(self, pfns: I64) -> I64:
-        """Those of these pages that may be evicted: not locked, not the kernel's, not part of a large folio, and
-        referenced by nothing but mappings and their cache."""
+        """Those of these pages that may be evicted: not locked, not the kernel's, and referenced, with their whole
+        folio, by nothing but mappings and caches."""
         frames = self.core.frames
         flags = frames.flags[pfns]
         extra = frames.extra[pfns]
         cached = ((flags & (ANON | SWAPCACHE)) != ANON).astype(np.int32)  # one reference by the page or swap cache
-        possible = (flags & (KERNEL_OWNED | PG_MLOCKED | LARGE) == 0) & (extra == cached)
+        possible = (flags & (KERNEL_OWNED | PG_MLOCKED) == 0) & (extra == cached)
         possible &= frames.mapcount[pfns] + extra > 0
+        if frames.has_large:
+            possible &= ~np.isin(pfns - frames.head_offset[pfns], self._pinned_folios(pfns))
         return pfns[possible]
+
+    def _heads(self, pfns: I64) -> I64:
+        large = pfns[(self.core.frames.flags[pfns] & LARGE) != 0]
+        return np.unique(large - self.core.frames.head_offset[large])
+
+    def _pinned_folios(self, pfns: I64) -> I64:
+        # Large folios that cannot be split: a page of theirs is referenced from elsewhere.
+        frames = self.core.frames
+        pinned = [head for head in self._heads(pfns).tolist() if (frames.extra[frames.folio_of(head)] > 1).any()]
+        return np.array(pinned, np.int64)
+
+    def _split(self, pfns: I64) -> None:
+        if self.core.frames.has_large:
+            split_folios(self.core, self._heads(pfns))
 
     def _add_to_swap(self, pfns: I64) -> I64:
         # Give every swap-backed page a slot and put it into the swap cache; 0 where none is needed or none is left.
@@ -142,6 +160,7 @@ def try_to_unmap(core: Core, pfns: I64) -> Bool:
     reclaimer = Reclaimer(core)
     evictable = reclaimer.evictable(pfns)
     if len(evictable):
+        reclaimer._split(evictable)
         unmap(core, evictable, reclaimer._add_to_swap(evictable))
     return core.frames.mapcount[pfns] == 0
 

@@ -16,8 +16,7 @@ def picture_remarks(results: Sequence[DesignResult]) -> list[str]:
     barred = [r.eviction.pages_barred for r in results if r.eviction is not None]
     if barred and barred[0]:
         remarks.append(
-            f"Not drawn for eviction: {barred[0]:,} mapped pages that lie in large folios, are locked, or are held by"
-            " somebody else."
+            f"Not drawn for eviction: {barred[0]:,} mapped pages that are locked or held by somebody else."
         )
     return remarks
 

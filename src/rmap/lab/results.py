@@ -116,8 +116,8 @@ class Eviction:
         pages: pages chosen.
         ptes_cleared: entries that the walks found and cleared.
         ptes_left: entries that still map one of the pages afterwards, by the oracle.
-        pages_barred: mapped pages that were not drawn from, as reclaim leaves them alone: pages of large folios,
-            locked pages, pages that somebody else holds.
+        pages_barred: mapped pages that were not drawn from, as reclaim leaves them alone: locked pages, pages
+            that somebody else holds.
         ptes_faulted_back: entries that processes faulted in again afterwards.
     """
 
