@@ -27,7 +27,7 @@ from rmap.designs.parts.anon_vma_check import check_anon_vmas, check_pages, chec
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.designs.parts.interval_tree import IntervalTree
 from rmap.mm.costs import FAULTS, LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE, SWAPIN
-from rmap.mm.frames import TAG_ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
+from rmap.mm.frames import LARGE, TAG_ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, Linear, PteBatch, Query, ReverseMap
 from rmap.mm.mm_struct import Mm
 from rmap.mm.profile import Profile
@@ -230,7 +230,7 @@ class AnonVmaChainDesign(ReverseMap):
     def set_anon1(self, vma: Vma, addr: int, ptep: int, pfn: int, how: How) -> None:
         """The scalar twin of :meth:`set_anon`."""
         frames = self._frames
-        if frames.has_large:
+        if frames.mv_flags[pfn] & LARGE:
             self.set_anon(PteBatch.single(vma, addr, ptep, pfn, True), how)
             return
         frames.mv_mapping[pfn] = vma.anon.root.handle if how == "shared" else vma.anon.handle
