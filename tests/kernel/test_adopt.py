@@ -169,6 +169,20 @@ def test_ksm_and_kernel_pages_are_left_out_or_marked_and_counted() -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS)
+def test_mappers_outside_the_picture_are_counted(design: str) -> None:
+    builder = SnapshotBuilder("kernel")
+    builder.add_process(1)
+    file = builder.add_file("/lib/libc.so", size=4 * PAGE)
+    vma = builder.add_vma(0, HEAP, HEAP + 2 * PAGE, f.VM_READ, file=file, pgoff=0)
+    builder.add_ptes(vma, numbers(HEAP, HEAP + PAGE), numbers(0x10, 0x11), f.PTE_PRESENT)
+    builder.set_frames(numbers(0x10, 0x11), mapcount=numbers(1, 5), kind=f.FILE)
+    machine = Kernel.adopt(builder.build(), design)
+    machine.check()
+    assert machine.adoption is not None and machine.adoption.unseen == 1
+    assert machine.who(int(machine.from_picture(numbers(0x11))[0])).mapcount == 1
+
+
+@pytest.mark.parametrize("design", DESIGNS)
 def test_the_shipped_picture(design: str) -> None:
     picture = Snapshot.load(shipped())
     machine = Kernel.adopt(picture, design)

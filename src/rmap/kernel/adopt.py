@@ -42,6 +42,8 @@ class Adoption:
         pages, ptes: distinct frames mapped, and entries that map them.
         inferred: what was inferred, a sentence each.
         left_out: entries that were not loaded, by reason.
+        unseen: pages that the kernel counts more mappings of than the picture has entries: somebody outside it maps
+            them too. Here their mapcount is the number of entries found.
         copied: entries whose page became a private copy, because the design or the rules cannot hold it as it was.
     """
 
@@ -49,6 +51,7 @@ class Adoption:
     ptes: int
     inferred: tuple[str, ...]
     left_out: dict[str, int]
+    unseen: int
     copied: int
 
 
@@ -85,6 +88,8 @@ class _Loader:
         self.frames = frames
         self.pages, self.left_out = pages_of(picture, frames)
         self.inferred: Inferred = infer(picture, frames, self.pages)
+        tracked = self.pages.pfn[~self.pages.swapped & ~self.pages.special]
+        self.found = np.bincount(tracked, minlength=len(frames.picture_pfn))
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
         self.copied = 0
@@ -113,12 +118,10 @@ class _Loader:
 
     def _mark_exclusive(self) -> None:
         # The kernel does not tell which pages are exclusive; one that it counts once, and that is found, is taken so.
-        frames, pages = self.frames, self.pages
+        frames = self.frames
         exclusive = frames.exclusive
         if not frames.exclusive_known:
-            tracked = pages.pfn[~pages.swapped & ~pages.special]
-            found = np.bincount(tracked, minlength=len(frames.picture_pfn))
-            exclusive = (found == 1) & (frames.mapcount <= 1) & (frames.kind == f.ANON)
+            exclusive = (self.found == 1) & (frames.mapcount <= 1) & (frames.kind == f.ANON)
         self.core.frames.flags[np.flatnonzero(exclusive)] |= np.int32(EXCLUSIVE)
 
     def _make_files(self) -> list[File]:
@@ -430,6 +433,7 @@ class _Loader:
             ptes=int(columns.mapcount.sum(dtype=np.int64)),
             inferred=tuple(inferred),
             left_out=self.left_out,
+            unseen=int(np.count_nonzero(self.frames.mapcount > self.found)),
             copied=self.copied,
         )
         self.kernel.set_picture_pfns(self.frames.picture_pfn)

@@ -106,6 +106,7 @@ class Kernel:
     # -- making things --------------------------------------------------------------------------------------------
     def spawn(self) -> Process:
         """A process with an empty address space, as after exec."""
+        self._next_free_pid()
         self.core.costs.enter(SETUP)
         return self._add(self.core.new_mm(None), None)
 
@@ -137,15 +138,20 @@ class Kernel:
 
     def fork(self, parent: Process) -> Process:
         """``fork``: see :meth:`Process.fork`."""
+        parent.must_be_alive()
+        self._next_free_pid()
         return self._add(fork_ops.fork(self.core, parent.mm), parent)
 
     def clone_vm(self, parent: Process) -> Process:
         """A process that shares its parent's address space."""
+        parent.must_be_alive()
+        self._next_free_pid()
         parent.mm.users += 1
         return self._add(parent.mm, parent)
 
     def exit(self, process: Process) -> None:
         """End a process; the last one of an mm takes it along."""
+        process.must_be_alive()
         process.alive = False
         del self.processes[process.pid]
         process.mm.users -= 1
@@ -162,10 +168,17 @@ class Kernel:
             self._vdso = pfns if kind == "vdso" else self._vdso
         return special.map_kernel_pages(self.core, process.mm, pfns, kind)
 
+    def _next_free_pid(self) -> int:
+        # Asked before a process is made of anything, so that a refusal leaves nothing behind. Pids start again from
+        # the lowest that is free, as the kernel's do.
+        if len(self.processes) >= MAX_PID:
+            raise LimitError(f"a machine of the model has at most {MAX_PID:,} processes")
+        while self._next_pid in self.processes or self._next_pid > MAX_PID:
+            self._next_pid = self._next_pid + 1 if self._next_pid < MAX_PID else 1
+        return self._next_pid
+
     def _add(self, mm: Mm, parent: Process | None) -> Process:
-        pid = self._next_pid
-        if pid > MAX_PID:
-            raise LimitError(f"a machine of the model has at most {MAX_PID:,} processes in its life")
+        pid = self._next_free_pid()
         self._next_pid += 1
         process = self.processes[pid] = Process(self, pid, mm, parent)
         return process
@@ -198,7 +211,7 @@ class Kernel:
 
     def walk_many(self, pfns: Iterable[int] | I64) -> tuple[I64, I64, I64]:
         """Walk many pages: columns ``(pfn, pid, address)``, int64, in the order found."""
-        found, mm_ids, addrs = walk_many(self.core, np.asarray(pfns, np.int64))
+        found, mm_ids, addrs = walk_many(self.core, self._numbers(pfns))
         pids = self._pids()
         table = np.zeros(max(pids, default=0) + 1, np.int64)
         table[list(pids)] = list(pids.values())
@@ -206,7 +219,7 @@ class Kernel:
 
     def hits(self, pfns: Iterable[int] | I64) -> Iterator[Hits]:
         """Walk many pages as a stream, for whoever consumes the answers as they come."""
-        return hits(self.core, Query(self.core.frames, np.asarray(pfns, np.int64)))
+        return hits(self.core, Query(self.core.frames, self._numbers(pfns)))
 
     def who(self, pfn: int) -> Who:
         """What a page is, who maps it, and, if no reverse map tracks it, why not."""
@@ -241,29 +254,43 @@ class Kernel:
         if kind in UNTRACKED:
             raise UntrackedPage(kind, UNTRACKED[kind])
 
+    def _numbers(self, pfns: int | Iterable[int] | I64) -> I64:
+        # What a caller names as frames, as a column of frames that there are.
+        last = self.core.frames.nr_pages - 1
+        try:
+            numbers = np.atleast_1d(np.asarray(_listed(pfns), np.int64))
+        except OverflowError:
+            raise UsageError(f"not all of these are frames of this machine: it has {last + 1:,}") from None
+        outside = numbers[(numbers < 0) | (numbers > last)]
+        if len(outside):
+            raise UsageError(f"pfn {int(outside[0]):#x} is not a frame of this machine: it has {last + 1:,}")
+        return numbers
+
     def _pids(self) -> dict[int, int]:
         # mm id -> the lowest pid that lives in it.
         pids: dict[int, int] = {}
         for pid, process in self.processes.items():
-            pids.setdefault(process.mm.id, pid)
+            pids[process.mm.id] = min(pid, pids.get(process.mm.id, pid))
         return pids
 
     # -- consumers ------------------------------------------------------------------------------------------------
     def reclaim(self, pfns: Iterable[int] | I64) -> int:
         """Evict pages: clear every entry through the walk, free the frame; returns how many frames were freed."""
-        return self.reclaimer.reclaim(np.asarray(pfns, np.int64))
+        return self.reclaimer.reclaim(_distinct(self._numbers(pfns))[0])
 
     def try_to_unmap(self, pfns: int | Iterable[int] | I64) -> Bool:
         """Clear every entry that maps these pages; bool[n]: which are unmapped now."""
-        return try_to_unmap(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+        distinct, where = _distinct(self._numbers(pfns))
+        return try_to_unmap(self.core, distinct)[where]
 
     def folio_referenced(self, pfns: int | Iterable[int] | I64) -> I64:
         """Through how many entries each page was touched since the last call, int64[n]; clears the accessed bits."""
-        return folio_referenced(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+        distinct, where = _distinct(self._numbers(pfns))
+        return folio_referenced(self.core, distinct)[where]
 
     def folio_mkclean(self, pfns: int | Iterable[int] | I64) -> int:
         """Write-protect the shared mappings of pages of files; returns how many entries were dirty or writable."""
-        return folio_mkclean(self.core, np.atleast_1d(np.asarray(pfns, np.int64)))
+        return folio_mkclean(self.core, _distinct(self._numbers(pfns))[0])
 
     # -- accounts -------------------------------------------------------------------------------------------------
     @property
@@ -327,3 +354,15 @@ class Kernel:
         used = frames.nr_pages - 1 - frames.free_top
         return f"Kernel({self.design.name!r}, {len(self.processes)} processes, {used:,} of {frames.nr_pages:,} frames)"
 
+
+def _distinct(pfns: I64) -> tuple[I64, I64]:
+    # The frames without repetitions, in their order, and where each of those given is found among them.
+    _, first, where = np.unique(pfns, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return pfns[first[order]], rank[where]
+
+
+def _listed(pfns: int | Iterable[int] | I64) -> Any:
+    return list(pfns) if isinstance(pfns, Iterable) and not isinstance(pfns, np.ndarray) else pfns

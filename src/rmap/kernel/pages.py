@@ -102,7 +102,8 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     )
     at = dense.dense(pfn[keep])
     dense.kind[at] = kind[keep]
-    dense.mapcount[at] = picture.per_frame("mapcount")[keep]
+    # The mappings of whoever took the picture are not in it, and do not count as unseen.
+    dense.mapcount[at] = (picture.per_frame("mapcount") - picture.per_frame("own"))[keep]
     dense.exclusive[at] = (picture.per_frame("flags")[keep] & f.KPF_ANON_EXCLUSIVE) != 0
     dense.anon_vma[at] = picture.per_frame("anon_vma")[keep]
     dense.index[at] = picture.per_frame("index")[keep]

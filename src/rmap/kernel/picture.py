@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I32, I64
-from rmap.mm.frames import ANON, EXCLUSIVE, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT
+from rmap.mm.frames import ANON, EXCLUSIVE, KERNEL_OWNED, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT, ZERO_PFN
 from rmap.mm.pte import DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot, SnapshotBuilder
@@ -143,7 +143,9 @@ def _add_frames(
 ) -> None:
     core, frames = kernel.core, kernel.core.frames
     used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0))
-    builder.set_frames(np.array([0], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
+    builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
+    kernels = np.flatnonzero(frames.flags & KERNEL_OWNED)
+    builder.set_frames(kernels[kernels != ZERO_PFN], kind=f.KERNEL)
     if not len(used):
         return
     linear = core.rmap.index_is == "linear"

@@ -135,10 +135,14 @@ class Process:
     # -- touching memory ------------------------------------------------------------------------------------------
     def write(self, addr: int, length: int = 1) -> None:
         """Write to every page of a range."""
+        if not self.alive:
+            self.must_be_alive()
         fault.touch(self._core, self.mm, addr, length, True)
 
     def read(self, addr: int, length: int = 1) -> None:
         """Read from every page of a range."""
+        if not self.alive:
+            self.must_be_alive()
         fault.touch(self._core, self.mm, addr, length, False)
 
     # -- address space --------------------------------------------------------------------------------------------
@@ -195,6 +199,7 @@ class Process:
             nr_pages: how many pages. The vDSO's are the same in every process.
             kind: ``"vdso"``, or ``"pfnmap"`` for memory of a device.
         """
+        self.must_be_alive()
         return self._kernel.map_kernel_pages(self, nr_pages, kind)
 
     def munmap(self, addr: int, length: int) -> None:
@@ -239,7 +244,6 @@ class Process:
     # -- processes ------------------------------------------------------------------------------------------------
     def fork(self) -> Process:
         """A child with a copy-on-write copy of the address space."""
-        self._alive()
         return self._kernel.fork(self)
 
     def vfork(self) -> Process:
@@ -248,12 +252,10 @@ class Process:
 
     def clone_vm(self) -> Process:
         """Another process in the same address space (``CLONE_VM`` without ``CLONE_THREAD``)."""
-        self._alive()
         return self._kernel.clone_vm(self)
 
     def exit(self) -> None:
         """End; the address space goes with its last process."""
-        self._alive()
         self._kernel.exit(self)
 
     # -- looking --------------------------------------------------------------------------------------------------
@@ -268,9 +270,17 @@ class Process:
         """The area that contains an address."""
         return self.mm.find(addr)
 
-    def _alive(self) -> Core:
+    def must_be_alive(self) -> None:
+        """Refuse to act for a process that has exited.
+
+        Raises:
+            SyscallError: ESRCH.
+        """
         if not self.alive:
             raise SyscallError(errno.ESRCH, "syscall", f"process {self.pid} has exited")
+
+    def _alive(self) -> Core:
+        self.must_be_alive()
         return self._core
 
     def __repr__(self) -> str:
