@@ -158,6 +158,8 @@ def _subject(
     assert adoption is not None
     left_out = tuple(f"left out: {n:,} entries of {what}" for what, n in adoption.left_out.items() if n)
     copied = (f"{adoption.copied:,} pages became private copies: they cannot be shared as seen",)
+    outside = f"{adoption.unseen:,} pages have mappers outside the picture: their mapcount is what was found"
+    unseen = (outside,) if adoption.unseen else ()
     return Subject(
         kind="picture",
         name=name,
@@ -167,7 +169,7 @@ def _subject(
         pages=loaded.pages,
         ptes=loaded.ptes_total,
         seed=seed,
-        inferred=(*adoption.inferred, *left_out, *(copied if adoption.copied else ())),
+        inferred=(*adoption.inferred, *left_out, *(copied if adoption.copied else ()), *unseen),
     )
 
 
