@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
-from rmap.kernel.families import NOBODY, Family, Inferred, infer
+from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import DenseFrames, dense_frames, pages_of
 from rmap.kernel.process import Process
@@ -25,6 +25,7 @@ from rmap.mm.frames import ANON, EXCLUSIVE, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure
+from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
@@ -59,7 +60,7 @@ def adopt(
     picture: Snapshot,
     design: str | ReverseMapFactory,
     *,
-    profile: str = "6.18",
+    profile: str | None = None,
     nr_pages: int | None = None,
     nr_swap: int = 1 << 20,
     scalar_twins: bool = True,
@@ -67,6 +68,7 @@ def adopt(
     """Build a machine from a picture.
 
     Args:
+        profile: the rules of which release; by default the picture's, or 6.18's if its release is not modelled.
         nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
 
     Raises:
@@ -75,6 +77,8 @@ def adopt(
     frames = dense_frames(picture)
     if nr_pages is None:
         nr_pages = frames.count + frames.count // 4 + SPARE_PAGES
+    if profile is None:
+        profile = next((name for name in PROFILES if f"{picture.about['release']}.".startswith(f"{name}.")), "6.18")
     kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, scalar_twins=scalar_twins)
     kernel.core.costs.enter(ADOPT)
     return _Loader(kernel, picture, frames).load()
@@ -171,18 +175,14 @@ class _Loader:
 
     def _make_processes(self) -> None:
         picture, kernel = self.picture, self.kernel
-        parents = picture.parents().tolist()
+        depth, parents = fork_tree(picture)
         pids = picture.processes.pid.tolist()
         made: dict[int, Process] = {}
-
-        def make(row: int) -> Process:
-            if row not in made:
-                above = make(parents[row]) if parents[row] >= 0 else None
-                mm = kernel.core.new_mm(above.mm if above is not None else None)
-                made[row] = Process(kernel, pids[row], mm, above)
-            return made[row]
-
-        kernel.processes = {pids[row]: make(row) for row in range(len(pids))}
+        for row in sorted(range(len(pids)), key=lambda row: depth[row]):
+            above = made.get(parents[row])
+            mm = kernel.core.new_mm(above.mm if above is not None else None)
+            made[row] = Process(kernel, pids[row], mm, above)
+        kernel.processes = {pids[row]: made[row] for row in range(len(pids))}
         sharers = picture.sharers
         for row, pid in zip(sharers.process.tolist(), sharers.pid.tolist()):
             made[row].mm.users += 1
@@ -213,6 +213,9 @@ class _Loader:
             if vma.flags & v.VM_LOCKED:
                 mm.locked_vm += vma.pages
             self.vmas.append(vma)
+        # A machine may allow more areas than is usual (vm.max_map_count).
+        most = max((len(process.mm.vmas) for process in self.processes), default=0)
+        self.core.max_map_count = max(self.core.max_map_count, most)
 
     # VMAs that share pages were forked from a common one: from a live VMA, or from a ghost that is unlinked again.
     def _fork_families(self) -> None:
@@ -242,7 +245,7 @@ class _Loader:
     # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
     def _adopt_topology(self) -> bool:
         picture, frames, columns = self.picture, self.frames, self.core.frames
-        if picture.about["topology"] == "none" or not len(picture.anon_vmas):
+        if picture.about["topology"] == "none" or not len(picture.anon_vmas) or not self._chains_are_in_order():
             return False
         topology = {
             "root": picture.anon_vmas.root,
@@ -266,6 +269,13 @@ class _Loader:
         self.anchored[heads] = True
         self.has_topology = True
         return True
+
+    # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
+    def _chains_are_in_order(self) -> bool:
+        chains, root = self.picture.anon_vma_chains, self.picture.anon_vmas.root
+        last = np.flatnonzero(np.diff(chains.vma, append=-1))
+        in_order = (root[chains.anon_vma[last]] == chains.anon_vma[last]).all()
+        return bool(in_order) or not self.core.profile.root_is_last
 
     def _ghost(self, mm: Mm, family: Family) -> Vma:
         members = [self.vmas[row] for row in family.vmas]

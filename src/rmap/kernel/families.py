@@ -61,7 +61,7 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: Pages) -> Inferred:
     known = pgoff >= 0
     pgoff[~known] = picture.vmas.start[~known] >> 12
     groups, contradictions = _solve(links, pgoff, known)
-    depth, parent = _fork_tree(picture)
+    depth, parent = fork_tree(picture)
     families = [_family(picture, group, depth, parent) for group in groups]
     anchor = _anchors(frames, key, vma, families)
     return Inferred(pgoff, families, contradictions, anchor)
@@ -124,14 +124,23 @@ def _solve(links: I64, pgoff: I64, known: np.ndarray[tuple[int], np.dtype[np.boo
     return groups, contradictions // 2
 
 
-def _fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
+def fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
+    """For each process of a picture: how far it is from the top of its tree, and the row of its parent (-1: none).
+
+    Pids are used again, so a torn picture may make processes ancestors of themselves: such a circle is cut.
+    """
     parent = picture.parents().tolist()
-    depth = [0] * len(parent)
+    depth = [NOBODY] * len(parent)
     for row in range(len(parent)):
-        at, steps = parent[row], 0
-        while at >= 0 and steps < len(parent):
-            at, steps = parent[at], steps + 1
-        depth[row] = steps
+        line: dict[int, None] = {}
+        at = row
+        while at >= 0 and depth[at] == NOBODY and at not in line:
+            line[at] = None
+            at = parent[at]
+        if at in line:
+            parent[at] = NOBODY
+        for at in reversed(line):
+            depth[at] = depth[parent[at]] + 1 if parent[at] >= 0 else 0
     return depth, parent
 
 
