@@ -20,13 +20,8 @@ from rmap.mm.frames import ANON
 PAGE = 4096
 Call = tuple[Any, ...]
 
-BASE = 0x100000000000 - 12 * PAGE
-"""The window begins twelve pages below a border between page tables."""
-
-
-def at(page: int) -> int:
-    """The address of a page of the window."""
-    return BASE + page * PAGE
+BORDER = 0x100000000000
+"""Where the window lies: it begins twelve pages below this border between two page tables."""
 
 
 class Player:
@@ -36,6 +31,12 @@ class Player:
         design, profile, scalar_twins: as of :class:`rmap.Kernel`.
         nr_pages, nr_swap: frames and swap slots.
         max_processes: a call that would make one more does nothing.
+        max_map_count: areas a process may have.
+        scale: what a page of a call means in pages: 64 makes long ranges of short ones.
+
+    Attributes:
+        unit: that, in bytes.
+        base: where the window begins.
     """
 
     def __init__(
@@ -47,15 +48,20 @@ class Player:
         nr_pages: int = 512,
         nr_swap: int = 512,
         max_processes: int = 3,
+        max_map_count: int = 65530,
+        scale: int = 1,
     ) -> None:
+        self.unit = unit = scale * PAGE
+        self.base = BORDER - 12 * unit
         self.kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=256, scalar_twins=scalar_twins)
+        self.kernel.core.max_map_count = max_map_count
         self.max_processes = max_processes
         self.alive: list[Process] = [self.kernel.spawn()]
         self.files = {
-            "lib": self.kernel.open("lib", 20 * PAGE),
+            "lib": self.kernel.open("lib", 20 * unit),
             "lib again": self.kernel.open("lib"),
-            "memfd": self.kernel.open("memfd", 20 * PAGE, shmem=True),
-            "read-only": self.kernel.open("read-only", 8 * PAGE, writable=False),
+            "memfd": self.kernel.open("memfd", 20 * unit, shmem=True),
+            "read-only": self.kernel.open("read-only", 8 * unit, writable=False),
             "/dev/zero": self.kernel.open("/dev/zero"),
         }
 
@@ -80,6 +86,10 @@ class Player:
         for call in calls:
             self.play(call)
 
+    def at(self, page: int) -> int:
+        """The address of a page of the window."""
+        return self.base + page * self.unit
+
     def process(self, number: int) -> Process:
         """A living process by number."""
         return self.alive[number % len(self.alive)]
@@ -87,7 +97,7 @@ class Player:
     def frames_of(self, number: int, first: int, count: int) -> np.ndarray:
         """The tracked frames that a process maps in a range, each once, in address order."""
         process = self.process(number)
-        found = (self.kernel.pfn(process, at(page)) for page in range(first, first + count))
+        found = (self.kernel.pfn(process, addr) for addr in range(self.at(first), self.at(first + count), PAGE))
         return np.array(list(dict.fromkeys(pfn for pfn in found if pfn)), np.int64)
 
     # -- processes ------------------------------------------------------------------------------------------------
@@ -116,30 +126,30 @@ class Player:
     ) -> None:
         opened = self.files[file] if file is not None else None
         options = dict.fromkeys(how.split(), True)
-        self.process(who).mmap(count * PAGE, prot, flags, opened, offset * PAGE, at(first), **options)
+        self.process(who).mmap(count * self.unit, prot, flags, opened, offset * self.unit, self.at(first), **options)
 
     def _munmap(self, who: int, first: int, count: int) -> None:
-        self.process(who).munmap(at(first), count * PAGE)
+        self.process(who).munmap(self.at(first), count * self.unit)
 
     def _mprotect(self, who: int, first: int, count: int, prot: str) -> None:
-        self.process(who).mprotect(at(first), count * PAGE, prot)
+        self.process(who).mprotect(self.at(first), count * self.unit, prot)
 
     def _mremap(self, who: int, first: int, old: int, new: int, target: int | None, dontunmap: bool) -> None:
-        where = at(target) if target is not None else None
-        self.process(who).mremap(at(first), old * PAGE, new * PAGE, where, dontunmap=dontunmap)
+        where = self.at(target) if target is not None else None
+        self.process(who).mremap(self.at(first), old * self.unit, new * self.unit, where, dontunmap=dontunmap)
 
     def _madvise(self, who: int, first: int, count: int, advice: str) -> None:
-        self.process(who).madvise(at(first), count * PAGE, advice)
+        self.process(who).madvise(self.at(first), count * self.unit, advice)
 
     def _mlock(self, who: int, first: int, count: int, onfault: bool) -> None:
-        self.process(who).mlock(at(first), count * PAGE, onfault=onfault)
+        self.process(who).mlock(self.at(first), count * self.unit, onfault=onfault)
 
     def _munlock(self, who: int, first: int, count: int) -> None:
-        self.process(who).munlock(at(first), count * PAGE)
+        self.process(who).munlock(self.at(first), count * self.unit)
 
     def _brk(self, who: int, pages: int) -> None:
         process = self.process(who)
-        process.brk(process.mm.start_brk + pages * PAGE)
+        process.brk(process.mm.start_brk + pages * self.unit)
 
     def _touch_heap(self, who: int) -> None:
         process = self.process(who)
@@ -148,32 +158,32 @@ class Player:
 
     # -- touching -------------------------------------------------------------------------------------------------
     def _write(self, who: int, first: int, count: int) -> None:
-        self.process(who).write(at(first), count * PAGE)
+        self.process(who).write(self.at(first), count * self.unit)
 
     def _read(self, who: int, first: int, count: int) -> None:
-        self.process(who).read(at(first), count * PAGE)
+        self.process(who).read(self.at(first), count * self.unit)
 
     def _write_mapped(self, who: int, first: int, count: int) -> None:
         # Whatever of the range can be written, page by page: most random ranges have a hole.
         for page in range(first, first + count):
             with contextlib.suppress(SyscallError):
-                self.process(who).write(at(page), PAGE)
+                self.process(who).write(self.at(page), self.unit)
 
     def _write_areas(self, who: int, first: int, count: int) -> None:
         # The same, area by area.
         process = self.process(who)
         for area in process.maps():
-            low, high = max(area.start, at(first)), min(area.end, at(first + count))
+            low, high = max(area.start, self.at(first)), min(area.end, self.at(first + count))
             if low < high:
                 with contextlib.suppress(SyscallError):
                     process.write(low, high - low)
 
     # -- files ----------------------------------------------------------------------------------------------------
     def _truncate(self, file: str, pages: int) -> None:
-        self.files[file].truncate(pages * PAGE)
+        self.files[file].truncate(pages * self.unit)
 
     def _punch(self, file: str, first: int, count: int) -> None:
-        self.files[file].punch_hole(first * PAGE, count * PAGE)
+        self.files[file].punch_hole(first * self.unit, count * self.unit)
 
     def _read_in(self, file: str) -> None:
         self.files[file].read_in()

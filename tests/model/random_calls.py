@@ -17,8 +17,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model.canonical import canonical, explain_difference
-from model.player import BASE, PAGE, Call, Player, shortened
-from rmap.mm.vma import Vma
+from model.player import Call, Player, shortened
 
 PROTECTIONS = ("rw", "rw", "rw", "rw", "rw", "rwx", "r", "", "x")
 ADVICE = (
@@ -57,21 +56,25 @@ class Swarm:
         """The next call for a machine in this state."""
         rng = self._rng
         who = rng.randrange(3)
-        vmas = [vma for vma in player.process(who).mm.vmas if BASE <= vma.start < BASE + WINDOW * PAGE]
-        if len(vmas) < rng.randrange(3):
+        low, high = player.base, player.at(WINDOW)
+        areas = [
+            ((vma.start - low) // player.unit, max(1, (vma.end - vma.start) // player.unit))
+            for vma in player.process(who).mm.vmas
+            if low <= vma.start < high
+        ]
+        if len(areas) < rng.randrange(3):
             return self._mmap(who, rng.randrange(WINDOW - 2), 2)
-        first, count = self._place(vmas)
+        first, count = self._place(areas)
         (verb,) = rng.choices(self._verbs, self._weights)
         make = getattr(self, f"_{verb}", None)
         call: Call = make(who, first, count) if make is not None else (verb, who, first, count)
         return call
 
-    def _place(self, vmas: list[Vma]) -> tuple[int, int]:
+    def _place(self, areas: list[tuple[int, int]]) -> tuple[int, int]:
         # First page and number of pages: all of an area, a part of one, or anything.
         rng = self._rng
-        if vmas and rng.random() < 0.85:
-            vma = rng.choice(vmas)
-            first, count = (vma.start - BASE) // PAGE, vma.pages
+        if areas and rng.random() < 0.85:
+            first, count = rng.choice(areas)
             if rng.random() < 0.5:
                 into = rng.randrange(count)
                 first, count = first + into, rng.randint(1, count - into)
@@ -187,9 +190,15 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--calls", type=int, default=300, help="calls of a sequence (default 300)")
     parser.add_argument("--tight", action="store_true", help="so little memory that faults evict")
+    parser.add_argument("--wide", action="store_true", help="ranges 64 times as long")
+    parser.add_argument("--few-areas", action="store_true", help="a process may have eight areas only")
     parser.add_argument("--twins", action="store_true", help="compare with the machine without scalar twins")
     args = parser.parse_args()
-    memory = {"nr_pages": 56, "nr_swap": 40} if args.tight else {}
+    memory: dict[str, int] = {"nr_pages": 56, "nr_swap": 40} if args.tight else {}
+    if args.wide:
+        memory |= {"nr_pages": 1 << 14, "nr_swap": 1 << 14, "scale": 64}
+    if args.few_areas:
+        memory["max_map_count"] = 8
     judge = twins_differ if args.twins else failure
     began = time.monotonic()
     for seed in range(args.first_seed, args.first_seed + args.seeds):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from model.words import PAGE, at, layout, mapped, read, write, written
-from rmap import Kernel
+from rmap import Kernel, SyscallError
 
 
 def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hole_only(any_k: Kernel) -> None:
@@ -12,6 +14,15 @@ def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hol
     p.munmap(at(14), PAGE)
     p.write(at(12), 5 * PAGE)
     assert layout(p) == "4-14 rw-p, 14-24 rw-p"
+
+
+def test_a_stack_does_not_grow_for_a_write_that_is_refused_further_up(any_k: Kernel) -> None:
+    p = any_k.spawn()
+    mapped(p, 8, 9, growsdown=True)
+    mapped(p, 9, 10, "r")
+    with pytest.raises(SyscallError):
+        p.write(at(6), 4 * PAGE)
+    assert layout(p) == "8-9 rw-p, 9-10 r--p"
 
 
 def test_a_page_given_up_is_not_taken_for_a_page_of_a_file_when_it_is_evicted(any_k: Kernel) -> None:

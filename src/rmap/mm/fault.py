@@ -98,9 +98,16 @@ def refusal(vma: Vma, for_write: bool) -> str:
 
 def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> list[Vma]:
     # The VMAs of a range that is about to be touched. Everything that can refuse does so here, before a change.
+    vmas = mm.overlapping(start, end)
+    _check_access(mm, vmas, start, end, for_write)
     if not mm.covers(start, end):
         _grow_stacks(core, mm, start, end)
-    vmas = mm.overlapping(start, end)
+        vmas = mm.overlapping(start, end)
+        _check_access(mm, vmas, start, end, for_write)
+    return vmas
+
+
+def _check_access(mm: Mm, vmas: list[Vma], start: int, end: int, for_write: bool) -> None:
     for vma in vmas:
         why = refusal(vma, for_write)
         if not why and min(end, vma.end) > file_end(vma):
@@ -108,7 +115,6 @@ def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> li
         if why:
             at = max(start, vma.start)
             raise SyscallError(errno.EFAULT, "write" if for_write else "read", f"{at:#x} in process {mm.id}: {why}")
-    return vmas
 
 
 def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:

@@ -14,10 +14,12 @@ from rmap.columns import I32, I64
 from rmap.errors import InvariantError
 from rmap.mm.core import Core
 from rmap.mm.frames import ANON, EXCLUSIVE, KERNEL_OWNED, SWAPCACHE, TAG_FILE, TAG_SHIFT, ZERO_PFN
+from rmap.mm.mm_struct import Mm
 from rmap.mm.oracle import transpose
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, RW, SWAP, TRACKED_MASK
-from rmap.mm.vma import VM_SHARED, Vma
+from rmap.mm.shared_anonymous import NAME
+from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
 from rmap.mm.walk import walk_many
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PMD_SHIFT
 
@@ -36,7 +38,7 @@ def check(core: Core) -> dict[str, int]:
     calls = list(core.costs.calls)
     try:
         oracle = transpose(core.tables)
-        nr_vmas = sum(_check_vmas(core, mm.vmas, mm.starts) for mm in core.mms.values())
+        nr_vmas = sum(_check_vmas(core, mm) for mm in core.mms.values())
         _check_tables(core)
         _check_counts(core, oracle[0])
         _check_walk(core, oracle)
@@ -54,8 +56,9 @@ def check(core: Core) -> dict[str, int]:
     return {"vmas": nr_vmas, "pages": pages, "ptes": len(oracle[0]), "files": nr_files, "swap_slots": nr_slots}
 
 
-def _check_vmas(core: Core, vmas: list[Vma], starts: list[int]) -> int:
-    if [vma.start for vma in vmas] != starts:
+def _check_vmas(core: Core, mm: Mm) -> int:
+    vmas = mm.vmas
+    if [vma.start for vma in vmas] != mm.starts:
         raise InvariantError("vma-order", f"the list of start addresses differs from the VMAs: {vmas}")
     for vma in vmas:
         if not vma.start < vma.end or (vma.start | vma.end) & ~PAGE_MASK or vma.pgoff < 0:
@@ -65,8 +68,11 @@ def _check_vmas(core: Core, vmas: list[Vma], starts: list[int]) -> int:
     for low, high in pairwise(vmas):
         if low.end > high.start:
             raise InvariantError("vma-order", f"{low} overlaps {high}")
-    if len(vmas) > core.max_map_count:
+    if len(vmas) > core.max_map_count + 1:  # mmap and brk refuse only when there are more
         raise InvariantError("map-count", f"{len(vmas)} VMAs, {core.max_map_count} allowed")
+    locked = sum(vma.pages for vma in vmas if vma.flags & VM_LOCKED)
+    if mm.locked_vm != locked:
+        raise InvariantError("locked-vm", f"{mm} counts {mm.locked_vm} locked pages, its VMAs have {locked}")
     return len(vmas)
 
 
@@ -181,6 +187,8 @@ def _check_files(core: Core) -> int:
         handle, index = frames.anchor(pfns)
         if (handle != mapping.id << TAG_SHIFT).any() or (index != at).any():
             raise InvariantError("I21", f"the page cache of {mapping.name} and its pages disagree")
+        if mapping.name == NAME and not indexed and mapping.pages.any():
+            raise InvariantError("page-cache", f"{mapping} outlives its last mapping")
         if len(at) != mapping.nr_cached:
             raise InvariantError("page-cache", f"{mapping.name}: {mapping.nr_cached} pages counted, {len(at)} there")
     return len(core.mappings)

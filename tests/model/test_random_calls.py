@@ -1,0 +1,56 @@
+"""Random calls, checked after each one; with and without scalar twins; with so little memory that faults evict."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.player import Call, Player, shortened
+from model.random_calls import failure, random_calls, twins_differ
+
+DESIGNS = ("anon_vma_chain", "pte_chain")
+TIGHT = {"nr_pages": 56, "nr_swap": 40}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_calls_break_nothing(design: str, seed: int) -> None:
+    assert failure(random_calls(seed, 150, design), design) == ""
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("seed", range(100, 106))
+def test_random_calls_break_nothing_when_memory_is_short(design: str, seed: int) -> None:
+    assert failure(random_calls(seed, 150, design, **TIGHT), design, **TIGHT) == ""
+
+
+@pytest.mark.parametrize("seed", range(200, 204))
+def test_random_calls_break_nothing_under_the_rules_of_7_0(seed: int) -> None:
+    calls = random_calls(seed, 150, "anon_vma_chain", profile="7.0")
+    assert failure(calls, "anon_vma_chain", profile="7.0") == ""
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("seed", range(300, 308))
+def test_scalar_twins_make_no_difference(design: str, seed: int) -> None:
+    assert twins_differ(random_calls(seed, 200, design), design) == ""
+
+
+def test_most_calls_do_something() -> None:
+    """Sequences that are refused throughout would prove nothing."""
+    done = shared = 0
+    for seed in range(10):
+        player = Player("anon_vma_chain")
+        for call in random_calls(seed, 100):
+            done += not player.play(call)
+            shared += int((player.kernel.core.frames.mapcount > 1).any())
+    assert done > 600
+    assert shared > 100
+
+
+def test_a_failing_sequence_is_cut_down_to_what_it_needs() -> None:
+    calls: list[Call] = [("write", 0, n, 1) for n in range(40)]
+
+    def fails(part: object) -> bool:
+        return ("write", 0, 7, 1) in part and ("write", 0, 31, 1) in part  # type: ignore[operator]
+
+    assert shortened(calls, fails) == [("write", 0, 7, 1), ("write", 0, 31, 1)]
