@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from conftest import need
 from judge.machines import Model, Pair
 from judge.puppets import missing_ability
+from judge.swap import NoSwap, swap_file
 
 MACHINES: dict[str, Callable[[], Any]] = {"model": Model, "both": Pair}
 
@@ -22,3 +25,14 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     told_to = MACHINES[request.param]()
     yield told_to
     told_to.close()
+
+
+@contextmanager
+def swap_here(folder: Path) -> Iterator[None]:
+    """A swap file for a test, or the reason why there is none. The test holds ``machine_lock``."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(swap_file(folder))
+        except NoSwap as missing:
+            need(str(missing))
+        yield

@@ -11,11 +11,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from judge.machines import Both, Diverged, Pair
 from judge.puppets import PuppetDied, missing_ability
+from judge.swap import machine_state, swap_file
 from judge.words import BASE, PAGE
 from rmap.errors import RmapError
 
@@ -24,10 +27,12 @@ FIRST, END = 504, 520
 START_BRK = 0x555555559000
 MMAP_BASE = 0x7FFFF7FFF000
 FILE_PAGES = 24
+SWAPPING_FILES = ("shm", "zero")  # what pageout does to pages of a disk depends on when they were written back
 FILES = ("disk", "disk", "shm", "shm", "disk_again", "disk_read_only", "zero")
 MAX_PROCESSES = 5
 
-FINDINGS = (Diverged, RmapError, PuppetDied, AssertionError, ArithmeticError, LookupError, TypeError, ValueError)
+FINDINGS = (Diverged, RmapError, PuppetDied, AssertionError, ArithmeticError, AttributeError, LookupError,
+            NameError, TypeError, ValueError)  # fmt: skip
 """What ends a scenario: a divergence, and whatever else the model should never do."""
 
 
@@ -64,16 +69,20 @@ def spell_number(value: Any) -> str:
 class Generator:
     """Draws calls. It knows which processes live, and nothing else of what the calls do."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, swap: bool) -> None:
         self.random = Random(seed)
+        self.files = SWAPPING_FILES if swap else FILES
+        self.advice = SWAPPING_ADVICE if swap else ADVICE
+        self.weights = WEIGHTS | {"madvise": 25, "mmap": 8, "fork": 7} if swap else WEIGHTS
         self.alive: list[int] = []
         self.made = 0
 
     def steps(self, count: int) -> Iterator[Step]:
         yield self._make(0, "spawn")
         yield Step(0, "mmap", ((END - FIRST) * PAGE,), {"addr": BASE + FIRST * PAGE})
-        kinds = list(WEIGHTS)
-        for kind in self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds], k=count):
+        if self.random.random() < 0.5:
+            yield Step(0, "write", (BASE + FIRST * PAGE, (END - FIRST) * PAGE))
+        for kind in self.random.choices(list(self.weights), list(self.weights.values()), k=count):
             step: Step | None = getattr(self, f"_{kind}")(self.random.choice(self.alive))
             if step is not None:
                 yield step
@@ -94,7 +103,7 @@ class Generator:
         return addr, length if random.random() > 0.02 else random.choice((0, 1, length - 1))
 
     def _file(self) -> dict[str, Any]:
-        name = self.random.choice(FILES)
+        name = self.random.choice(self.files)
         return {"file": name, "offset": self.random.randrange(FILE_PAGES) * PAGE}
 
     # -- what
@@ -136,7 +145,7 @@ class Generator:
         return Step(process, "mprotect", (*self._range(), self.random.choice(("rw", "rw", "rw", "r", "r", "rwx", ""))))
 
     def _madvise(self, process: int) -> Step:
-        return Step(process, "madvise", (*self._range(), self.random.choice(ADVICE)))
+        return Step(process, "madvise", (*self._range(), self.random.choice(self.advice)))
 
     def _mremap(self, process: int) -> Step:
         random = self.random
@@ -206,10 +215,13 @@ ADVICE = (
     *("populate_read", "populate_write", "normal", "random", "sequential", "willneed"),
 )
 
+# Not "free": the page then waits in a batch of its CPU, whose reference makes the next write after a fork copy it.
+SWAPPING_ADVICE = (*(advice for advice in ADVICE if advice != "free"), *("pageout",) * 20)
 
-def scenario(seed: int, count: int) -> list[Step]:
-    """The scenario of a seed."""
-    return list(Generator(seed).steps(count))
+
+def scenario(seed: int, count: int, *, swap: bool = False) -> list[Step]:
+    """The scenario of a seed. With ``swap``, pages also go out to swap."""
+    return list(Generator(seed, swap).steps(count))
 
 
 def play(steps: Sequence[Step]) -> str | None:
@@ -279,14 +291,23 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100, help="how many scenarios (default 100)")
     parser.add_argument("--steps", type=int, default=40, help="calls in each (default 40)")
     parser.add_argument("--findings", type=int, default=5, help="stop after so many findings (default 5)")
+    parser.add_argument("--swap", action="store_true", help="with a swap file, and pages going there")
     options = parser.parse_args()
     missing = missing_ability()
     if missing:
         print(f"random_runs: needs {missing}", file=sys.stderr)
         return 3
+    if not options.swap:
+        return search(options)
+    with machine_state(), TemporaryDirectory() as folder, swap_file(Path(folder)):
+        return search(options)
+
+
+def search(options: argparse.Namespace) -> int:
+    """Play seed after seed; print what was found. 1 if anything was."""
     found = 0
     for seed in range(options.seed, options.seed + options.runs):
-        steps = scenario(seed, options.steps)
+        steps = scenario(seed, options.steps, swap=options.swap)
         if play(steps) is None:
             continue
         found += 1

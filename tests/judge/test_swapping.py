@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from judge.conftest import swap_here
 from judge.machines import Pair
 from judge.words import at, layout, mapped, pages, present, refused, shared, written
-
-SWAP_BYTES = 16 << 20
 
 
 @pytest.fixture
@@ -22,18 +20,9 @@ def swapping(machine: Any, request: pytest.FixtureRequest, tmp_path: Path) -> It
         yield machine
         return
     request.getfixturevalue("machine_lock")
-    if len(Path("/proc/swaps").read_text().splitlines()) > 1:
-        pytest.skip("needs a machine that has no swap of its own: whose pages go where would not be ours to say")
-    file = tmp_path / "swap"
-    file.write_bytes(bytes(SWAP_BYTES))
-    file.chmod(0o600)
-    for command in ("mkswap", "swapon"):
-        done = subprocess.run([command, str(file)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"needs a file system that takes a swap file: {command}: {done.stderr.strip()}")
-    yield machine
-    machine.stage.close_puppets()
-    subprocess.run(["swapoff", str(file)], check=True)
+    with swap_here(tmp_path):
+        yield machine
+        machine.stage.close_puppets()
 
 
 def test_an_exclusive_page_goes_and_comes_back_exclusive(swapping: Any) -> None:
@@ -129,3 +118,28 @@ def test_locked_pages_stay(swapping: Any) -> None:
     with refused(22):
         p.madvise(at(0), pages(2), "pageout")
     assert present(swapping, p, 0, 2) == "xx"
+
+
+def test_pages_given_up_are_dropped_not_swapped(swapping: Any) -> None:
+    """MADV_FREE: under reclaim the page goes without a trace; the next read finds the zero page."""
+    p = swapping.spawn()
+    written(p, 0, 2)
+    p.madvise(at(0), pages(1), "free")
+    assert present(swapping, p, 0, 2) == "xx"
+    p.madvise(at(0), pages(2), "pageout")
+    p.read(at(0), pages(2))
+    assert present(swapping, p, 0, 2) == "0x"
+
+
+def test_a_page_given_up_and_written_again_stays(swapping: Any) -> None:
+    """Reclaim finds it dirty, and makes it an ordinary page again; only the next attempt swaps it out."""
+    p = swapping.spawn()
+    written(p, 0, 1)
+    p.madvise(at(0), pages(1), "free")
+    p.write(at(0), 1)
+    p.madvise(at(0), pages(1), "pageout")
+    assert present(swapping, p, 0, 1) == "x"
+    p.madvise(at(0), pages(1), "pageout")
+    assert present(swapping, p, 0, 1) == "."
+    p.read(at(0), 1)
+    assert present(swapping, p, 0, 1) == "x"
