@@ -283,12 +283,22 @@ def test_free_gives_up_pages_until_they_are_written_again(kernel: Kernel) -> Non
     kernel.check()
 
 
-def test_free_leaves_shared_pages_alone_and_drops_swapped_ones(kernel: Kernel) -> None:
+def test_free_gives_up_shared_pages_too_unless_the_other_entry_is_dirty(kernel: Kernel) -> None:
     process, start = written(kernel, 4)
     child = process.fork()
-    child.write(start, PAGE)
     process.madvise(start, 4 * PAGE, "free")
-    assert [bool(flags(kernel, process, start + p * PAGE) & SWAPBACKED) for p in range(4)] == [False, True, True, True]
+    assert not any(flags(kernel, process, start + p * PAGE) & SWAPBACKED for p in range(4))
+    pages = [kernel.pfn(process, start + p * PAGE) for p in range(2)]
+    child.madvise(start, PAGE, "free")
+    kernel.reclaim([page for page in pages if page is not None])
+    kernel.check()
+    assert entry(process, kernel, start) == entry(child, kernel, start) == 0, "both gave it up"
+    assert kernel.pfn(child, start + PAGE) == pages[1], "the child's entry is dirty: an ordinary page once more"
+
+
+def test_free_drops_swapped_pages(kernel: Kernel) -> None:
+    process, start = written(kernel, 4)
+    child = process.fork()
     pfn = kernel.pfn(process, start + PAGE)
     assert pfn is not None
     kernel.reclaim([pfn])

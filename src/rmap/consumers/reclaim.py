@@ -57,12 +57,14 @@ class Reclaimer:
         """
         core, frames = self.core, self.core.frames
         free_before = frames.free_top
+        counted_to = core.costs.current
         pfns = self.evictable(pfns)
         self._split(pfns)
         if len(pfns):
             slots = self._add_to_swap(pfns)
             unmap(core, pfns, slots)
             self._drop_unmapped(pfns)
+        core.costs.current = counted_to
         return frames.free_top - free_before
 
     def make_room(self, wanted: int) -> int:

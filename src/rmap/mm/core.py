@@ -14,7 +14,7 @@ from rmap.columns import I64, keep_temporaries
 from rmap.errors import InvariantError, LimitError
 from rmap.mm.address_space import AddressSpace
 from rmap.mm.costs import LOCKS_I_MMAP, Costs
-from rmap.mm.frames import ANON, SWAPCACHE, Frames
+from rmap.mm.frames import ANON, PG_DIRTY, SWAPCACHE, Frames
 from rmap.mm.interface import MappingIndex, PteBatch, Reclaimer, ReverseMap, ReverseMapFactory, Why
 from rmap.mm.mm_struct import DEFAULT_MAX_MAP_COUNT, Mm
 from rmap.mm.page_tables import PageTables, Span, spans
@@ -214,7 +214,8 @@ class Core:
         if not swap.count[slot]:
             swap.release(slot)
         frames.private[pfn] = 0
-        frames.flags[pfn] &= ~SWAPCACHE
+        # What was in the slot is nowhere else now (folio_free_swap marks it dirty).
+        frames.flags[pfn] = (frames.flags[pfn] & ~SWAPCACHE) | PG_DIRTY
         frames.extra[pfn] -= 1
         if not frames.extra[pfn] and not frames.mapcount[pfn]:
             self.free_pages(np.array([pfn], np.int64))

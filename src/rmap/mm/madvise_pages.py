@@ -34,14 +34,19 @@ def dontneed(core: Core, vma: Vma, start: int, end: int) -> None:
 
 
 def lazy_free(core: Core, vma: Vma, start: int, end: int) -> None:
-    """MADV_FREE: pages may go once memory is short, unless they are written again. Swapped ones go at once."""
+    """MADV_FREE: pages may go once memory is short, unless they are written again. Swapped ones go at once.
+
+    A page that was never swapped is given up even if others map it too (its entries are dirty, it is not): it goes if
+    no entry is dirty by then.
+    """
     for piece in core.spans(vma, start, end):
         entries = piece.entries
         swapped = (entries & (PRESENT | SWAP)) == SWAP
         slots = (entries[swapped] >> PAGE_SHIFT).tolist()
         entries[swapped] = 0
         pfns, offs = piece.tracked()
-        given_up = _alone(core, pfns) & _out_of_swapcache(core, pfns)
+        given_up = _small(core, pfns) & _out_of_swapcache(core, pfns)
+        given_up &= (core.frames.mapcount[pfns] == 1) | ((core.frames.flags[pfns] & PG_DIRTY) == 0)
         core.frames.flags[pfns[given_up]] &= np.int32(~(SWAPBACKED | PG_DIRTY))
         entries[np.flatnonzero(given_up) if offs is None else offs[given_up]] &= np.int64(~(DIRTY | ACCESSED))
         piece.commit()
@@ -50,8 +55,12 @@ def lazy_free(core: Core, vma: Vma, start: int, end: int) -> None:
 
 def _alone(core: Core, pfns: I64) -> Bool:
     # Small pages that nothing else maps.
-    alone: Bool = (core.frames.mapcount[pfns] == 1) & ((core.frames.flags[pfns] & LARGE) == 0)
-    return alone
+    return _small(core, pfns) & (core.frames.mapcount[pfns] == 1)
+
+
+def _small(core: Core, pfns: I64) -> Bool:
+    small: Bool = (core.frames.flags[pfns] & LARGE) == 0
+    return small
 
 
 def _out_of_swapcache(core: Core, pfns: I64) -> Bool:

@@ -13,12 +13,12 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_PAGE_TABLE, PTES_REMOVED
-from rmap.mm.frames import ANON
+from rmap.mm.frames import ANON, PG_MLOCKED
 from rmap.mm.interface import PteBatch, Why
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.page_tables import Span
 from rmap.mm.pte import PRESENT, SWAP, TRACKED_MASK
-from rmap.mm.vma import Vma
+from rmap.mm.vma import VM_LOCKED, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1
@@ -58,6 +58,8 @@ def _zap_span(core: Core, vma: Vma, piece: Span, why: Why, even_cows: bool) -> N
         entries[~keep] = 0
     piece.commit()
     core.costs.current[PTES_REMOVED] += len(pfns)
+    if vma.flags & VM_LOCKED:
+        core.frames.flags[pfns] &= np.int32(~PG_MLOCKED)  # munlock_vma_folio; a walk finds other locked areas again
     if core.hooks.removed:
         for part, part_offs, anon in core.by_kind(vma, pfns, offs):
             core.hooks.removed(PteBatch(vma, piece, part, part_offs, anon), why)
@@ -99,6 +101,8 @@ def _zap_small(core: Core, vma: Vma, start: int, end: int, why: Why, even_cows: 
                 continue
             entries[ptep] = 0
             counters[PTES_REMOVED] += 1
+            if vma.flags & VM_LOCKED:
+                flags[pfn] &= ~PG_MLOCKED
             if removed1:
                 removed1(vma, addr, ptep, pfn, bool(anon), why)
             core.put_page1(pfn)
