@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rmap import Kernel
@@ -36,7 +37,7 @@ def test_a_picture_is_loaded_under_its_own_release() -> None:
         copy = Kernel.adopt(picture, profile=profile)
         copy.check()
         page = kernel.pfn(process, heap) or 0
-        assert copy.walk(int(copy.from_picture(page)[()])) == kernel.walk(page)
+        assert copy.walk(int(copy.from_picture(np.array([page]))[0])) == kernel.walk(page)
 
 
 @pytest.mark.parametrize("design", DESIGNS)

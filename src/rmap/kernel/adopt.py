@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
+from rmap.errors import LimitError
 from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import DenseFrames, dense_frames, pages_of
@@ -97,6 +98,7 @@ class _Loader:
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
         self.copied = 0
+        self.clipped = 0
         self.has_topology = False
 
     def load(self) -> Kernel:
@@ -143,7 +145,11 @@ class _Loader:
                 made.append(File(None, path))
                 continue
             whole = max(size, int(needed[row]) << PAGE_SHIFT)
-            mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
+            try:
+                mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
+            except LimitError:
+                self.clipped += 1
+                mapping = core.new_mapping(path, int(needed[row]) << PAGE_SHIFT, kind == f.FILE_SHMEM)
             self.kernel.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file & np.isin(self.frames.kind[pages.pfn], (f.FILE, f.SHMEM))
@@ -435,6 +441,8 @@ class _Loader:
             inferred.append(f"{len(families):,} families of VMAs that share anonymous pages: from pages and parents")
         if not self.frames.exclusive_known:
             inferred.append("exclusive pages: those the kernel counts as mapped once")
+        if self.clipped:
+            inferred.append(f"{self.clipped:,} files too large for the model: they end behind their last mapped page")
         if self.inferred.contradictions:
             inferred.append(f"{self.inferred.contradictions:,} contradictions between shared pages (a torn picture)")
         columns = self.core.frames

@@ -94,7 +94,11 @@ class Kernel:
         nr_tables: int = 1 << 18,
         scalar_twins: bool = True,
     ) -> None:
-        self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables, nr_swap, scalar_twins)
+        try:
+            self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables, nr_swap, scalar_twins)
+        except MemoryError:
+            sizes = f"{nr_pages:,} frames, {nr_tables:,} page tables and {nr_swap:,} swap slots"
+            raise LimitError(f"this host has no room for {sizes}") from None
         self.reclaimer = self.core.reclaimer = Reclaimer(self.core)
         self.processes: dict[int, Process] = {}
         self.files: dict[str, AddressSpace] = {}
@@ -118,7 +122,13 @@ class Kernel:
             size: in bytes, for a new file; an existing one must have it, or 0 must be given.
             shmem: tmpfs, memfd: pages go to swap, not to a file.
             writable: opened for reading and writing.
+
+        Raises:
+            UsageError: a negative size, or another than the file has.
+            LimitError: larger than the model holds.
         """
+        if size < 0:
+            raise UsageError(f"a file cannot have {size:,} bytes")
         if name == "/dev/zero":
             return OpenFile(self, File(None, name, writable))
         mapping = self.files.get(name)

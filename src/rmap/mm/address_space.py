@@ -38,7 +38,7 @@ class AddressSpace:
         self.name = name
         self.shmem = shmem
         self.i_mmap = i_mmap
-        self.size = size
+        self.size = 0
         self.nr_cached = 0
         self.pages: I64 = np.zeros(0, np.int64)
         self.resize(size)
@@ -52,15 +52,19 @@ class AddressSpace:
         """Set the size in bytes; the column of pages only ever grows.
 
         Raises:
-            LimitError: larger than the model holds.
+            LimitError: larger than the model holds (8 bytes a page, in memory or not). Nothing was changed.
         """
-        if page_align(size) >> PAGE_SHIFT > MAX_FILE_PAGES:
+        nr_pages = page_align(size) >> PAGE_SHIFT
+        if not 0 <= nr_pages <= MAX_FILE_PAGES:
             raise LimitError(f"a file of the model has at most 2^36 pages, not {size:,} bytes")
-        self.size = size
-        if self.nr_pages > len(self.pages):
-            pages = np.zeros(self.nr_pages, np.int64)
+        if nr_pages > len(self.pages):
+            try:
+                pages = np.zeros(nr_pages, np.int64)
+            except MemoryError:
+                raise LimitError(f"this host has no room for the page cache of a file of {size:,} bytes") from None
             pages[: len(self.pages)] = self.pages
             self.pages = pages
+        self.size = size
 
     def __repr__(self) -> str:
         return f"AddressSpace({self.name!r}, {self.size} bytes, {self.nr_cached} pages cached)"

@@ -10,7 +10,7 @@ from rmap.mm.costs import EXIT, FORK, LOCKS_PAGE_TABLE, PTES_ADDED, VMAS_FORKED
 from rmap.mm.frames import ANON, EXCLUSIVE, NOT_EXCLUSIVE, ONE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
-from rmap.mm.page_tables import Span, ensure, span
+from rmap.mm.page_tables import Span, ensure, regions_with_tables, span
 from rmap.mm.pte import ACCESSED, NOT_ACCESSED, NOT_RW, PRESENT, RW, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
 from rmap.mm.shared_anonymous import release_if_unmapped
 from rmap.mm.vma import (
@@ -34,7 +34,12 @@ def fork(core: Core, parent: Mm) -> Mm:
     """``dup_mmap``: a child with the same VMAs, sharing every private page copy-on-write.
 
     Rules: 2.20 which VMAs are copied, 4.4 which entries, 4.5 and 4.6 what happens to them. No frame is needed.
+
+    Raises:
+        LimitError: no page tables are left for the child. Nothing was changed.
     """
+    if len(parent.rows) > core.tables.free_rows:
+        core.tables.need(_tables_copied(parent))
     counters = core.costs.enter(FORK)
     child = core.new_mm(parent)
     prepare_fork = core.rmap.vma_fork
@@ -56,6 +61,16 @@ def fork(core: Core, parent: Mm) -> Mm:
             continue
         copy_page_range(core, copy, vma)
     return child
+
+
+def _tables_copied(parent: Mm) -> int:
+    # How many page tables a child gets: those of areas whose entries are copied.
+    copied: set[int] = set()
+    for vma in parent.vmas:
+        if not vma.flags & (VM_DONTCOPY | VM_WIPEONFORK) and (vma.faulted or vma.flags & ALWAYS_COPIED):
+            for region, rows in regions_with_tables(parent, vma.start, vma.end):
+                copied.update(range(region, region + len(rows)))
+    return len(copied)
 
 
 def copy_page_range(core: Core, child: Vma, parent: Vma) -> None:

@@ -115,15 +115,19 @@ def _mmap_region(core: Core, mm: Mm, start: int, end: int, flags: int, file: Fil
     do_munmap(core, mm, start, end, "mmap")
     if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
         flags |= VM_ACCOUNT
-    if flags & VM_LOCKED:
-        mm.locked_vm += (end - start) >> PAGE_SHIFT
     if flags & VM_SHARED and (file is None or file.zero_device):
         # Its file is made only now, so it never merges with what is there.
         # A mapping of /dev/zero keeps the offset that was asked for, though its file is as long as the mapping only.
         pgoff = pgoff if file is not None else 0
         file = shmem_zero_setup(core, end - start)
         _new_vma(core, Vma(mm, start, end, flags, pgoff, file, file.mapping))
-        return
+    else:
+        _map_or_merge(core, mm, start, end, flags, file, pgoff)
+    if flags & VM_LOCKED:
+        mm.locked_vm += (end - start) >> PAGE_SHIFT
+
+
+def _map_or_merge(core: Core, mm: Mm, start: int, end: int, flags: int, file: File | None, pgoff: int) -> None:
     if file is None:
         pgoff = start >> PAGE_SHIFT
     proposal = Proposal(start, end, pgoff, flags, file)

@@ -12,6 +12,7 @@ from rmap.mm.core import Core
 from rmap.mm.costs import COPIES_ASKED
 from rmap.mm.fault import wp_page_copy
 from rmap.mm.interface import PteBatch
+from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure, regions_with_tables, span
 from rmap.mm.vma import Vma
 from rmap.units import PAGE_SIZE, PMD_SHIFT, PMD_SIZE
@@ -20,7 +21,8 @@ from rmap.units import PAGE_SIZE, PMD_SHIFT, PMD_SIZE
 def move_page_tables(core: Core, old_vma: Vma, old_addr: int, new_vma: Vma, new_addr: int, length: int) -> None:
     """Move every entry of ``[old_addr, old_addr + length)`` to ``new_addr``. The target holds no entry.
 
-    Pages that the design does not want to share an entry move with (``must_copy``) are copied first.
+    Pages that the design does not want to share an entry move with (``must_copy``) are copied first. The caller has
+    made sure that page tables are left (:func:`tables_needed`).
     """
     end = old_addr + length
     delta = new_addr - old_addr
@@ -35,6 +37,13 @@ def move_page_tables(core: Core, old_vma: Vma, old_addr: int, new_vma: Vma, new_
         _move_entries(core, old_vma, high, end, new_vma, delta)
     else:
         _move_entries(core, old_vma, old_addr, end, new_vma, delta)
+
+
+def tables_needed(mm: Mm, old_addr: int, new_addr: int, length: int) -> int:
+    """An upper bound of the page tables that :func:`move_page_tables` makes."""
+    stretches = [len(rows) for _, rows in regions_with_tables(mm, old_addr, old_addr + length)]
+    last = (new_addr + length - 1) >> PMD_SHIFT
+    return min(sum(stretches) + len(stretches), last - (new_addr >> PMD_SHIFT) + 1)
 
 
 def _copy_early(core: Core, vma: Vma, start: int, end: int, delta: int) -> None:

@@ -11,7 +11,7 @@ from rmap.mm.costs import MREMAP
 from rmap.mm.merge import copy_vma, vma_merge_extend
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.mmap import do_munmap
-from rmap.mm.move import move_page_tables
+from rmap.mm.move import move_page_tables, tables_needed
 from rmap.mm.placement import get_unmapped_area
 from rmap.mm.populate import mm_populate
 from rmap.mm.vma import VM_DONTEXPAND, VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_PFNMAP, VM_SHARED, Vma
@@ -73,6 +73,7 @@ def mremap(
     Raises:
         SyscallError: EINVAL: unaligned, empty, overlapping, or an impossible combination; EFAULT: not mapped, or
             across the end of an area; ENOMEM: no room, or too many areas.
+        LimitError: no page tables are left. Nothing was moved, but what was at the target may be gone.
     """
     core.costs.enter(MREMAP)
     remap = _Remap(
@@ -202,6 +203,8 @@ def _move_vma(remap: _Remap, vma: Vma) -> int:
     )
     if len(mm.vmas) >= core.max_map_count - SPARE_AREAS:
         raise remap.refusal(errno.ENOMEM, f"process {mm.id} has {len(mm.vmas):,} areas")
+    if remap.old_len:
+        core.tables.need(tables_needed(mm, addr, target, remap.old_len))
     whole = addr == vma.start and addr + remap.old_len == vma.end
     if vma.flags & VM_LOCKED:
         mm.locked_vm += remap.new_len >> PAGE_SHIFT

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rmap.mm.mm_struct import Mm
 
 SLOT_BITS = 9
+MAX_TABLES = 1 << 27
 SLOT_MASK = PTRS_PER_TABLE - 1
 
 
@@ -41,6 +42,8 @@ class PageTables:
     """
 
     def __init__(self, nr_tables: int) -> None:
+        if not 1 <= nr_tables <= MAX_TABLES:
+            raise LimitError(f"a machine has 1 to {MAX_TABLES:,} page tables, not {nr_tables:,}")
         self.nr_tables = nr_tables
         self.ptes: I64 = np.zeros(nr_tables * PTRS_PER_TABLE, np.int64)
         self.rows: I64 = self.ptes.reshape(-1, PTRS_PER_TABLE)
@@ -53,12 +56,30 @@ class PageTables:
         self._next = 1
         self._free_runs: list[tuple[int, int]] = []
 
-    def alloc(self, count: int) -> int:
-        """Take ``count`` neighbouring rows; returns the first.
+    @property
+    def free_rows(self) -> int:
+        """How many rows are left."""
+        return self.nr_tables - 1 - self.live
+
+    def need(self, count: int) -> None:
+        """Make sure that so many rows are left; asked before an operation that must not stop half-way.
+
+        Raises:
+            LimitError: there are fewer.
+        """
+        if count > self.free_rows:
+            raise LimitError(f"{count:,} page tables wanted, {self.free_rows:,} of {self.nr_tables:,} are left")
+
+    def alloc(self, count: int) -> tuple[int, int]:
+        """Take up to ``count`` neighbouring rows, fewer only where there is no such run.
+
+        Returns:
+            the first, and how many.
 
         Raises:
             LimitError: the arena is full.
         """
+        self.need(1)
         runs = self._free_runs
         for i in range(len(runs) - 1, -1, -1):
             first, length = runs[i]
@@ -68,13 +89,15 @@ class PageTables:
                 else:
                     runs[i] = (first + count, length - count)
                 self.live += count
-                return first
+                return first, count
         first = self._next
-        if first + count > self.nr_tables:
-            raise LimitError(f"all {self.nr_tables:,} page tables are in use")
-        self._next = first + count
+        if first < self.nr_tables:
+            count = min(count, self.nr_tables - first)
+            self._next = first + count
+        else:
+            first, count = runs.pop()
         self.live += count
-        return first
+        return first, count
 
     def free(self, first: int, count: int) -> None:
         """Give back rows that hold no entry.
@@ -183,8 +206,8 @@ def ensure(tables: PageTables, mm: Mm, start: int, end: int) -> None:
         first = region
         while region <= last and region not in rows:
             region += 1
-        count = region - first
-        row = tables.alloc(count)
+        row, count = tables.alloc(region - first)
+        region = first + count
         tables.row_mm[row : row + count] = mm.id
         if count == 1:
             tables.row_addr[row] = first << PMD_SHIFT

@@ -6,9 +6,12 @@ could be done with the answer. The kernel neither evicts nor moves these pages (
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 
 from rmap.columns import I64
+from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import MMAP
 from rmap.mm.frames import KERNEL_OWNED
@@ -32,7 +35,9 @@ from rmap.mm.vma import (
     VM_WRITE,
     Vma,
 )
-from rmap.units import PAGE_SHIFT
+from rmap.units import PAGE_SHIFT, PMD_SHIFT
+
+TABLE_BITS = PMD_SHIFT - PAGE_SHIFT
 
 MAY_ALL = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 KINDS = {
@@ -58,8 +63,15 @@ def map_kernel_pages(core: Core, mm: Mm, pfns: I64, kind: str) -> int:
     Args:
         pfns: int64[n], from :func:`kernel_pages`.
         kind: ``vdso`` or ``pfnmap``.
+
+    Raises:
+        SyscallError: ENOMEM: no room, or too many areas.
+        LimitError: no page tables are left.
     """
     core.costs.enter(MMAP)
+    if len(mm.vmas) > core.max_map_count:
+        raise SyscallError(errno.ENOMEM, "mmap", f"process {mm.id} has {len(mm.vmas):,} areas")
+    core.tables.need((len(pfns) >> TABLE_BITS) + 2)
     flags = KINDS[kind]
     length = len(pfns) << PAGE_SHIFT
     start = get_unmapped_area(mm, length, hint=0, fixed=False, shared=bool(flags & VM_SHARED), file=None, pgoff=0)

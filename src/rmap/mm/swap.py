@@ -11,6 +11,8 @@ import numpy as np
 from rmap.columns import I32, I64
 from rmap.errors import LimitError
 
+MAX_SLOTS = 1 << 34
+
 
 class SwapSlots:
     """The swap area.
@@ -27,6 +29,8 @@ class SwapSlots:
     """
 
     def __init__(self, nr_slots: int) -> None:
+        if not 0 <= nr_slots <= MAX_SLOTS:
+            raise LimitError(f"a machine has 0 to {MAX_SLOTS:,} swap slots, not {nr_slots:,}")
         self.nr_slots = nr_slots
         self.count: I32 = np.zeros(nr_slots + 1, np.int32)
         self.cached: I64 = np.zeros(nr_slots + 1, np.int64)
