@@ -26,7 +26,7 @@ from rmap.designs.parts.anon_vma import AnonVma, AnonVmaChain
 from rmap.designs.parts.anon_vma_check import check_anon_vmas, check_pages, check_vmas
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.designs.parts.interval_tree import IntervalTree
-from rmap.mm.costs import FAULTS, LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE, SWAPIN
+from rmap.mm.costs import LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.frames import LARGE, TAG_ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, Linear, PteBatch, Query, ReverseMap
 from rmap.mm.mm_struct import Mm
@@ -314,10 +314,9 @@ class AnonVmaChainDesign(ReverseMap):
         check_anon_vmas(vmas, self.anon_vmas)
         for index in self._indexes:
             index.validate()
-        swapped = self._costs.by_operation[SWAPIN][FAULTS] > 0
         for vma in vmas:
             for batch in self.core.batches(vma, vma.start, vma.end):
-                check_pages(self._frames, vma, batch, swapped)
+                check_pages(self._frames, vma, batch)
 
     def describe_vma(self, vma: Vma) -> str:
         """``A1, chain [A1 A0]``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, PTES_ADDED, SWAPIN
-from rmap.mm.frames import ANON, EXCLUSIVE, SWAPBACKED, SWAPCACHE
+from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, SWAPBACKED, SWAPCACHE
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
 from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT
@@ -37,8 +37,10 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
         frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
         core.drop_swapcache(pfn)
         frames.extra[pfn] -= 1
-    if bypass and not frames.mv_mapcount[pfn] and not frames.mv_extra[pfn]:
+    if bypass and not exclusive and not frames.mv_mapcount[pfn] and not frames.mv_extra[pfn]:
         exclusive = True  # the fault holds the only reference
+        if frames.mv_flags[pfn] & ANON:
+            frames.mv_flags[pfn] |= KEPT_ANCHOR
     value = pfn << PAGE_SHIFT | PRESENT | ACCESSED
     if exclusive:
         frames.mv_flags[pfn] |= EXCLUSIVE

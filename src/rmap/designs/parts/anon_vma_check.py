@@ -15,7 +15,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.designs.parts.anon_vma import AnonVma
 from rmap.errors import InvariantError
-from rmap.mm.frames import EXCLUSIVE, LARGE, TAG_BITS, TAG_KSM, WAS_LARGE, Frames
+from rmap.mm.frames import EXCLUSIVE, KEPT_ANCHOR, LARGE, TAG_BITS, TAG_KSM, WAS_LARGE, Frames
 from rmap.mm.interface import PteBatch
 from rmap.mm.profile import Profile
 from rmap.mm.vma import Vma
@@ -108,12 +108,11 @@ def _check_links(vmas: Sequence[Vma], living: set[AnonVma]) -> None:
         raise InvariantError("I12", f"the chains have {len(links)} links, the trees {in_trees}")
 
 
-def check_pages(frames: Frames, vma: Vma, batch: PteBatch, swapped: bool) -> None:
+def check_pages(frames: Frames, vma: Vma, batch: PteBatch) -> None:
     """Anonymous pages that one VMA maps: I13, I14, I16.
 
-    Args:
-        swapped: pages have come back from swap, so I16 is not asked: a page that nobody mapped any more, but that
-            stayed in the swap cache, keeps the anon_vma it had when its last user takes it exclusively (rule 4.12).
+    I16 is not asked of pages that are, or were, in large folios, nor of those that their last user took out of the
+    swap cache: they become exclusive where they hang (rules 4.7, 4.12).
 
     Raises:
         InvariantError: with the invariant's number.
@@ -126,10 +125,9 @@ def check_pages(frames: Frames, vma: Vma, batch: PteBatch, swapped: bool) -> Non
         linked |= mapping == link.anon_vma.handle
     _demand("I13", linked | ~ordinary, batch, mapping, f"is not in the chain of {vma}")
     _demand("I14", (index == batch.pgoffs) | ~ordinary, batch, index, f"is not its place in {vma}")
-    if not swapped:
-        shared = (flags & (EXCLUSIVE | LARGE | WAS_LARGE)) != EXCLUSIVE
-        active = mapping == vma.anon.handle
-        _demand("I16", active | shared, batch, mapping, f"is not active in {vma}, the page exclusive")
+    exempt = (flags & (EXCLUSIVE | LARGE | WAS_LARGE | KEPT_ANCHOR)) != EXCLUSIVE
+    active = mapping == vma.anon.handle
+    _demand("I16", active | exempt, batch, mapping, f"is not active in {vma}, the page exclusive")
 
 
 def _demand(id: str, holds: Bool, batch: PteBatch, column: I64, text: str) -> None:
