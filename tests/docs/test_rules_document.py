@@ -1,0 +1,48 @@
+"""docs/rules.md names modules and tests that exist, and every rule that the code cites is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "rules.md").read_text()
+SOURCES = {path: path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
+NUMBER = r"\d+\.\d+[a-z]?"
+
+
+def test_the_modules_exist() -> None:
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*\.?(?:py)?)`", TEXT)) - {"tests/model", "tests/judge", "src/rmap", "fs/proc"}
+    assert len(named) > 20
+    missing = [name for name in named if not (ROOT / "src" / "rmap" / name).exists()]
+    assert missing == []
+
+
+def test_the_named_tests_exist_and_name_the_rule() -> None:
+    for line in re.split(r"\n\n", TEXT):
+        for letter, names in re.findall(r"\b([TJ]) (test_\w+(?:(?:,| and) test_\w+)*)", line):
+            folder = ROOT / "tests" / {"T": "model", "J": "judge"}[letter]
+            for name in re.findall(r"test_\w+", names):
+                assert (folder / f"{name}.py").exists(), f"{folder.name}/{name}.py, named in: {line[:60]}"
+
+
+def test_every_rule_that_is_cited_is_there() -> None:
+    rules = set(re.findall(rf"^(?:\* )?\*\*({NUMBER}|\d[a-f])\*\*", TEXT, re.MULTILINE))
+    rules |= set(re.findall(rf"\*\*({NUMBER})\*\*", TEXT))
+    assert len(rules) > 70
+    for path, source in SOURCES.items():
+        for cited in re.findall(rf"\brules? ((?:{NUMBER}(?:, | and | to )?)+)", source):
+            unknown = set(re.findall(NUMBER, cited)) - rules
+            assert not unknown, f"{path.relative_to(ROOT)} cites rule {unknown}"
+
+
+def test_every_invariant_that_is_raised_is_there() -> None:
+    listed = set(re.findall(r"^\| (I\d+) \|", TEXT, re.MULTILINE))
+    assert listed == {f"I{n}" for n in range(1, 25)}
+    raised = {id for source in SOURCES.values() for id in re.findall(r'"(I\d+)"', source)}
+    assert raised <= listed
+
+
+def test_the_counter_examples_of_part_7_are_tests() -> None:
+    tests = (ROOT / "tests" / "model" / "test_offsets.py").read_text()
+    assert {f"7{letter}" for letter in "abcde"} <= set(re.findall(r"def test_(7[a-f])_", tests))
