@@ -194,10 +194,10 @@ class Puppet:
         return self._call("brk", addr)
 
     def read(self, addr: int, length: int) -> None:
-        self.touch("read", addr, _pages_of(addr, length))
+        self._touch("read", addr, length)
 
     def write(self, addr: int, length: int) -> None:
-        self.touch("write", addr, _pages_of(addr, length))
+        self._touch("write", addr, length)
 
     # -- the family
 
@@ -235,9 +235,9 @@ class Puppet:
         self._connection.close()
         os.close(self._pidfd)
 
-    def touch(self, how: str, addr: int, pages: int) -> None:
-        """``read`` or ``write`` so many pages, one after the other, up to the first that is refused."""
-        self._ask(how, addr & -PAGE, pages)
+    def _touch(self, how: str, addr: int, length: int) -> None:
+        first = addr & -PAGE
+        self._ask(how, first, (addr + length - first + PAGE - 1) // PAGE)
         _, signal_number = self._answer()
         if signal_number:
             raise OSError(errno.EFAULT, f"{how}: {signal.Signals(signal_number).name}")
@@ -275,10 +275,6 @@ class Puppet:
             raise PuppetDied(f"puppet {self.pid} is gone")
         result, error = _ANSWER.unpack(data)
         return result, error
-
-
-def _pages_of(addr: int, length: int) -> int:
-    return (addr + length - (addr & -PAGE) + PAGE - 1) // PAGE
 
 
 def _prot(letters: str) -> int:

@@ -224,8 +224,12 @@ def test_touching_a_file_behind_its_end(machine: Any) -> None:
     q = machine.spawn()
     mapped(q, 10, 14, file=f, flags="shared")
     q.read(at(11), 1)
+    for touch in (q.read, q.write):
+        with refused(EFAULT):
+            touch(at(12), 1)
+    q.write(at(11), 1)
     with refused(EFAULT):
-        q.read(at(12), 1)
+        q.write(at(11), pages(2))
 
 
 # -- a file opened for reading only
