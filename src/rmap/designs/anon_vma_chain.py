@@ -365,14 +365,15 @@ class AnonVmaChainDesign(ReverseMap):
         roots, parents = columns["root"].tolist(), columns["parent"].tolist()
         made: dict[int, AnonVma] = {}
 
-        def make(row: int) -> AnonVma:
-            # Parents first. A parent may be gone from the tree, but never while a child names it (rule 2.8).
-            if row not in made:
-                made[row] = self._new_anon_vma(None if roots[row] == row else make(parents[row]))
-            return made[row]
-
         for row in range(len(roots)):
-            make(row)
+            # Parents first. A parent may have no VMA left, but lives while a child names it (rule 2.8).
+            line = []
+            while row not in made and row not in line:
+                line.append(row)
+                row = parents[row]
+            for member in reversed(line):
+                parent = None if roots[member] == member else made[parents[member]]
+                made[member] = self._new_anon_vma(parent)
         for row, children in enumerate(columns["num_children"].tolist()):
             made[row].num_children = children
         for vma, row in zip(vmas, columns["active"].tolist()):
