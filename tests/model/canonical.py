@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from rmap import Kernel
-from rmap.mm.frames import ANON, SWAPCACHE
+from rmap.mm.frames import ANON, SWAPCACHE, ZERO_PFN
 from rmap.mm.mm_struct import Mm
 from rmap.mm.pte import FLAG_BITS, PRESENT, SPECIAL, SWAP
-from rmap.mm.vma import Vma
+from rmap.mm.vma import VM_PFNMAP, Vma
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 State = tuple[Any, ...]
@@ -104,7 +104,8 @@ def _areas(mm: Mm, names: Names) -> State:
 def _area(vma: Vma, names: Names) -> State:
     file = names("file", id(vma.file)) if vma.file is not None else -1
     mapping = names("mapping", vma.mapping.id) if vma.mapping is not None else -1
-    return (vma.start, vma.end, vma.flags, vma.pgoff, file, mapping, vma.faulted)
+    pgoff = -1 - names("kernel", vma.pgoff) if vma.flags & VM_PFNMAP else vma.pgoff  # a frame number
+    return (vma.start, vma.end, vma.flags, pgoff, file, mapping, vma.faulted)
 
 
 def _entries(kernel: Kernel, mm: Mm, names: Names) -> State:
@@ -123,7 +124,7 @@ def _entry(slot: int, entry: int, names: Names) -> State:
         return (slot, flags, names("frame", what))
     if entry & SWAP and not entry & PRESENT:
         return (slot, flags, names("slot", what))
-    return (slot, flags, what)
+    return (slot, flags, names("kernel", what) if what != ZERO_PFN else -1)
 
 
 def _files(kernel: Kernel, names: Names) -> State:

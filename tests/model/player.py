@@ -128,6 +128,12 @@ class Player:
         options = dict.fromkeys(how.split(), True)
         self.process(who).mmap(count * self.unit, prot, flags, opened, offset * self.unit, self.at(first), **options)
 
+    def _special(self, who: int, first: int, count: int, kind: str) -> None:
+        # Pages of the kernel, moved to where other calls meet them. A device has few, for they never come back.
+        process = self.process(who)
+        length = min(count, 2) * PAGE
+        process.mremap(process.map_kernel_pages(length // PAGE, kind), length, length, self.at(first))
+
     def _munmap(self, who: int, first: int, count: int) -> None:
         self.process(who).munmap(self.at(first), count * self.unit)
 

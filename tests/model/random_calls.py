@@ -29,7 +29,7 @@ WINDOW = 24
 WEIGHTS = {
     "mmap": 8, "write": 4, "write_mapped": 5, "write_areas": 14, "read": 6, "munmap": 3, "mprotect": 6, "mremap": 8,
     "madvise": 9, "mlock": 2, "munlock": 2, "brk": 2, "touch_heap": 2, "fork": 8, "clone_vm": 1, "spawn": 1, "exit": 2,
-    "truncate": 1, "punch": 1, "read_in": 1, "reclaim": 4, "unmap": 2, "referenced": 1, "mkclean": 1,
+    "special": 1, "truncate": 1, "punch": 1, "read_in": 1, "reclaim": 4, "unmap": 2, "referenced": 1, "mkclean": 1,
 }  # fmt: skip
 """Verbs, and how often each is chosen."""
 NEEDED = ("mmap", "write_areas", "fork")
@@ -92,6 +92,9 @@ class Swarm:
 
     def _write_areas(self, who: int, first: int, count: int) -> Call:
         return self._rng.choice((("write_areas", who, 0, WINDOW), ("write_areas", who, first, count)))
+
+    def _special(self, who: int, first: int, count: int) -> Call:
+        return ("special", who, first, count, self._rng.choice(("vdso", "vdso", "pfnmap")))
 
     def _mprotect(self, who: int, first: int, count: int) -> Call:
         return ("mprotect", who, first, count, self._rng.choice(PROTECTIONS))

@@ -6,6 +6,8 @@ import pytest
 
 from model.words import PAGE, at, layout, mapped, read, write, written
 from rmap import Kernel, SyscallError
+from rmap.mm.page_tables import ptep_of
+from rmap.mm.pte import DIRTY
 
 
 def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hole_only(any_k: Kernel) -> None:
@@ -23,6 +25,19 @@ def test_a_stack_does_not_grow_for_a_write_that_is_refused_further_up(any_k: Ker
     with pytest.raises(SyscallError):
         p.write(at(6), 4 * PAGE)
     assert layout(p) == "8-9 rw-p, 9-10 r--p"
+
+
+@pytest.mark.parametrize("scalar_twins", [True, False])
+def test_an_access_to_device_memory_marks_its_entries(scalar_twins: bool) -> None:
+    k = Kernel(nr_pages=64, nr_tables=16, scalar_twins=scalar_twins)
+    p = k.spawn()
+    address = p.map_kernel_pages(2, "pfnmap")
+    p.write(address, 2 * PAGE)
+    assert int(k.core.tables.ptes[ptep_of(p.mm, address + PAGE)]) & DIRTY
+    assert k.costs.get("fault", "faults") == 0
+    p.mprotect(address, PAGE, "r")
+    with pytest.raises(SyscallError):
+        p.write(address, 2 * PAGE)
 
 
 def test_a_page_given_up_is_not_taken_for_a_page_of_a_file_when_it_is_evicted(any_k: Kernel) -> None:

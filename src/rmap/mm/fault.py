@@ -89,8 +89,6 @@ def file_end(vma: Vma) -> int:
 
 def refusal(vma: Vma, for_write: bool) -> str:
     """Why the hardware or ``access_error`` forbids an access to this VMA; empty if it does not."""
-    if vma.flags & VM_PFNMAP:
-        return ""
     if for_write:
         return "" if vma.flags & VM_WRITE else "not writable"
     return "" if vma.flags & (VM_READ | VM_EXEC | VM_WRITE) else "not readable"
@@ -132,6 +130,9 @@ def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:
 
 
 def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    if vma.flags & VM_PFNMAP:
+        _mark_touched(core, vma, start, end, for_write)
+        return
     # In pieces, so that a range larger than the machine can go through swap.
     step = max(64, core.frames.nr_pages // 4) * PAGE_SIZE
     for low in range(start, end, step):
@@ -139,8 +140,6 @@ def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> No
         _make_room(core, vma, low, high, for_write)
         if core.swap.used:
             swap_in_range(core, vma, low, high, for_write)
-        if vma.flags & VM_PFNMAP:
-            continue
         if vma.flags & VM_SHARED:
             if for_write:
                 write_shared_range(core, vma, low, high)
@@ -152,6 +151,14 @@ def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> No
             read_file_range(core, vma, low, high)
         else:
             _read_anonymous_range(core, vma, low, high)
+
+
+def _mark_touched(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    # Frames of a device are mapped from the start: an access leaves its marks and is no fault.
+    marks = np.int64(ACCESSED | DIRTY if for_write else ACCESSED)
+    for piece in core.spans(vma, start, end):
+        piece.entries[(piece.entries & PRESENT) != 0] |= marks
+        piece.commit()
 
 
 def _make_room(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
