@@ -1,7 +1,7 @@
 """PTE chains, as in Linux 2.6.0 (``mm/rmap.c``): every page knows every entry that maps it.
 
 Nothing but the pte pointer is stored for a mapping. The mm and the address follow from the page-table page it lies
-in (``page_table_add_rmap``), which says whose it is and which address it begins at. So a walk looks at nothing in
+in (``pgtable_add_rmap``), which says whose it is and which address it begins at. So a walk looks at nothing in
 vain, and each mapping made or ended costs a write, and from the second on 64 bytes for up to seven of them.
 
 Files and anonymous memory are alike here: nothing hangs on a VMA, and every VMA may merge with every other.
