@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmap.errors import SyscallError, UsageError
 from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, truncate
-from rmap.mm.address_space import AddressSpace, File
+from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.mm_struct import Mm
 from rmap.mm.vma import VM_EXEC, VM_READ, VM_WRITE, Vma
@@ -92,21 +92,38 @@ class OpenFile:
         return self.file.mapping.size if self.file.mapping is not None else 0
 
     def truncate(self, size: int) -> None:
-        """Set the size in bytes; pages beyond it leave every process, private copies included."""
-        truncate.truncate(self._kernel.core, self._mapping("ftruncate"), size)
+        """Set the size in bytes; pages beyond it leave every process, private copies included.
+
+        Raises:
+            SyscallError: EINVAL: a negative size, a device, or opened for reading only.
+            LimitError: larger than the model holds.
+        """
+        mapping = self.file.mapping
+        if size < 0 or mapping is None or not self.file.writable:
+            raise SyscallError(errno.EINVAL, "ftruncate", f"{self}, size {size:,}")
+        truncate.truncate(self._kernel.core, mapping, size)
 
     def punch_hole(self, offset: int, length: int) -> None:
-        """Drop the whole pages of a range in bytes; private copies stay."""
-        truncate.punch_hole(self._kernel.core, self._mapping("fallocate"), offset, length)
+        """Drop the whole pages of a range in bytes; private copies stay.
+
+        Raises:
+            SyscallError: EINVAL: an empty or negative range; EBADF: opened for reading only; ENODEV: a device; EFBIG:
+                beyond the largest file.
+        """
+        mapping = self.file.mapping
+        if offset < 0 or length <= 0:
+            raise SyscallError(errno.EINVAL, "fallocate", f"offset {offset:,}, length {length:,}")
+        if not self.file.writable:
+            raise SyscallError(errno.EBADF, "fallocate", f"{self} is open for reading only")
+        if mapping is None:
+            raise SyscallError(errno.ENODEV, "fallocate", f"{self} is a device")
+        if offset + length > mmap.MAX_FILE_OFFSET:
+            raise SyscallError(errno.EFBIG, "fallocate", f"offset {offset:,}, length {length:,}")
+        truncate.punch_hole(self._kernel.core, mapping, offset, length)
 
     def read_in(self) -> None:
         """Bring the whole file into the page cache, as ``cat`` would."""
         self._kernel.read_in(self)
-
-    def _mapping(self, call: str) -> AddressSpace:
-        if self.file.mapping is None:
-            raise SyscallError(errno.EINVAL, call, f"{self.file.name} is a device")
-        return self.file.mapping
 
     def __repr__(self) -> str:
         return f"OpenFile({self.file.name!r}, {self.size:,} bytes)"
@@ -185,7 +202,7 @@ class Process:
             offset=offset,
             addr=hint if addr is None else addr,
             fixed=addr is not None,
-            noreplace=noreplace,
+            noreplace=noreplace and addr is not None,
             growsdown=growsdown,
             populate=populate,
             noreserve=noreserve,

@@ -20,6 +20,7 @@ from rmap.mm.vma import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
+    VM_IO,
     VM_LOCKED,
     VM_MAYWRITE,
     VM_MERGEABLE,
@@ -111,7 +112,8 @@ def _walk_vmas(core: Core, mm: Mm, start: int, end: int, advice: str) -> bool:
 
 
 def _change_flags(core: Core, vma: Vma, start: int, end: int, advice: str) -> Vma:
-    if advice in ("dofork", "dodump") and vma.flags & VM_SPECIAL:
+    refused = {"dodump": VM_SPECIAL, "dofork": VM_IO if core.profile.dofork_of_special else VM_SPECIAL}
+    if vma.flags & refused.get(advice, 0):
         raise SyscallError(errno.EINVAL, "madvise", f"{advice}: {vma} is a special mapping")
     if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
         raise SyscallError(errno.EINVAL, "madvise", f"wipeonfork: {vma} is not private anonymous memory")
@@ -131,12 +133,12 @@ def _refuse_pages(vma: Vma, advice: str) -> None:
     if advice == "willneed":
         return
     if advice == "remove":
-        if vma.flags & VM_LOCKED or vma.file is None or vma.mapping is None:
+        if vma.flags & VM_LOCKED or vma.file is None:
             raise SyscallError(errno.EINVAL, "madvise", f"remove: {vma} is locked, or not of a file")
         if vma.flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
             raise SyscallError(errno.EACCES, "madvise", f"remove: {vma} is not shared and writable")
         return
     if vma.flags & (VM_PFNMAP if advice == "dontneed_locked" else VM_PFNMAP | VM_LOCKED):
         raise SyscallError(errno.EINVAL, "madvise", f"{advice}: {vma} is locked, or a special mapping")
-    if advice == "free" and vma.mapping is not None:
+    if advice == "free" and (vma.mapping is not None or vma.flags & VM_SPECIAL):
         raise SyscallError(errno.EINVAL, "madvise", f"free: {vma} is not anonymous")

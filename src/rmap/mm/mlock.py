@@ -49,7 +49,9 @@ def munlock(core: Core, mm: Mm, addr: int, length: int) -> None:
 
 
 def _whole_pages(addr: int, length: int, call: str) -> tuple[int, int]:
-    start, end = addr & PAGE_MASK, page_align(addr + length)
+    # The length is widened first, in 64 bits: one that is almost as large as can be becomes none.
+    start = addr & PAGE_MASK
+    end = start + page_align(addr - start + length) % (1 << 64)
     if length < 0 or end >= 1 << 64:
         raise SyscallError(errno.EINVAL, call, f"length {length:#x}")
     return start, end

@@ -33,6 +33,7 @@ from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 VM_MAY_ALL = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 MAX_FILE_OFFSET = (1 << 63) - 1
+MAX_DEVICE_OFFSET = (1 << 64) - 1
 
 
 def mmap(
@@ -86,7 +87,7 @@ def mmap(
     )
     if noreplace and mm.overlapping(start, start + length):
         raise SyscallError(errno.EEXIST, "mmap", f"{start:#x} is in use in process {mm.id}")
-    if file is not None and offset + length > MAX_FILE_OFFSET:
+    if file is not None and offset + length > (MAX_DEVICE_OFFSET if file.zero_device else MAX_FILE_OFFSET):
         raise SyscallError(errno.EOVERFLOW, "mmap", f"offset {offset:#x}")
     flags = _vm_flags(prot, shared, file, growsdown)
     flags |= (VM_LOCKED if locked else 0) | (VM_NORESERVE if noreserve else 0)
@@ -149,7 +150,7 @@ def munmap(core: Core, mm: Mm, addr: int, length: int) -> None:
             a process may have.
     """
     core.costs.enter(MUNMAP)
-    if addr & ~PAGE_MASK or not 0 <= addr <= TASK_SIZE or not 0 < length <= TASK_SIZE - addr:
+    if addr & ~PAGE_MASK or length <= 0:
         raise SyscallError(errno.EINVAL, "munmap", f"address {addr:#x}, length {length:#x}")
     do_munmap(core, mm, addr, addr + page_align(length), "munmap")
 
@@ -158,8 +159,11 @@ def do_munmap(core: Core, mm: Mm, start: int, end: int, call: str) -> None:
     """Unmap ``[start, end)`` on behalf of a system call: cut the areas at both ends, zap, unlink, free the tables.
 
     Raises:
-        SyscallError: ENOMEM: a hole in the middle of an area, and no more areas are allowed. Nothing was changed.
+        SyscallError: EINVAL: beyond the address space; ENOMEM: a hole in the middle of an area, and no more areas are
+            allowed. Nothing was changed.
     """
+    if not 0 <= start < end <= TASK_SIZE:
+        raise SyscallError(errno.EINVAL, call, f"{start:#x} to {end:#x} is not in the address space")
     vmas = mm.overlapping(start, end)
     if not vmas:
         return

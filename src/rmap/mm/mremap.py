@@ -19,6 +19,7 @@ from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 SPARE_AREAS = 3
 """A move may split areas up to this often, so it begins only if that many are left."""
+MAX_WORD = (1 << 64) - 1
 
 
 @dataclass(slots=True)
@@ -76,9 +77,9 @@ def mremap(
         LimitError: no page tables are left. Nothing was moved, but what was at the target may be gone.
     """
     core.costs.enter(MREMAP)
-    remap = _Remap(
-        core, mm, addr, page_align(old_len), page_align(new_len), new_addr or 0, new_addr is not None, dontunmap
-    )
+    # Lengths are rounded up in 64 bits: the largest become 0.
+    old_len, new_len = page_align(old_len) & MAX_WORD, page_align(new_len) & MAX_WORD
+    remap = _Remap(core, mm, addr, old_len, new_len, new_addr or 0, new_addr is not None, dontunmap)
     _check_arguments(remap, maymove)
     if remap.fixed and remap.old_len == remap.new_len:
         return _remap_move(remap)
@@ -95,7 +96,7 @@ def mremap(
 def _check_arguments(remap: _Remap, maymove: bool) -> None:
     # check_mremap_params: all that is wrong whatever is mapped.
     new_addr, new_len = remap.new_addr, remap.new_len
-    if remap.addr & ~PAGE_MASK or remap.addr < 0 or remap.old_len < 0:
+    if remap.addr & ~PAGE_MASK or remap.addr < 0:
         raise remap.refusal(errno.EINVAL, f"address {remap.addr:#x}, length {remap.old_len:#x}")
     if not 0 < new_len <= TASK_SIZE:
         raise remap.refusal(errno.EINVAL, f"new length {new_len:#x}")
@@ -107,7 +108,7 @@ def _check_arguments(remap: _Remap, maymove: bool) -> None:
         raise remap.refusal(errno.EINVAL, "a new address, but no leave to move")
     if remap.dontunmap and remap.old_len != new_len:
         raise remap.refusal(errno.EINVAL, "MREMAP_DONTUNMAP does not resize")
-    if remap.addr + remap.old_len > new_addr and new_addr + new_len > remap.addr:
+    if (remap.addr + remap.old_len) & MAX_WORD > new_addr and new_addr + new_len > remap.addr:
         raise remap.refusal(errno.EINVAL, "the old and the new range overlap")
     if len(remap.mm.vmas) + 2 >= remap.core.max_map_count - SPARE_AREAS:
         raise remap.refusal(errno.ENOMEM, f"process {remap.mm.id} has {len(remap.mm.vmas):,} areas")

@@ -24,17 +24,19 @@ class Profile:
         swapin_bypass: a slot that one entry names is read into a page of its own that never enters the swap cache,
             and is exclusive (rule 4.12, synchronous device). 7.0 reads everything through the swap cache, and only
             the entry's marker says exclusive.
+        dofork_of_special: MADV_DOFORK works on special mappings without VM_IO, as the vDSO. 7.0 refuses all of them.
     """
 
     release: str
     root_is_last: bool = True
     reuse_from_root: bool = True
     swapin_bypass: bool = True
+    dofork_of_special: bool = True
 
 
 PROFILES = {
     "6.18": Profile("6.18"),
-    "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False, swapin_bypass=False),
+    "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False, swapin_bypass=False, dofork_of_special=False),
 }
 
 
