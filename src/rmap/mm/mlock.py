@@ -52,7 +52,7 @@ def _whole_pages(addr: int, length: int, call: str) -> tuple[int, int]:
     # The length is widened first, in 64 bits: one that is almost as large as can be becomes none.
     start = addr & PAGE_MASK
     end = start + page_align(addr - start + length) % (1 << 64)
-    if length < 0 or end >= 1 << 64:
+    if not 0 <= length < 1 << 64 or end >= 1 << 64:
         raise SyscallError(errno.EINVAL, call, f"length {length:#x}")
     return start, end
 
