@@ -80,14 +80,25 @@ def _page_state() -> str | None:
     return None
 
 
-def _other_users() -> str | None:
-    own = os.getuid()
+def refused_processes() -> dict[int, int]:
+    """The processes whose memory maps this user may not read, pid -> owner's uid.
+
+    Even root may meet some: a process that is not dumpable, or that a security module protects.
+    """
+    refused = {}
     for pid in procfs.pids():
         try:
-            if os.stat(f"/proc/{pid}").st_uid != own and not procfs.read_stat(pid).kernel_thread:
+            owner = os.stat(f"/proc/{pid}").st_uid
+            if not procfs.read_stat(pid).kernel_thread:
                 procfs.read_maps(pid)
         except PermissionError:
-            return "CAP_SYS_PTRACE: the memory maps of other users' processes"
+            refused[pid] = owner
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return None
+    return refused
+
+
+def _other_users() -> str | None:
+    if os.geteuid() == 0 or all(owner == os.getuid() for owner in refused_processes().values()):
+        return None
+    return "CAP_SYS_PTRACE: the memory maps of other users' processes"

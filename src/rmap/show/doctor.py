@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rmap.show.text import labelled, plural, wrap
 
@@ -18,12 +18,13 @@ WORDS = {
 """What each ability is, and what it is for, by its name in ``rmap.live.abilities``."""
 
 
-def doctor(abilities: Mapping[str, str | None], *, release: str) -> list[str]:
+def doctor(abilities: Mapping[str, str | None], *, release: str, refused: Sequence[int] = ()) -> list[str]:
     """The lines of ``rmap doctor``.
 
     Args:
         abilities: by name: None if it is there, else what is missing, in words.
         release: of the running kernel.
+        refused: pids whose memory maps this user may not read.
     """
     missing = sum(text is not None for text in abilities.values())
     answer = f"{plural(missing, 'ability', 'abilities')} missing" if missing else "all abilities are there"
@@ -34,4 +35,10 @@ def doctor(abilities: Mapping[str, str | None], *, release: str) -> list[str]:
         if text is not None:
             lines += labelled("", f"missing: {text}", STATE_WIDTH)
             lines += labelled("", f"needed for: {serves}", STATE_WIDTH)
+    if refused:
+        named = ", ".join(str(pid) for pid in refused[:8]) + (f" and {len(refused) - 8:,} more" if refused[8:] else "")
+        text = f"{plural(len(refused), 'process', 'processes')} (pid {named}): memory maps refused to this user"
+        lines += labelled("NO", text, STATE_WIDTH)
+        lines += labelled("", "their mappings count as hidden; even root is refused by a process that is not dumpable, "
+                          "or that a security module protects", STATE_WIDTH)  # fmt: skip
     return [*lines, "", *wrap("The model needs none of this: rmap demo, compare and explain work everywhere.")]

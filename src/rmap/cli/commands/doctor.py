@@ -27,10 +27,12 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Ask for every ability."""
-    from rmap.live.abilities import abilities
+    from rmap.live.abilities import abilities, refused_processes
     from rmap.show.doctor import doctor
 
     found = asdict(abilities())
     release = os.uname().release
-    emit(args, {"release": release, "abilities": found}, lambda: doctor(found, release=release))
+    refused = sorted(refused_processes())
+    facts = {"release": release, "abilities": found, "refused": refused}
+    emit(args, facts, lambda: doctor(found, release=release, refused=refused))
     return status.OK
