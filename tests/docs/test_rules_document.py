@@ -12,7 +12,8 @@ NUMBER = r"\d+\.\d+[a-z]?"
 
 
 def test_the_modules_exist() -> None:
-    named = set(re.findall(r"`([a-z_]+/[a-z_/]*\.?(?:py)?)`", TEXT)) - {"tests/model", "tests/judge", "src/rmap", "fs/proc"}
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*\.?(?:py)?)`", TEXT))
+    named -= {"tests/model", "tests/judge", "src/rmap", "fs/proc"}
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / "src" / "rmap" / name).exists()]
     assert missing == []
@@ -46,3 +47,21 @@ def test_every_invariant_that_is_raised_is_there() -> None:
 def test_the_counter_examples_of_part_7_are_tests() -> None:
     tests = (ROOT / "tests" / "model" / "test_offsets.py").read_text()
     assert {f"7{letter}" for letter in "abcde"} <= set(re.findall(r"def test_(7[a-f])_", tests))
+
+
+def test_the_mutants_of_the_fidelity_page_are_those_of_the_tests() -> None:
+    from model.mutants import MUTANTS
+
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    table = text[text.index("| mutant | blind |") :]
+    rows = re.findall(r"^\| ([^|]+?) \| (blind )?\|$", table, re.MULTILINE)[1:]
+    listed = [(name, bool(blind)) for name, blind in rows if name != "---"]
+    assert listed == [(mutant.name, mutant.oracle_is_blind) for mutant in MUTANTS]
+
+
+def test_the_fidelity_page_counts_the_letters() -> None:
+    from model.world import ALPHABET, OPENINGS
+
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    assert f"The alphabet has {len(ALPHABET)} letters" in text
+    assert len(OPENINGS) == 7

@@ -184,6 +184,27 @@ def twins_differ(calls: Sequence[Call], design: str, **options: object) -> str:
     return ""
 
 
+def designs_differ(calls: Sequence[Call], **options: object) -> tuple[str, int]:
+    """Play calls under both designs, for as long as areas are alike: a design may veto a merge.
+
+    Sequences that lock memory do not belong here: when a walk meets the locked area decides what it has unmapped by
+    then.
+
+    Returns:
+        how anything but the designs' own structures differs after some call, or ``""``; how many calls were compared.
+    """
+    one, two = Player("anon_vma_chain", **options), Player("pte_chain", **options)  # type: ignore[arg-type]
+    for n, call in enumerate(calls):
+        refusals = one.play(call), two.play(call)
+        layouts = [[(vma.start, vma.end) for process in p.alive for vma in process.mm.vmas] for p in (one, two)]
+        if layouts[0] != layouts[1]:
+            return "", n
+        states = canonical(one.kernel, design=False), canonical(two.kernel, design=False)
+        if states[0] != states[1] or refusals[0] != refusals[1]:
+            return f"{call}: {refusals}; {explain_difference(*states)}", n
+    return "", len(calls)
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
