@@ -12,6 +12,7 @@ from rmap.mm.core import Core
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(900)  # half a minute on an idle machine
 @pytest.mark.parametrize("design", DESIGNS)
 def test_every_sequence_of_three_calls(design: str) -> None:
     *_, count = search(design, 3)
@@ -61,7 +62,7 @@ def test_names_do_not_count_in_a_canonical_state(design: str) -> None:
 
 @pytest.mark.parametrize(
     "letter",
-    ["second write 1-3", "first mprotect 1-2 r", "first mlock 1-2", "referenced all", "truncate 1", "second munmap 0-2",
+    ["first write 1-2", "first mprotect 1-2 r", "first mlock 1-2", "referenced all", "truncate 1", "second munmap 0-2",
      "unmap first's 0", "first wipeonfork 2-3"],
 )  # fmt: skip
 def test_what_differs_for_a_program_or_the_kernel_differs_in_the_canonical_state(letter: str) -> None:
