@@ -27,6 +27,20 @@ def in_vmas_with(core: Core, found: Hits, flag: int) -> Bool:
     return np.array([vma is not None and bool(vma.flags & flag) for vma in vmas], np.bool_)
 
 
+def mark_locked(core: Core, pfns: I64) -> None:
+    """Mark those of these pages that a VM_LOCKED area maps, and no others (``mlock_vma_folio``, ``munlock_vma_folio``).
+
+    The kernel marks a page when it is mapped there, so that reclaim does not even begin to unmap it elsewhere.
+    """
+    flags = core.frames.flags
+    flags[pfns] &= np.int32(~PG_MLOCKED)
+    for mm in core.mms.values():
+        for vma in mm.vmas if mm.locked_vm else ():
+            if vma.flags & VM_LOCKED:
+                for piece in core.spans(vma, vma.start, vma.end):
+                    flags[piece.tracked()[0]] |= np.int32(PG_MLOCKED)
+
+
 def stop_at_locked(core: Core, query: Query, found: Hits) -> tuple[I64, I64]:
     """Take the entries in VM_LOCKED areas out of a step: their pages are marked, and searched no further.
 

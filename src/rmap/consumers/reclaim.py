@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.consumers.locked import stop_at_locked
+from rmap.consumers.locked import mark_locked, stop_at_locked
 from rmap.consumers.split import split_folios
 from rmap.mm.core import Core
 from rmap.mm.costs import PTES_UNMAPPED, UNMAP_WALK
@@ -58,6 +58,7 @@ class Reclaimer:
         core, frames = self.core, self.core.frames
         free_before = frames.free_top
         counted_to = core.costs.current
+        mark_locked(core, pfns)
         pfns = self.evictable(pfns)
         self._split(pfns)
         if len(pfns):
@@ -160,6 +161,7 @@ def try_to_unmap(core: Core, pfns: I64) -> Bool:
         bool[n]: which of them nothing maps any more.
     """
     reclaimer = Reclaimer(core)
+    mark_locked(core, pfns)
     evictable = reclaimer.evictable(pfns)
     if len(evictable):
         reclaimer._split(evictable)

@@ -15,7 +15,7 @@ from rmap.errors import SyscallError
 from rmap.mm.core import SMALL_PAGES, Core
 from rmap.mm.costs import COW, FAULT, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
 from rmap.mm.fault1 import read1, write1
-from rmap.mm.file_fault import bring_in, frames_needed, read_file_range, write_shared_range
+from rmap.mm.file_fault import bring_in, frames_missing, frames_needed, read_file_range, write_shared_range
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
@@ -170,6 +170,8 @@ def _make_room(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> N
     for _ in range(3):
         # A page that comes back from swap takes a frame, and one more if it must be copied then. Making room may send
         # further pages of this range to swap.
+        if vma.mapping is not None:
+            wanted = frames_missing(vma, start, end, for_write)
         needed = wanted + _count(core, vma, start, end, PRESENT | SWAP, SWAP)
         if core.frames.free_top >= needed:
             return

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I64
 from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, PTES_ADDED
 from rmap.mm.frames import ONE, PG_DIRTY
 from rmap.mm.interface import PteBatch
-from rmap.mm.page_cache import READAHEAD_PAGES, page_for_fault
+from rmap.mm.page_cache import READAHEAD_PAGES, add_to_page_cache, missing, page_for_fault
 from rmap.mm.page_tables import Span, ensure, span
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW
 from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
-from rmap.units import PAGE_SHIFT, PAGE_SIZE, PTRS_PER_TABLE
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTRS_PER_TABLE
 
 FAULT_AROUND_PAGES = 16
 
@@ -49,8 +49,48 @@ def fault_around_window(vma: Vma, addr: int) -> tuple[int, int]:
 def read_file_range(core: Core, vma: Vma, start: int, end: int) -> None:
     """Read every page of a range of a file VMA. The caller has checked the file's size and made room."""
     ensure(core.tables, vma.mm, start, end)
-    if end - start > FAULT_AROUND_PAGES * PAGE_SIZE and _read_all_cached(core, vma, start, end):
-        return
+    if end - start > FAULT_AROUND_PAGES * PAGE_SIZE:
+        _read_long_range(core, vma, start, end)
+    else:
+        _read_page_by_page(core, vma, start, end)
+
+
+def _read_long_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    # Memory files have no readahead: a page that is not there takes a fault of its own. All of them are made at once,
+    # and counted as if they had been made one by one.
+    counters = core.costs.current
+    faults = counters[FAULTS] + _allocate_shmem(core, vma, start, end)
+    if not _read_all_cached(core, vma, start, end):
+        for low in range(start, end, PMD_SIZE):
+            _read_page_by_page(core, vma, low, min(low + PMD_SIZE, end))
+    counters[FAULTS] = max(counters[FAULTS], faults)
+
+
+def _allocate_shmem(core: Core, vma: Vma, start: int, end: int) -> int:
+    # Make the pages of a memory file that faults on this range would make. Returns how many faults those would be.
+    mapping = vma.mapping
+    assert mapping is not None
+    if not mapping.shmem:
+        return 0
+    entries = span(core.tables, vma.mm, start, end).entries
+    none = np.flatnonzero(entries == 0)
+    first = vma.linear_page_index(start)
+    absent = mapping.pages[none + first] <= 0
+    if not absent.any():
+        return 0
+    faults = len(none)
+    if not absent.all():
+        faults, mapped_to = 0, 0
+        for at, is_absent in zip(none.tolist(), absent.tolist()):
+            addr = start + at * PAGE_SIZE
+            if is_absent or addr >= mapped_to:
+                faults += 1
+                mapped_to = fault_around_window(vma, addr)[1]
+    add_to_page_cache(core, mapping, none[absent] + first)
+    return faults
+
+
+def _read_page_by_page(core: Core, vma: Vma, start: int, end: int) -> None:
     addr = start
     while addr < end:
         addr = _next_none(core, vma, addr, end)
@@ -168,17 +208,29 @@ def bring_in(core: Core, vma: Vma, indexes: I64) -> None:
     """Make sure that pages of a file are in memory, as faults in this order would."""
     mapping = vma.mapping
     assert mapping is not None
-    at = 0
-    absent: Bool = mapping.pages[indexes] <= 0
-    while True:
-        behind = np.flatnonzero(absent[at:])
-        if not len(behind):
-            return
-        at += int(behind[0])
-        page_for_fault(core, vma, int(indexes[at]))
-        absent = mapping.pages[indexes] <= 0
+    absent = indexes[mapping.pages[indexes] <= 0]
+    if mapping.shmem:
+        add_to_page_cache(core, mapping, absent)
+        return
+    for index in absent.tolist():
+        page_for_fault(core, vma, index)
 
 
 def frames_needed(pages: int) -> int:
-    """An upper bound of the frames that faults on so many pages of a file take, readahead included."""
+    """An upper bound of the frames that faults on so many pages of any file take, readahead included."""
     return 2 * pages + 2 * READAHEAD_PAGES
+
+
+def frames_missing(vma: Vma, start: int, end: int, for_write: bool) -> int:
+    """A closer bound, of faults on this range of a file VMA: what is not in memory now, and the copies."""
+    mapping = vma.mapping
+    assert mapping is not None
+    pages = (end - start) >> PAGE_SHIFT
+    copies = pages if for_write and not vma.flags & VM_SHARED else 0
+    first = vma.linear_page_index(start)
+    last = min(first + pages, mapping.nr_pages) - 1
+    absent = len(missing(mapping, first, last))
+    if absent and not mapping.shmem:
+        last = min(last + READAHEAD_PAGES, mapping.nr_pages - 1)
+        absent = len(missing(mapping, max(0, first - READAHEAD_PAGES), last))
+    return absent + copies
