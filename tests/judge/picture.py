@@ -19,7 +19,7 @@ SHARED_MEMORY = "shared memory"
 
 MARKS = {
     "gd": 0x100, "lo": 0x2000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "lf": 0x80000, "ac": 0x100000,
-    "wf": 0x2000000,
+    "nr": 0x200000, "wf": 0x2000000,
 }  # fmt: skip
 """VmFlags of smaps that take part in merging and that both machines tell, with their bits."""
 

@@ -43,14 +43,14 @@ def written(process: Any, first: int, end: int, **how: Any) -> int:
 def layout(machine: Any, process: Any) -> str:
     """The areas of a process as text, in pages of the story: ``"10-12 rw-p, 12-13 r--p lib+3"``.
 
-    Flags of smaps follow, except ``ac``, which nearly all areas have.
+    Flags of smaps follow, except those of memory accounting.
     """
     words = []
     for area in machine.areas_of(process):
         text = f"{(area.start - BASE) // PAGE}-{(area.end - BASE) // PAGE} {area.perms}"
         if area.file:
             text += f" {area.file}+{area.offset // PAGE}"
-        words.append(" ".join([text, *sorted(area.marks - {"ac"})]))
+        words.append(" ".join([text, *sorted(area.marks - {"ac", "nr"})]))
     return ", ".join(words)
 
 
