@@ -247,6 +247,10 @@ def do_anonymous_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None) -> N
     """New exclusive pages where there was nothing, the zero page, or a page of a file (rules 4.2, 4.10)."""
     if vma.mapping is not None:
         _read_for_cow(core, vma, piece, offs)
+    _map_new_pages(core, vma, piece, offs)
+
+
+def _map_new_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None) -> None:
     n = piece.n if offs is None else len(offs)
     frames = core.frames
     pfns = frames.alloc(n)
@@ -328,20 +332,5 @@ def wp_page_copy(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None)
         for part, part_offs, anon in core.by_kind(vma, pfns, offs):
             core.hooks.removed(PteBatch(vma, piece, part, part_offs, anon), "cow")
     core.put_pages(pfns)
-    frames = core.frames
-    new = frames.alloc(n)
-    where = as_run(new)
-    frames.flags[where] = NEW_ANON
-    frames.mapcount[where] = ONE
-    batch = PteBatch(vma, piece, new, offs, True)
-    core.rmap.set_anon(batch, "new")
-    value = new << PAGE_SHIFT
-    value |= NEW_ENTRY_BITS
-    if offs is None:
-        piece.entries[:] = value
-    else:
-        piece.entries[offs] = value
-    counters[PTES_ADDED] += n
-    if core.hooks.added:
-        core.hooks.added(batch, "fault")
+    _map_new_pages(core, vma, piece, offs)
     core.costs.current = before
