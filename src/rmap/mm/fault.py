@@ -40,7 +40,8 @@ def write(core: Core, mm: Mm, addr: int, length: int = 1) -> None:
     Raises:
         SyscallError: EFAULT, where the hardware would signal: not mapped, not writable, beyond the end of the file.
             Nothing was changed, unless a stack grew on the way.
-        LimitError: out of memory.
+        LimitError: the machine is out of frames, swap or page tables. Long ranges go in pieces, area by area, as
+            accesses would: what was touched before stays.
     """
     touch(core, mm, addr, length, True)
 
