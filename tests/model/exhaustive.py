@@ -162,7 +162,7 @@ def search(
     """Search to a depth; after each step of depth, what was counted so far.
 
     Args:
-        depth: calls from an empty machine; after the other openings, which are 3 to 5 calls long, one less.
+        depth: calls from an empty machine; after the other openings, which are two to five calls long, one less.
         openings: names of ``OPENINGS``.
         twins: compare with the machine without scalar twins too.
         jobs: processes that share the work.

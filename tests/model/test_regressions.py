@@ -64,3 +64,5 @@ def test_the_last_user_of_a_page_in_the_swap_cache_takes_it_where_it_hangs(any_k
     write(c, 0)  # takes it out, exclusively; it stays on the root (rule 4.12)
     k.check()
     assert k.core.swap.used == 0
+    # The same in a machine that is loaded from a picture of this one.
+    Kernel.adopt(k.snapshot(), design=k.design.name).check()

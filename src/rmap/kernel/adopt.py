@@ -16,13 +16,13 @@ from rmap.columns import I32, I64, Bool
 from rmap.errors import LimitError
 from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
-from rmap.kernel.pages import DenseFrames, dense_frames, pages_of
+from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
 from rmap.kernel.process import Process
 from rmap.mm import vma as v
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
-from rmap.mm.frames import ANON, EXCLUSIVE, ONE, SWAPBACKED, TAG_SHIFT
+from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure
@@ -31,9 +31,13 @@ from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSI
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.units import PAGE_SHIFT, PAGE_SIZE
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
+TABLE_BITS = PMD_SHIFT - PAGE_SHIFT
+REGION_BITS = 28
+"""More than the regions of an address space take."""
+NO_INDEX = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def adopt(
     *,
     profile: str | None = None,
     nr_pages: int | None = None,
-    nr_swap: int = 1 << 20,
+    nr_swap: int | None = None,
     scalar_twins: bool = True,
 ) -> Kernel:
     """Build a machine from a picture.
@@ -71,28 +75,44 @@ def adopt(
     Args:
         profile: the rules of which release; by default the picture's, or 6.18's if its release is not modelled.
         nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
+        nr_swap: its swap slots; by default twice what the picture needs, and 4 GiB at least.
 
     Raises:
-        LimitError: ``nr_pages`` is too small.
+        LimitError: ``nr_pages`` or ``nr_swap`` is too small.
     """
     frames = dense_frames(picture)
     if nr_pages is None:
         nr_pages = frames.count + frames.count // 4 + SPARE_PAGES
     if profile is None:
         profile = next((name for name in PROFILES if f"{picture.about['release']}.".startswith(f"{name}.")), "6.18")
-    kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, scalar_twins=scalar_twins)
+    pages, left_out = pages_of(picture, frames)
+    if nr_swap is None:
+        nr_swap = max(1 << 20, 2 * int(np.count_nonzero(pages.swapped)))
+    # One mapping of each 2 MiB region of each process, and as many again for what it will do.
+    region = (picture.vmas.start[pages.vma] >> PAGE_SHIFT) + pages.off >> TABLE_BITS
+    tables = len(np.unique(picture.vmas.process[pages.vma].astype(np.int64) << REGION_BITS | region))
+    nr_tables = max(1 << 18, 2 * tables)
+    kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
     kernel.core.costs.enter(ADOPT)
-    return _Loader(kernel, picture, frames).load()
+    return _Loader(kernel, picture, frames, pages, left_out).load()
 
 
 class _Loader:
-    def __init__(self, kernel: Kernel, picture: Snapshot, frames: DenseFrames) -> None:
+    def __init__(
+        self, kernel: Kernel, picture: Snapshot, frames: DenseFrames, pages: Pages, left_out: dict[str, int]
+    ) -> None:
         self.kernel = kernel
         self.core: Core = kernel.core
         self.picture = picture
         self.frames = frames
-        self.pages, self.left_out = pages_of(picture, frames)
+        self.pages = pages
+        self.left_out = left_out
         self.inferred: Inferred = infer(picture, frames, self.pages)
+        self.head_index = self._head_indexes()
+        slots = pages.pfn[pages.swapped]
+        self.slot_users = np.bincount(slots, minlength=1)
+        if len(slots):
+            self.core.swap.alloc(int(slots.max()))
         tracked = self.pages.pfn[~self.pages.swapped & ~self.pages.special]
         self.found = np.bincount(tracked, minlength=len(frames.picture_pfn))
         self.vmas: list[Vma] = []
@@ -153,24 +173,27 @@ class _Loader:
             self.kernel.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file & np.isin(self.frames.kind[pages.pfn], (f.FILE, f.SHMEM))
-        for row in np.unique(file_of[cached]).tolist():
-            here = cached & (file_of == row)
-            self._fill_cache(made[row], pages.pfn[here], index[here])
+        # The first entry of each folio says which file it belongs to, and where.
+        head = self.frames.head[pages.pfn[cached]]
+        heads, first = np.unique(head, return_index=True)
+        starts = (index[cached] - (pages.pfn[cached] - head))[first]
+        owner = file_of[cached][first]
+        for row in np.unique(owner).tolist():
+            self._fill_cache(made[row], heads[owner == row], starts[owner == row])
         return made
 
-    # Put pages into the page cache, with the unmapped rest of their folios.
-    def _fill_cache(self, file: File, pfns: I64, index: I64) -> None:
-        mapping, columns, frames = file.mapping, self.core.frames, self.frames
+    # Put folios into the page cache; where two claim one place, the first stays.
+    def _fill_cache(self, file: File, heads: I64, starts: I64) -> None:
+        mapping, columns, order = file.mapping, self.core.frames, self.frames.order[heads]
         if mapping is None:
             return
-        first_index, first = np.unique(index, return_index=True)
-        pfns, index = pfns[first], first_index
-        mapping.pages[index] = pfns
-        heads, at = np.unique(frames.head[pfns], return_index=True)
-        for head, start in zip(heads.tolist(), (index[at] - (pfns[at] - heads)).tolist()):
-            if frames.order[head]:
-                n = min(1 << int(frames.order[head]), len(mapping.pages) - start)
-                mapping.pages[max(start, 0) : start + n] = np.arange(head + max(0, -start), head + n)
+        for head, start, n in zip(*(c[order > 0].tolist() for c in (heads, starts, 1 << order))):
+            place = mapping.pages[max(start, 0) : start + n]
+            if start >= 0 and not place.any():
+                place[:] = np.arange(head, head + len(place))
+        free = (order == 0) & (mapping.pages[np.where(order == 0, starts, 0)] == 0)
+        at, first = np.unique(starts[free], return_index=True)
+        mapping.pages[at] = heads[free][first]
         cached = np.flatnonzero(mapping.pages > 0)
         held = mapping.pages[cached]
         columns.extra[held] = 1
@@ -271,10 +294,23 @@ class _Loader:
         heads = frames.head[known]
         columns.flags[known] |= np.int32(ANON | SWAPBACKED)
         columns.mapping[heads] = handles[frames.anon_vma[known]]
-        columns.index[heads] = frames.index[known] - (known - heads)
+        columns.index[heads] = self.head_index[heads] = frames.index[known] - (known - heads)
         self.anchored[heads] = True
         self.has_topology = True
+        self._settle_exclusive()
         return True
+
+    def _settle_exclusive(self) -> None:
+        # Exclusive pages that hang above the active anon_vma of their VMA: if the picture says that they are exclusive,
+        # they came back from swap so (rule 4.12); if that was only concluded from their mapcounts, they are not (4.8).
+        present = ~self.pages.swapped & ~self.pages.special
+        pfns, vmas = self.pages.pfn[present], self.pages.vma[present]
+        hangs_on, flags = self.frames.anon_vma[pfns], self.core.frames.flags
+        above = (hangs_on >= 0) & (hangs_on != self.picture.vmas.anon_vma[vmas]) & ((flags[pfns] & EXCLUSIVE) != 0)
+        if self.frames.exclusive_known:
+            flags[pfns[above]] |= np.int32(KEPT_ANCHOR)
+        else:
+            flags[pfns[above]] &= np.int32(~EXCLUSIVE)
 
     # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
     def _chains_are_in_order(self) -> bool:
@@ -304,18 +340,21 @@ class _Loader:
 
     def _shared_pages(self) -> dict[int, tuple[I64, I64]]:
         # Anchor VMA, or -2 - family for its ghost -> (head frames, their page indexes).
-        anchor, pages, frames = self.inferred.anchor_vma, self.pages, self.frames
-        tracked = ~pages.swapped & ~pages.special
-        head = frames.head[np.where(tracked, pages.pfn, 0)]
-        linear = self.inferred.pgoff[pages.vma] + pages.off - (pages.pfn - head)
-        index = np.full(len(frames.picture_pfn), -1, np.int64)
-        # Written backwards, so that the first entry of each page decides.
-        index[head[tracked][::-1]] = linear[tracked][::-1]
+        anchor, index = self.inferred.anchor_vma, self.head_index
         heads = np.flatnonzero(anchor != NOBODY)
         heads = heads[np.argsort(anchor[heads], kind="stable")]
         keys, starts = np.unique(anchor[heads], return_index=True)
         groups = np.split(heads, starts[1:]) if len(keys) else []
         return {key: (np.sort(group), index[np.sort(group)]) for key, group in zip(keys.tolist(), groups)}
+
+    # The page index of the head of every folio, by dense number: the first entry that maps one of its pages decides.
+    def _head_indexes(self) -> I64:
+        pages, frames = self.pages, self.frames
+        tracked = np.flatnonzero(~pages.swapped & ~pages.special)[::-1]
+        head = frames.head[pages.pfn[tracked]]
+        index = np.full(len(frames.picture_pfn), NO_INDEX)
+        index[head] = self.inferred.pgoff[pages.vma[tracked]] + pages.off[tracked] - (pages.pfn[tracked] - head)
+        return index
 
     def _by_vma(self) -> Iterator[tuple[int, slice]]:
         vma = self.pages.vma
@@ -341,15 +380,19 @@ class _Loader:
     def _map_span(self, vma: Vma, piece: Span, offs: I64, where: slice) -> None:
         pages, frames, core = self.pages, self.core.frames, self.core
         pfns, swapped, special = pages.pfn[where].copy(), pages.swapped[where], pages.special[where]
-        tracked = ~swapped & ~special
+        flags, tracked = pages.flags[where], ~swapped & ~special
         entries = np.where(special, PRESENT | SPECIAL | ACCESSED, 0)
         if swapped.any():
-            entries[swapped] = self._swap_entries(pfns[swapped])
+            entries[swapped] = self._swap_entries(pfns[swapped], flags[swapped])
             if not vma.faulted:
                 core.prepare(vma)
         anon = np.zeros(len(pfns), np.bool_)
         anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
         fits = self._fits(vma, piece, pfns, offs, tracked, anon)
+        if vma.flags & (v.VM_SHARED | v.VM_MAYSHARE) and not fits.all():
+            # Where nothing is private, a page that does not belong there cannot become a copy.
+            self.left_out[MISPLACED] = self.left_out.get(MISPLACED, 0) + int(np.count_nonzero(~fits))
+            tracked &= fits
         copies = np.flatnonzero(tracked & ~fits)
         if len(copies):
             core.reserve(len(copies))
@@ -363,7 +406,7 @@ class _Loader:
         frames.flags[pfns[copies]] |= np.int32(EXCLUSIVE)
         self._anchor_own(vma, piece, pfns, offs, anon, copies)
         entries[tracked] = (pfns[tracked] << PAGE_SHIFT) | PRESENT | ACCESSED
-        entries[tracked] |= self._write_bits(vma, pfns[tracked], anon[tracked], pages.flags[where][tracked])
+        entries[tracked] |= self._write_bits(vma, pfns[tracked], anon[tracked], flags[tracked])
         piece.entries[offs] = entries
         if core.hooks.added:
             for part in (anon, tracked & ~anon):
@@ -376,17 +419,14 @@ class _Loader:
         mapping, index = frames.anchor(pfns)
         linear = vma.linear_page_index(piece.addr) + offs
         fits = np.ones(len(pfns), np.bool_)
-        shared = anon & self.anchored[self.frames.head[np.where(tracked & (pfns < len(self.frames.head)), pfns, 0)]]
-        fits[shared] = index[shared] == linear[shared]
-        if self.core.rmap.index_is != "linear":
-            fits[shared] = True
+        if self.core.rmap.index_is == "linear":
+            head = self.frames.head[pfns[anon]]
+            fits[anon] = self.head_index[head] == linear[anon] - (pfns[anon] - head)
         of_file = tracked & ~anon
         if vma.mapping is None:
             fits[of_file] = False
         else:
             fits[of_file] = (mapping[of_file] == vma.mapping.id << TAG_SHIFT) & (index[of_file] == linear[of_file])
-        if vma.flags & v.VM_SHARED:
-            fits[anon] = False
         return fits
 
     # Pages of this VMA alone hang on its own anchor.
@@ -412,22 +452,23 @@ class _Loader:
         exclusive = anon & ((self.core.frames.flags[pfns] & EXCLUSIVE) != 0)
         return np.where(exclusive, RW | DIRTY, 0)
 
-    def _swap_entries(self, slots: I64) -> I64:
-        swap = self.core.swap
-        last = int(slots.max())
-        if last > swap.used:
-            swap.alloc(last - swap.used)
-        np.add.at(swap.count, slots, ONE)
-        total = np.bincount(self.pages.pfn[self.pages.swapped], minlength=last + 1)
-        alone = total[slots] == 1
-        return (slots << PAGE_SHIFT) | SWAP | np.where(alone, SWP_EXCLUSIVE, 0)
+    def _swap_entries(self, slots: I64, flags: I32) -> I64:
+        np.add.at(self.core.swap.count, slots, ONE)
+        if self.frames.exclusive_known:
+            exclusive = (flags & f.PTE_EXCLUSIVE) != 0
+        else:
+            exclusive = self.slot_users[slots] == 1
+        return (slots << PAGE_SHIFT) | SWAP | np.where(exclusive, SWP_EXCLUSIVE, 0)
 
-    # Frames the picture describes but nothing maps or caches (and no folio holds) are free.
+    # Folios the picture describes, no page of which is mapped or cached, are free.
     def _release_unused(self) -> None:
         columns, n = self.core.frames, len(self.frames.picture_pfn)
-        idle = (columns.mapcount[1:n] == 0) & (columns.extra[1:n] == 0) & (self.frames.order[1:] == 0)
-        unused = np.flatnonzero(idle) + 1
+        referenced = np.zeros(n, np.bool_)
+        referenced[self.frames.head[np.flatnonzero(columns.mapcount[:n] | columns.extra[:n])]] = True
+        unused = np.flatnonzero(~referenced[self.frames.head[1:]]) + 1
         if len(unused):
+            for head in unused[(self.frames.order[unused] > 0) & (self.frames.head[unused] == unused)].tolist():
+                columns.dissolve_folio(head)
             columns.flags[unused] = 0
             columns.free(unused)
 
