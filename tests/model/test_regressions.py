@@ -54,6 +54,16 @@ def test_a_page_given_up_is_not_taken_for_a_page_of_a_file_when_it_is_evicted(an
     assert k.pfn(p, at(5)) is not None
 
 
+def test_a_picture_of_a_machine_that_has_swapped_nearly_everything_loads(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 4)
+    k.reclaim([k.pfn(p, at(page)) or 0 for page in range(4)])
+    again = Kernel.adopt(k.snapshot(), design=k.design.name)
+    again.check()
+    assert again.core.swap.used == 4
+
+
 def test_the_last_user_of_a_page_in_the_swap_cache_takes_it_where_it_hangs(any_k: Kernel) -> None:
     k = any_k
     p = k.spawn()

@@ -172,7 +172,8 @@ class _Loader:
                 mapping = core.new_mapping(path, int(needed[row]) << PAGE_SHIFT, kind == f.FILE_SHMEM)
             self.kernel.files.setdefault(path, mapping)
             made.append(File(mapping, path))
-        cached = of_file & np.isin(self.frames.kind[pages.pfn], (f.FILE, f.SHMEM))
+        cached = of_file.copy()
+        cached[cached] = np.isin(self.frames.kind[pages.pfn[cached]], (f.FILE, f.SHMEM))
         # The first entry of each folio says which file it belongs to, and where.
         head = self.frames.head[pages.pfn[cached]]
         heads, first = np.unique(head, return_index=True)
