@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import need
+from needs import need
 from rmap.cli import main
 from rmap.live.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import need
 from judge.machines import Model, Pair
 from judge.puppets import missing_ability
 from judge.swap import NoSwap, swap_file
+from needs import need
 
 MACHINES: dict[str, Callable[[], Any]] = {"model": Model, "both": Pair}
 

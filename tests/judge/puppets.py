@@ -166,17 +166,17 @@ class Puppet:
 
     def mremap(
         self,
-        addr: int,
+        start: int,
         old_size: int,
         new_size: int,
-        new_addr: int | None = None,
+        addr: int | None = None,
         *,
         maymove: bool = True,
         dontunmap: bool = False,
     ) -> int:
         flags = MREMAP_MAYMOVE if maymove else 0
-        flags |= (MREMAP_FIXED if new_addr is not None else 0) | (MREMAP_DONTUNMAP if dontunmap else 0)
-        return self._call("mremap", addr, old_size, new_size, flags, new_addr or 0)
+        flags |= (MREMAP_FIXED if addr is not None else 0) | (MREMAP_DONTUNMAP if dontunmap else 0)
+        return self._call("mremap", start, old_size, new_size, flags, addr or 0)
 
     def madvise(self, addr: int, length: int, advice: str) -> None:
         self._call("madvise", addr, length, ADVICE[advice])

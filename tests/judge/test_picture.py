@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import need
 from judge.machines import Diverged, Pair
 from judge.picture import Area, Entry, Picture, differences, picture
 from judge.puppets import missing_ability
 from judge.words import at, pages, written
+from needs import need
 
 AREA = Area(0x1000, 0x4000, "rw-p")
 SHARED: list[Entry] = [("page", 7), ("page", 9), None]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from conftest import need
 from judge import random_runs
 from judge.puppets import missing_ability
 from judge.random_runs import Step, play, report, scenario, shrink
+from needs import need
 
 
 @pytest.mark.live

@@ -40,7 +40,7 @@ def busy_machine(design: str = "anon_vma_chain", profile: str = "6.18") -> Kerne
     other.write(shared, 8 * PAGE)
     last = other.fork()
     last.munmap(heap, 2 * PAGE)
-    last.mremap(heap + 10 * PAGE, 5 * PAGE, 5 * PAGE, new_addr=0x600000000000)
+    last.mremap(heap + 10 * PAGE, 5 * PAGE, 5 * PAGE, addr=0x600000000000)
     last.read(shared, 8 * PAGE)
     pages = [kernel.pfn(other, heap + 20 * PAGE), kernel.pfn(grandchild, heap + 3 * PAGE)]
     kernel.reclaim([page for page in pages if page is not None])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import need
 from lab.broken import Blind, BlindToOne
+from needs import need
 from rmap import DESIGNS, Kernel
 from rmap.errors import InvariantError, NotPermitted, UsageError
 from rmap.lab.explain import LIVE, STORIES, live_offset, offset, tell

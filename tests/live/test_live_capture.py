@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from live_family import family
 
-from conftest import need
+from needs import need
 from rmap.live import abilities, capture
 from rmap.live.pagemap import Pagemap
 from rmap.live.procfs import read_maps

@@ -229,17 +229,22 @@ class Process:
 
     def mremap(
         self,
-        addr: int,
+        start: int,
         old_size: int,
         new_size: int,
-        new_addr: int | None = None,
+        addr: int | None = None,
         *,
         maymove: bool = True,
         dontunmap: bool = False,
     ) -> int:
-        """Resize or move a mapping; returns its address. ``new_addr`` is MREMAP_FIXED."""
+        """Resize or move a mapping; returns its address.
+
+        Args:
+            start: where it is.
+            addr: move it exactly there (MREMAP_FIXED).
+        """
         return mremap.mremap(
-            self._alive(), self.mm, addr, old_size, new_size, maymove=maymove, new_addr=new_addr, dontunmap=dontunmap
+            self._alive(), self.mm, start, old_size, new_size, maymove=maymove, new_addr=addr, dontunmap=dontunmap
         )
 
     def madvise(self, addr: int, length: int, advice: str) -> None:

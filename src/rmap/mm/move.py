@@ -88,16 +88,13 @@ def _move_whole_tables(core: Core, old_vma: Vma, start: int, end: int, new_vma: 
     shift = delta >> PMD_SHIFT
     for region, moving in regions_with_tables(old_vma.mm, start, end):
         stop = region + len(moving)
-        if any(target in rows for target in range(region + shift, stop + shift)):
+        if not rows.keys().isdisjoint(range(region + shift, stop + shift)):
             _move_entries(core, old_vma, region << PMD_SHIFT, stop << PMD_SHIFT, new_vma, delta)
             continue
         for source in range(region, stop):
             del rows[source]
         rows.update(zip(range(region + shift, stop + shift), moving))
-        if moving[-1] - moving[0] == stop - region - 1:
-            tables.row_addr[moving[0] : moving[0] + len(moving)] += delta
-        else:
-            tables.row_addr[np.array(moving)] += delta
+        tables.row_addr[np.array(moving)] += delta
         if core.hooks.moved and core.rmap.stores_addresses:
             _tell_of_tables(core, old_vma, region, new_vma, moving, delta)
 

@@ -128,7 +128,7 @@ def free_pgtables(core: Core, mm: Mm, start: int, end: int) -> None:
     if stop - first > 2 * len(rows):
         gone = [region for region in rows if first <= region < stop]
     else:
-        gone = [region for region in range(first, stop) if region in rows]
+        gone = list(filter(rows.__contains__, range(first, stop)))
     free_rows(core, [rows.pop(region) for region in gone])
 
 
