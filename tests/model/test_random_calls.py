@@ -6,6 +6,8 @@ import pytest
 
 from model.player import Call, Player, shortened
 from model.random_calls import designs_differ, failure, random_calls, twins_differ
+from rmap import Kernel
+from rmap.snapshot.isomorphic import isomorphic
 
 DESIGNS = ("anon_vma_chain", "pte_chain")
 TIGHT = {"nr_pages": 56, "nr_swap": 40}
@@ -44,6 +46,20 @@ def test_designs_differ_in_nothing_but_themselves() -> None:
         assert wrong == ""
         compared += n
     assert compared > 1500
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_picture_of_any_state_is_sound_and_loads_into_every_design(design: str) -> None:
+    for seed in range(500, 506):
+        player = Player(design)
+        player.play_all([call for call in random_calls(seed, 90, design) if call[0] != "special"])
+        picture = player.kernel.snapshot()
+        picture.check()
+        for other in DESIGNS:
+            loaded = Kernel.adopt(picture, design=other)
+            loaded.check()
+            if design == other == "anon_vma_chain":
+                assert isomorphic(picture, loaded.snapshot()) is None
 
 
 def test_most_calls_do_something() -> None:
