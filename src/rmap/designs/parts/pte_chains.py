@@ -241,18 +241,19 @@ class PteChains:
         words = self._mv
         base = here = -head << INDEX_BITS
         word = words[base]
-        first = base + (word & INDEX_MASK) + 1
-        visited = 0
-        place = 0
-        while here and not place:
+        first = place = base + (word & INDEX_MASK) + 1
+        visited = 1
+        while words[place] != ptep:
+            # Who came last goes first as a rule, and was found at once; the others are searched for.
+            place += 1
+            if place < here + WORDS:
+                continue
+            here = words[here] & ~INDEX_MASK
+            if not here:
+                break
             visited += 1
-            for at in range(here + 1, here + WORDS):
-                if words[at] == ptep:
-                    place = at
-                    break
-            else:
-                here = words[here] & ~INDEX_MASK
-        if not place:
+            place = here + 1
+        if not here:
             raise InvariantError("chain", f"pte pointer {ptep:#x} is not in the chain of frame {pfn:#x}")
         words[place] = words[first]
         words[first] = 0
