@@ -21,7 +21,7 @@ def test_the_modules_exist() -> None:
 
 def test_the_named_tests_exist_and_name_the_rule() -> None:
     for line in re.split(r"\n\n", TEXT):
-        for letter, names in re.findall(r"\b([TJ]) (test_\w+(?:(?:,| and) test_\w+)*)", line):
+        for letter, names in re.findall(r"\b([TJ])\s(test_\w+(?:(?:,| and)\stest_\w+)*)", line):
             folder = ROOT / "tests" / {"T": "model", "J": "judge"}[letter]
             for name in re.findall(r"test_\w+", names):
                 assert (folder / f"{name}.py").exists(), f"{folder.name}/{name}.py, named in: {line[:60]}"

@@ -28,6 +28,7 @@ from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
+from rmap.mm.shared_anonymous import shmem_zero_setup
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
@@ -234,8 +235,12 @@ class _Loader:
         for process, start, end, flags, pgoff, row, label in columns:
             mm = self.processes[process].mm
             file = files[row] if row >= 0 else None
+            flags = whole_flags(flags)
+            if flags & v.VM_SHARED and not flags & v.VM_SPECIAL and (file is None or file.zero_device):
+                # Shared memory always has a file, though the picture does not know it: an empty one of its own.
+                file, pgoff = shmem_zero_setup(self.core, end - start), 0
             mapping = file.mapping if file is not None else None
-            vma = Vma(mm, start, end, whole_flags(flags), pgoff, file, mapping)
+            vma = Vma(mm, start, end, flags, pgoff, file, mapping)
             mm.append(vma)
             self.core.link_file(vma)
             if label == "[heap]":

@@ -18,6 +18,12 @@ NOT_LOADED = {
     f.KSM: "KSM pages",
     f.HUGETLB: "hugetlb pages",
 }
+NOT_ENTRIES = {
+    f.PTE_GUARD: "guard markers",
+    f.PTE_OTHER: "entries neither present nor in swap",
+}
+TORN = "private pages in shared areas (a torn picture)"
+MISPLACED = "pages not of the shared area they were seen in (a torn picture)"
 
 
 @dataclass
@@ -130,16 +136,22 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[Pages, dict[str, i
     off = ((ptes.address[extent] - picture.vmas.start[vma]) >> 12) + step
     swapped = (flags & f.PTE_SWAP) != 0
     frame = ptes.pfn[extent] + np.where(swapped, step * f.SWAP_STEP, step)
-    _, slot = np.unique(frame[swapped], return_inverse=True)
     pfn = np.where(swapped, 0, frames.dense(frame))
-    pfn[swapped] = slot + 1
     special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
     left_out = _left_out(picture, frame, pfn, special | swapped)
+    for kind, reason in NOT_ENTRIES.items():
+        left_out[reason] = int(ptes.count[(ptes.flags & kind) != 0].sum())
+    # Private content in shared areas: two moments of one address, seen as one.
+    private = swapped | (~special & (pfn > 0) & (frames.kind[np.where(swapped, 0, pfn)] == f.ANON))
+    torn = private & ((picture.vmas.flags[vma] & (f.VM_SHARED | f.VM_MAYSHARE)) != 0)
+    left_out[TORN] = int(np.count_nonzero(torn))
+    _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
+    pfn[swapped & ~torn] += 1
     pages = Pages(vma, off, np.where(special, 0, pfn), swapped, special, flags)
-    loaded = special | (pfn > 0)
+    loaded = (special | (pfn > 0)) & ~torn
     for name in ("vma", "off", "pfn", "swapped", "special", "flags"):
         setattr(pages, name, getattr(pages, name)[loaded])
-    return pages, left_out
+    return pages, {reason: n for reason, n in left_out.items() if n}
 
 
 def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, int]:
@@ -154,4 +166,4 @@ def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, 
     untracked = int(np.count_nonzero(inside & np.isin(runs.kind[row], f.UNTRACKED)))
     counts["pages of the kernel or of devices not marked special"] = untracked
     counts["frames the picture does not describe"] = int(np.count_nonzero(~inside))
-    return {reason: n for reason, n in counts.items() if n}
+    return counts

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I32, I64
-from rmap.mm.frames import ANON, EXCLUSIVE, KERNEL_OWNED, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT, ZERO_PFN
+from rmap.mm.frames import (
+    ANON,
+    EXCLUSIVE,
+    KERNEL_OWNED,
+    LARGE,
+    PG_MLOCKED,
+    SWAPBACKED,
+    SWAPCACHE,
+    TAG_ANON,
+    TAG_BITS,
+    TAG_SHIFT,
+    ZERO_PFN,
+)
 from rmap.mm.pte import DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot, SnapshotBuilder
@@ -142,7 +154,8 @@ def _add_frames(
     kernel: Kernel, builder: SnapshotBuilder, files: dict[int, int], anon_vmas: _AnonVmas
 ) -> None:
     core, frames = kernel.core, kernel.core.frames
-    used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0))
+    # Folios are described whole, also those of which only a part is mapped.
+    used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0) | ((frames.flags & LARGE) != 0))
     builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
     kernels = np.flatnonzero(frames.flags & KERNEL_OWNED)
     builder.set_frames(kernels[kernels != ZERO_PFN], kind=f.KERNEL)
@@ -151,7 +164,7 @@ def _add_frames(
     linear = core.rmap.index_is == "linear"
     mapping, index = frames.anchor(used)
     own = frames.flags[used]
-    anon = (own & ANON) != 0
+    anon = ((own & ANON) != 0) | ((mapping & TAG_BITS) == TAG_ANON)
     of_file = ~anon & (mapping != 0)
     handle = mapping >> TAG_SHIFT
     shmem = np.zeros(len(used), np.bool_)
