@@ -62,6 +62,9 @@ class AnonVmaChainDesign(ReverseMap):
         self.release = profile.release
         self.anon_vmas: dict[int, AnonVma] = {}
         self._frames = core.frames
+        self._flags = core.frames.mv_flags
+        self._mapping = core.frames.mv_mapping
+        self._index = core.frames.mv_index
         self._costs = core.costs
         self._next_id = 0
         self._mms: dict[int, Mm] = {}
@@ -229,6 +232,11 @@ class AnonVmaChainDesign(ReverseMap):
 
     def set_anon1(self, vma: Vma, addr: int, ptep: int, pfn: int, how: How) -> None:
         """The scalar twin of :meth:`set_anon`."""
+        if how == "new" and not self._flags[pfn] & LARGE:
+            # Every fault comes here: a base page, on the active anon_vma.
+            self._mapping[pfn] = vma.anon.handle
+            self._index[pfn] = vma.pgoff + ((addr - vma.start) >> PAGE_SHIFT)
+            return
         frames = self._frames
         if frames.mv_flags[pfn] & LARGE:
             self.set_anon(PteBatch.single(vma, addr, ptep, pfn, True), how)
