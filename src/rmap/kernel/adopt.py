@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
-from rmap.errors import LimitError
 from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
@@ -38,6 +37,8 @@ SPARE_PAGES = 1 << 16
 TABLE_BITS = PMD_SHIFT - PAGE_SHIFT
 REGION_BITS = 28
 """More than the regions of an address space take."""
+LARGEST_FILE = 1 << 40
+"""In bytes. A file of the model has a column of all its pages; of a larger one, what is mapped of it is loaded."""
 NO_INDEX = np.iinfo(np.int64).min
 
 
@@ -110,6 +111,7 @@ class _Loader:
         self.left_out = left_out
         self.inferred: Inferred = infer(picture, frames, self.pages)
         self.head_index = self._head_indexes()
+        self.copied = self._part_slots()
         slots = pages.pfn[pages.swapped]
         self.slot_users = np.bincount(slots, minlength=1)
         if len(slots):
@@ -118,7 +120,6 @@ class _Loader:
         self.found = np.bincount(tracked, minlength=len(frames.picture_pfn))
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
-        self.copied = 0
         self.clipped = 0
         self.has_topology = False
 
@@ -165,12 +166,11 @@ class _Loader:
             if path == "/dev/zero" and kind == f.FILE_DEVICE:
                 made.append(File(None, path))
                 continue
-            whole = max(size, int(needed[row]) << PAGE_SHIFT)
-            try:
-                mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
-            except LimitError:
+            if size > LARGEST_FILE:
                 self.clipped += 1
-                mapping = core.new_mapping(path, int(needed[row]) << PAGE_SHIFT, kind == f.FILE_SHMEM)
+                size = 0
+            whole = max(size, int(needed[row]) << PAGE_SHIFT)
+            mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
             self.kernel.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file.copy()
@@ -362,6 +362,19 @@ class _Loader:
         index[head] = self.inferred.pgoff[pages.vma[tracked]] + pages.off[tracked] - (pages.pfn[tracked] - head)
         return index
 
+    # A slot holds the page of one index. Where entries at others name it too, each gets a slot of its own.
+    def _part_slots(self) -> int:
+        pages = self.pages
+        swapped = np.flatnonzero(pages.swapped)[::-1]
+        slots = pages.pfn[swapped]
+        linear = self.inferred.pgoff[pages.vma[swapped]] + pages.off[swapped]
+        last = int(slots.max(initial=0))
+        index = np.zeros(last + 1, np.int64)
+        index[slots] = linear
+        misplaced = swapped[index[slots] != linear]
+        pages.pfn[misplaced] = last + 1 + np.arange(len(misplaced))
+        return len(misplaced)
+
     def _by_vma(self) -> Iterator[tuple[int, slice]]:
         vma = self.pages.vma
         if not len(vma):
@@ -425,9 +438,9 @@ class _Loader:
         mapping, index = frames.anchor(pfns)
         linear = vma.linear_page_index(piece.addr) + offs
         fits = np.ones(len(pfns), np.bool_)
-        if self.core.rmap.index_is == "linear":
-            head = self.frames.head[pfns[anon]]
-            fits[anon] = self.head_index[head] == linear[anon] - (pfns[anon] - head)
+        # In every design, so that a picture gives one machine, whoever keeps its reverse map.
+        head = self.frames.head[pfns[anon]]
+        fits[anon] = self.head_index[head] == linear[anon] - (pfns[anon] - head)
         of_file = tracked & ~anon
         if vma.mapping is None:
             fits[of_file] = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rmap.columns import I64
+from rmap.columns import I64, Bool
 from rmap.kernel.pages import DenseFrames, Pages
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
@@ -59,8 +59,9 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: Pages) -> Inferred:
     links = _links(key, vma, position)
     pgoff = picture.vmas.pgoff.astype(np.int64).copy()
     known = pgoff >= 0
-    pgoff[~known] = picture.vmas.start[~known] >> 12
-    groups, contradictions = _solve(links, pgoff, known)
+    start_page = picture.vmas.start >> 12
+    pgoff[~known] = start_page[~known]
+    groups, contradictions = _solve(links, pgoff, known, start_page)
     depth, parent = fork_tree(picture)
     families = [_family(picture, group, depth, parent) for group in groups]
     anchor = _anchors(frames, key, vma, families)
@@ -91,7 +92,7 @@ def _links(key: I64, vma: I64, position: I64) -> I64:
     return np.unique(triples[changes], axis=0)
 
 
-def _solve(links: I64, pgoff: I64, known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[list[list[int]], int]:
+def _solve(links: I64, pgoff: I64, known: Bool, start_page: I64) -> tuple[list[list[int]], int]:
     # Spread page offsets along the links, from VMAs whose offset is known first.
     near: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for a, b, difference in links.tolist():
@@ -120,6 +121,11 @@ def _solve(links: I64, pgoff: I64, known: np.ndarray[tuple[int], np.dtype[np.boo
         if low < 0 and not any(known[row] for row in group):
             for row in group:
                 pgoff[row] -= low
+        for row in group:
+            if pgoff[row] < 0:
+                # It cannot lie where the others want it.
+                pgoff[row] = start_page[row]
+                contradictions += 2
         groups.append(sorted(group))
     return groups, contradictions // 2
 

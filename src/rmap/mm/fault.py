@@ -131,7 +131,7 @@ def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:
 
 
 def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
-    if vma.flags & VM_PFNMAP:
+    if vma.flags & VM_PFNMAP or (vma.flags & VM_SHARED and vma.mapping is None):
         _mark_touched(core, vma, start, end, for_write)
         return
     # In pieces, so that a range larger than the machine can go through swap.

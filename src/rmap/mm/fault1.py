@@ -14,7 +14,7 @@ from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, SWAPCACHE
 from rmap.mm.page_tables import ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
 from rmap.mm.swap_in import do_swap_page
-from rmap.mm.vma import VM_EXEC, VM_READ, VM_WRITE, Vma
+from rmap.mm.vma import VM_EXEC, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1
@@ -46,6 +46,8 @@ def write1(core: Core, vma: Vma, addr: int) -> None:
         entries[ptep] = entry | TOUCHED
         return
     if not vma.faulted:
+        if vma.flags & (VM_PFNMAP | VM_SHARED):
+            return  # frames of a device: they are mapped from the start, or not at all
         core.prepare(vma)
     counters = core.costs.current
     counters[FAULTS] += 1
@@ -121,6 +123,6 @@ def read1(core: Core, vma: Vma, addr: int) -> None:
         entries[ptep] = entry | ACCESSED
     elif entry & SWAP:
         do_swap_page(core, vma, addr, ptep, False)
-    else:
+    elif not vma.flags & (VM_PFNMAP | VM_SHARED):
         core.costs.current[FAULTS] += 1
         entries[ptep] = ZERO_ENTRY
