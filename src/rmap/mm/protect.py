@@ -8,7 +8,7 @@ from rmap.mm.core import Core
 from rmap.mm.file_fault import wants_writenotify
 from rmap.mm.frames import ANON, EXCLUSIVE, as_run
 from rmap.mm.page_tables import Span
-from rmap.mm.pte import DIRTY, NOT_RW, PRESENT, RW, TRACKED_MASK
+from rmap.mm.pte import DIRTY, NOT_RW, PRESENT, RW
 from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
 
 
@@ -47,11 +47,3 @@ def _restore_exclusive(core: Core, piece: Span) -> None:
             piece.entries[exclusive] |= np.int64(RW)
     else:
         piece.entries[offs[exclusive]] |= np.int64(RW)
-
-
-def write_protect(core: Core, vma: Vma, start: int, end: int) -> None:
-    """Take write permission from the tracked entries of a range."""
-    for piece in core.spans(vma, start, end):
-        tracked = (piece.entries & TRACKED_MASK) == PRESENT
-        piece.entries[tracked] &= NOT_RW
-        piece.commit()
