@@ -14,10 +14,11 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ _SMALL = (np.int8, np.int16, np.int32)
 _MAX_MEMBER = 1 << 34  # bytes; a column of 2^31 rows, more than any machine has
 
 Numbers = npt.NDArray[Any]
+T = TypeVar("T", bound=Table)
 
 
 def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str, Any], *, force: bool = False) -> None:
@@ -48,6 +50,20 @@ def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str
     Raises:
         UsageError: the file exists and ``force`` is false, or the directory does not exist.
     """
+    write_whole(path, lambda stream: write(stream, tables, about), force=force)
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None], *, force: bool = False) -> None:
+    """Write a file that appears whole or not at all.
+
+    Args:
+        path: where.
+        write: writes the content to a binary stream.
+        force: replace a file that exists.
+
+    Raises:
+        UsageError: the file exists and ``force`` is false, or the directory does not exist.
+    """
     target = Path(path)
     if target.exists() and not force:
         raise UsageError(f"{target} exists already: choose another name, or ask to replace it")
@@ -56,7 +72,7 @@ def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str
     handle, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            _write(stream, tables, about)
+            write(stream)
         Path(temporary).chmod(0o644)
         if force:
             os.replace(temporary, target)
@@ -76,23 +92,43 @@ def _publish(temporary: str, target: Path) -> None:
         os.replace(temporary, target)
 
 
-def _write(stream: Any, tables: dict[str, Table], about: dict[str, Any]) -> None:
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        text = json.dumps({**about, "format": FORMAT}, indent=1, sort_keys=True, ensure_ascii=False)
-        _member(archive, _ABOUT, text.encode())
+def write(stream: IO[bytes], tables: dict[str, Table], about: dict[str, Any], *, nested: bool = False) -> None:
+    """Write a picture to a stream.
+
+    Args:
+        stream: a binary stream that can seek.
+        tables: every table by name.
+        about: the provenance; its ``format`` is set here.
+        nested: the picture will lie within an archive that compresses it, so its own members are not compressed.
+    """
+    method = zipfile.ZIP_STORED if nested else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(stream, "w", method, compresslevel=9) as archive:
+        write_about(archive, {**about, "format": FORMAT})
         for table in TABLES:
-            for name, column in table.columns().items():
-                values = getattr(tables[table.name], name)
-                parts = _encode_text(values) if column.dtype == "text" else {"": _encode(values, column)}
-                for part, array in parts.items():
-                    buffer = io.BytesIO()
-                    np.lib.format.write_array(buffer, array, allow_pickle=False)
-                    _member(archive, f"{table.name}/{name}{part}.npy", buffer.getvalue())
+            write_table(archive, tables[table.name])
 
 
-def _member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+def write_about(archive: zipfile.ZipFile, about: dict[str, Any]) -> None:
+    """Write ``about.json``."""
+    text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
+    write_member(archive, _ABOUT, text.encode())
+
+
+def write_table(archive: zipfile.ZipFile, table: Table) -> None:
+    """Write the columns of one table, as ``TABLE/COLUMN.npy``."""
+    for name, column in table.columns().items():
+        values = getattr(table, name)
+        parts = _encode_text(values) if column.dtype == "text" else {"": _encode(values, column)}
+        for part, array in parts.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            write_member(archive, f"{table.name}/{name}{part}.npy", buffer.getvalue())
+
+
+def write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Write one member, always with the same date and mode, compressed as the archive is."""
     info = zipfile.ZipInfo(name, _DATE)
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = archive.compression
     info.external_attr = 0o644 << 16
     archive.writestr(info, data)
 
@@ -136,21 +172,55 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Table], dict[str, Any]
         TraceError: not a picture, damaged, or of a newer format. One sentence says which.
     """
     source = Path(path)
+    with opened(source, source, "a picture of memory") as archive:
+        return _read(archive, source)
+
+
+def read(stream: IO[bytes], source: str) -> tuple[dict[str, Table], dict[str, Any]]:
+    """As :func:`load`, from a stream; ``source`` names it in errors."""
+    with opened(stream, source, "a picture of memory") as archive:
+        return _read(archive, source)
+
+
+def _read(archive: zipfile.ZipFile, source: object) -> tuple[dict[str, Table], dict[str, Any]]:
+    about = read_about(archive, source, FORMAT, "a picture of memory")
+    return {table.name: read_table(archive, table, source) for table in TABLES}, about
+
+
+@contextmanager
+def opened(file: Path | IO[bytes], source: object, what: str) -> Iterator[zipfile.ZipFile]:
+    """An archive, open for reading; whatever is wrong with it while it is read is a ``TraceError``.
+
+    Args:
+        file: its path, or a stream.
+        source: what names it in errors.
+        what: what it should be, for errors: ``"a picture of memory"``.
+    """
     try:
-        with zipfile.ZipFile(source) as archive:
-            about = _read_about(archive, source)
-            return {table.name: _read_table(archive, table, source) for table in TABLES}, about
+        with zipfile.ZipFile(file) as archive:
+            yield archive
     except FileNotFoundError:
         raise TraceError(f"there is no file {source}") from None
     except (IsADirectoryError, PermissionError) as error:
         raise TraceError(f"{source} cannot be read: {error.strerror}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise TraceError(f"{source} is not a picture of memory, or is cut off (D1: {error})") from None
+        raise TraceError(f"{source} is not {what}, or is cut off (D1: {error})") from None
 
 
-def _read_about(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
+def read_about(archive: zipfile.ZipFile, source: object, newest: int, what: str) -> dict[str, Any]:
+    """Read ``about.json``.
+
+    Args:
+        archive: of a picture, or of something else that has one.
+        source: what names it in errors.
+        newest: the newest format that can be read.
+        what: what it should be, for errors.
+
+    Raises:
+        TraceError: it is not there, not readable, or of a newer format (D1, D2).
+    """
     if _ABOUT not in archive.namelist():
-        raise TraceError(f"{source} is a zip, but not a picture of memory: it has no {_ABOUT} (D1)")
+        raise TraceError(f"{source} is a zip, but not {what}: it has no {_ABOUT} (D1)")
     try:
         about = json.loads(archive.read(_ABOUT))
     except ValueError as error:
@@ -158,14 +228,20 @@ def _read_about(archive: zipfile.ZipFile, source: Path) -> dict[str, Any]:
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
         raise TraceError(f"{source}: {_ABOUT} gives no format number (D2)")
-    if number > FORMAT:
+    if number > newest:
         raise TraceError(
-            f"{source} has format {number}; this rmap reads up to format {FORMAT}. A newer rmap wrote it (D2)"
+            f"{source} has format {number}; this rmap reads up to format {newest}. A newer rmap wrote it (D2)"
         )
     return dict(about)
 
 
-def _read_table(archive: zipfile.ZipFile, table: type[Table], source: Path) -> Table:
+def read_table(archive: zipfile.ZipFile, table: type[T], source: object) -> T:
+    """Read one table's columns.
+
+    Raises:
+        TraceError: a column is missing, or is not what its description says (D1, D3).
+    """
+
     def read(member: str) -> Numbers:
         return _read_array(archive, f"{table.name}/{member}.npy", source)
 
@@ -186,7 +262,7 @@ def _read_table(archive: zipfile.ZipFile, table: type[Table], source: Path) -> T
     return table(**columns)
 
 
-def _read_array(archive: zipfile.ZipFile, member: str, source: Path) -> Numbers:
+def _read_array(archive: zipfile.ZipFile, member: str, source: object) -> Numbers:
     try:
         info = archive.getinfo(member)
     except KeyError:
