@@ -1,11 +1,13 @@
 # Everything here works from a fresh clone with python3 (3.11 or newer), make and a package registry.
-# The environment lives in .venv and is made again only when pyproject.toml changes.
+# The environment lives in .venv and is made again only when pyproject.toml or compiled sources change.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
+# What the build compiles, where a compiler is present: changed sources mean a new installation.
+COMPILED := $(wildcard src/rmap/*/*/*.bpf.c src/rmap/*/*/*.h src/rmap/lab/conform/puppet.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint docs bench exhaustive picture clean
@@ -54,7 +56,7 @@ $(VENV)/run.stamp: EXTRAS :=
 $(VENV)/test.stamp: EXTRAS := [test]
 $(VENV)/lint.stamp: EXTRAS := [lint]
 
-$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/%.stamp: pyproject.toml hatch_build.py $(COMPILED) | $(BIN)/python
 	@echo "setting up $(VENV) for make $* ..." >&2
 	@$(PIP) -e '.$(EXTRAS)'
 	@touch $@

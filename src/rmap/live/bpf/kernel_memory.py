@@ -1,0 +1,258 @@
+"""The kernel's own memory, read by BPF: VMAs with chains, struct pages in bulk, interval trees.
+
+What is read is a copy of a moment that nobody else stopped: an object may be freed while it is read, and two objects
+may be of two moments. Whoever draws conclusions reads again, or stops the processes first.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.errors import NotPermitted
+from rmap.live.bpf.libbpf import BpfObject, refusal, run
+from rmap.live.bpf.topology import Topology, parse
+from rmap.live.pagemap import Pagemap
+from rmap.units import PAGE_SIZE
+
+OBJECT = Path(__file__).with_name("memory.bpf.o")
+
+# As in memory.bpf.c.
+_BATCH = 65536
+_PAGE_WORDS = 12
+_NODE_WORDS = 10
+_ANON_VMA_TREE, _I_MMAP_TREE = 0, 1
+_EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
+_PFN = (1 << 55) - 1
+
+
+@dataclass(frozen=True)
+class StructPages:
+    """``struct page`` of some frames, in the order asked; int64 columns unless stated.
+
+    Attributes:
+        pfn: as asked.
+        valid: bool: there is such a struct page. The other columns of an invalid row are 0.
+        flags: of the folio's head.
+        mapping: of the head: a tagged pointer (rule 1.1); trustworthy only while the page is mapped.
+        index: of this page: its head's, and its place in the folio (rule 1.3).
+        mapcount: how many entries map this page (rule 1.4; of a large folio: by entries and as a whole).
+        refcount: of the folio.
+        head: PFN of the folio's head.
+        order: of the folio.
+        large_mapcount, entire_mapcount, nr_pages_mapped: counters of a large folio (rule 1.5), as stored.
+        exclusive: bool: PG_anon_exclusive, where this page keeps it (rule 1.7).
+    """
+
+    pfn: I64
+    valid: Bool
+    flags: I64
+    mapping: I64
+    index: I64
+    mapcount: I64
+    refcount: I64
+    head: I64
+    order: I64
+    large_mapcount: I64
+    entire_mapcount: I64
+    nr_pages_mapped: I64
+    exclusive: Bool
+
+
+@dataclass(frozen=True)
+class IntervalTree:
+    """The nodes of one interval tree, a parent before its children; int64 columns.
+
+    Attributes:
+        node, left, right: addresses of ``rb_node``, 0 for none.
+        subtree_last: as the node keeps it: the last page index of any interval below it.
+        vma, start, end, pgoff, mm, flags: of the VMA behind the node.
+        truncated: there are more nodes than are read of one tree (65,536).
+        i_mmap_writable: of a file's tree; 0 for an anon_vma's.
+    """
+
+    node: I64
+    left: I64
+    right: I64
+    subtree_last: I64
+    vma: I64
+    start: I64
+    end: I64
+    pgoff: I64
+    mm: I64
+    flags: I64
+    truncated: bool
+    i_mmap_writable: int
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+
+class KernelMemory:
+    """Reads the running kernel's memory. A context manager; one reader at a time.
+
+    Raises:
+        NotPermitted: what is missing is in ``needed``.
+    """
+
+    def __init__(self) -> None:
+        self._object = BpfObject(OBJECT)
+        self._vmas = self._object.iterator("vmas")
+        self._wanted = self._object.map("wanted")
+        self._only_wanted = self._object.map("only_wanted")
+        self._asked_for: set[int] | None = None
+        self._programs = {name: self._object.program(name) for name in ("pages", "tree")}
+        self._exchange = mmap.mmap(self._object.map("exchange").fd, _whole_pages(_EXCHANGE_BYTES))
+        words = np.frombuffer(self._exchange, np.int64)
+        self._asked, self._answer = words[:_BATCH], words[_BATCH : _BATCH + _BATCH * _PAGE_WORDS]
+        self._page_size = self._number("size_of_page")
+        self._exclusive_bit = self._number("exclusive_bit")
+        self._vmemmap = self._find_vmemmap()
+
+    def close(self) -> None:
+        """Unload everything."""
+        del self._asked, self._answer
+        self._exchange.close()
+        self._object.close()
+
+    def __enter__(self) -> KernelMemory:
+        return self
+
+    def __exit__(self, *stopped_by: object) -> None:
+        self.close()
+
+    def topology(self, pids: Iterable[int] | None = None) -> Topology:
+        """Every VMA with its chain, in order.
+
+        Args:
+            pids: of these processes (thread groups); None means all.
+        """
+        self._ask_for(None if pids is None else set(pids))
+        return parse(self._vmas.read())
+
+    def struct_pages(self, pfns: I64) -> StructPages:
+        """The struct pages of some frames.
+
+        Args:
+            pfns: int64, in any order, repeated or not.
+        """
+        pfns = np.ascontiguousarray(pfns, np.int64)
+        rows = np.empty((len(pfns), _PAGE_WORDS), np.int64)
+        for first in range(0, len(pfns), _BATCH):
+            part = pfns[first : first + _BATCH]
+            self._asked[: len(part)] = part
+            run(self._programs["pages"], np.array([self._vmemmap, len(part)], np.int64))
+            rows[first : first + len(part)] = self._answer[: len(part) * _PAGE_WORDS].reshape(-1, _PAGE_WORDS)
+        return self._decode(pfns, rows)
+
+    def anon_vma_tree(self, address: int) -> IntervalTree:
+        """The interval tree of an anon_vma.
+
+        Args:
+            address: of the ``struct anon_vma``. If it was freed meanwhile, what is read makes no sense.
+        """
+        return self._tree(address, _ANON_VMA_TREE)
+
+    def i_mmap_tree(self, address: int) -> IntervalTree:
+        """The interval tree of a file: every VMA that maps it.
+
+        Args:
+            address: of the ``struct address_space``.
+        """
+        return self._tree(address, _I_MMAP_TREE)
+
+    def _tree(self, address: int, which: int) -> IntervalTree:
+        request = np.array([address, which, 0, 0, 0], np.int64)
+        run(self._programs["tree"], request)
+        count, waiting, writable = request[2:].tolist()
+        columns = self._answer[: count * _NODE_WORDS].reshape(-1, _NODE_WORDS).T.copy()
+        node, left, right, last, vma, start, end, pgoff, mm, flags = columns
+        return IntervalTree(node, left, right, last, vma, start, end, pgoff, mm, flags, bool(waiting), writable)
+
+    def _decode(self, pfns: I64, rows: I64) -> StructPages:
+        valid, own_flags, own, folio, flags, mapping, index, refcount, order, large, entire, mapped = rows.T.copy()
+        exists = valid == 1
+        for column in (own_flags, own, folio, flags, mapping, index, refcount, order, large, entire, mapped):
+            column[~exists] = 0
+        is_large = order >= 0
+        head = np.where(exists, (folio - self._vmemmap) // self._page_size, pfns)
+        # A page that is not mapped by design of its owner (a slab, a page table) keeps its type in this field.
+        mapcount = np.maximum(own + exists, 0) + np.where(is_large & exists, entire + 1, 0)
+        whole = is_large & exists & (entire >= 0)
+        exclusive = ((own_flags | np.where(whole, flags, 0)) >> self._exclusive_bit & 1) != 0
+        return StructPages(
+            pfn=pfns,
+            valid=exists,
+            flags=flags,
+            mapping=mapping,
+            index=index + (pfns - head),
+            mapcount=mapcount,
+            refcount=refcount,
+            head=head,
+            order=np.maximum(order, 0),
+            large_mapcount=large,
+            entire_mapcount=entire,
+            nr_pages_mapped=mapped,
+            exclusive=exclusive,
+        )
+
+    # Tell the iterator whose VMAs are wanted; only what changed since the last time.
+    def _ask_for(self, pids: set[int] | None) -> None:
+        if pids == self._asked_for:
+            return
+        if pids is not None:
+            before = self._asked_for or set()
+            for pid in before - pids:
+                self._wanted.delete(pid)
+            for pid in pids - before:
+                self._wanted.set(pid, b"\x01")
+        elif self._asked_for:
+            for pid in self._asked_for:
+                self._wanted.delete(pid)
+        if (pids is None) != (self._asked_for is None):
+            self._only_wanted.set(0, int(pids is not None).to_bytes(4, "little"))
+        self._asked_for = pids
+
+    def _number(self, program: str, argument: int = 0) -> int:
+        answer = np.array([argument], np.int64)
+        run(self._object.program(program), answer)
+        return int(answer[0])
+
+    # Where the array of struct pages begins. A file of one page keeps that page's folio where its tree of pages would
+    # be; pagemap tells its frame; the rest is arithmetic. No symbol of the kernel is needed (rule 8.7).
+    def _find_vmemmap(self) -> int:
+        fd = os.memfd_create("rmap")
+        try:
+            os.ftruncate(fd, PAGE_SIZE)
+            with mmap.mmap(fd, PAGE_SIZE) as page:
+                page[0] = 1
+                folio = self._number("first_folio", fd)
+                address = np.frombuffer(page, np.int8).ctypes.data
+                with Pagemap(os.getpid()) as pagemap:
+                    pfn = pagemap.entry(address) & _PFN
+        finally:
+            os.close(fd)
+        if not pfn:
+            raise refusal("CAP_SYS_ADMIN (page frames)")
+        return folio - pfn * self._page_size
+
+
+@lru_cache(maxsize=1)
+def why_not() -> str | None:
+    """What is missing for :class:`KernelMemory`, in words; None if nothing is. Tried once."""
+    try:
+        KernelMemory().close()
+    except NotPermitted as error:
+        return error.needed
+    return None
+
+
+def _whole_pages(size: int) -> int:
+    return (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
