@@ -4,42 +4,32 @@ Those about anon_vmas (I1 to I11, I13, I16) need the kernel's own topology, I14 
 I17 bits that /proc does not show: a picture taken from /proc alone is checked for I19 to I21 and for pagemap's
 exclusive bit (rule 8.2). What cannot be checked is returned with its reason, never passed over. I12 and I22 are about
 trees, which a picture does not hold.
+
+Violations are data (:func:`inspect`): whoever looks at a running machine must tell a race from a finding, and reads
+again before it judges. :func:`check` is for whoever holds a picture to be right: it raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.errors import InvariantError
 from rmap.snapshot import flags as f
-from rmap.snapshot.topology import check_topology
-from rmap.units import PAGE_SHIFT
+from rmap.snapshot.findings import DESCRIBED, Checked, Found, Report, Violation, report_of
+from rmap.snapshot.topology import WHAT, inspect_topology, topology_of
+from rmap.units import PAGE_SHIFT, format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot.picture import Snapshot
 
+__all__ = ["Checked", "Report", "Violation", "check", "inspect", "inspect_pages"]
 
-class Checked(NamedTuple):
-    """One line of the answer.
-
-    Attributes:
-        invariant: its number in ``docs/rules.md``: ``"I14"``, or a rule (``"8.2"``).
-        what: what it says, in a few words.
-        checked: how many items were looked at.
-        unit: what the items are.
-        reason: why it could not be checked, or ``""``.
-    """
-
-    invariant: str
-    what: str
-    checked: int
-    unit: str
-    reason: str = ""
+_MOST_NAMED = 8  # entries of one page that a violation lists
 
 
 @dataclass(frozen=True)
@@ -69,11 +59,37 @@ def check(picture: Snapshot) -> list[Checked]:
     Raises:
         InvariantError: the first violation, with its objects.
     """
+    report = inspect(picture)
+    for violation in report.violations:
+        count = next(row.violations for row in report.checked if row.invariant == violation.invariant)
+        objects = ", ".join(line.strip() for line in violation.objects)
+        raise InvariantError(violation.invariant, f"{violation.message}: {objects}; {format_count(count)} such in all")
+    return report.checked
+
+
+def inspect(picture: Snapshot) -> Report:
+    """Check every invariant this picture can carry, and collect what is wrong instead of raising."""
+    if picture.about["topology"] == "none":
+        reason = "the picture has no anon_vmas (/proc does not show them)"
+        found = [Found(Checked(number, what, 0, "VMAs", reason), []) for number, what in WHAT.items()]
+    else:
+        found = list(inspect_topology(topology_of(picture)))
+    return report_of(found + inspect_pages(picture))
+
+
+def inspect_pages(picture: Snapshot) -> list[Found]:
+    """The invariants of pages and entries alone: I13 to I17, I19 to I21, and rule 8.2."""
     pages = _pages(picture)
-    checks = (_anchored, _index, _exclusive, _writable, _counts, _complete, _file_pages)
-    rows = [Checked(*line) for line in check_topology(picture)]
-    rows += [row for one in checks for row in one(picture, pages)]
-    return sorted(rows, key=lambda row: (row.invariant[0] != "I", float(row.invariant.lstrip("I"))))
+    checks: tuple[Callable[[Snapshot, Pages], Iterator[Found]], ...] = (
+        _anchored,
+        _index,
+        _exclusive,
+        _writable,
+        _counts,
+        _complete,
+        _file_pages,
+    )
+    return [found for one in checks for found in one(picture, pages)]
 
 
 def _pages(picture: Snapshot) -> Pages:
@@ -100,122 +116,142 @@ def _pages(picture: Snapshot) -> Pages:
     )
 
 
-# Raise for the first of the entries asked about that is wrong.
-def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, number: str, text: str) -> int:
-    wrong = asked & ~right
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        process = int(picture.vmas.process[pages.vma[i]])
-        raise InvariantError(
-            number,
-            f"{text}: pfn {pages.pfn[i]:#x} (index {pages.index[i]:#x}, mapcount {pages.mapcount[i]}) at "
-            f"{pages.address[i]:#x} of {picture.processes.pid[process]} {picture.processes.comm[process]}, "
-            f"VMA {_vma(picture, int(pages.vma[i]))}; {int(wrong.sum()):,} such entries",
+# One invariant of entries: of those asked about, which are right.
+def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
+    rows = np.flatnonzero(asked & ~right).tolist()
+    found = []
+    for i in rows[:DESCRIBED]:
+        vma = int(pages.vma[i])
+        process = int(picture.vmas.process[vma])
+        pid = int(picture.processes.pid[process])
+        objects = (
+            f"pfn {pages.pfn[i]:#x} ({f.FRAME_KINDS[pages.kind[i]]}, index {pages.index[i]:#x}, "
+            f"mapcount {pages.mapcount[i]})",
+            f"entry at {pages.address[i]:#x} of {pid} {picture.processes.comm[process]}",
+            f"VMA {picture.vmas.start[vma]:x}-{picture.vmas.end[vma]:x}, pgoff {picture.vmas.pgoff[vma]:#x}",
         )
-    return int(asked.sum())
-
-
-def _vma(picture: Snapshot, row: int) -> str:
-    return f"{picture.vmas.start[row]:x}-{picture.vmas.end[row]:x}"
+        found.append(Violation(line.invariant, text, objects, (pid,), (pid, int(pages.address[i]))))
+    return Found(line._replace(checked=int(asked.sum()), violations=len(rows)), found)
 
 
 def _linear(picture: Snapshot, pages: Pages) -> I64:
     return picture.vmas.pgoff[pages.vma] + ((pages.address - picture.vmas.start[pages.vma]) >> PAGE_SHIFT)
 
 
-def _index(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
-    what = "an anonymous page's index gives its address in every VMA"
+def _index(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I14", "an anonymous page's index gives its address in every VMA", 0, "entries")
     asked = (pages.kind == f.ANON) & (pages.index >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
+    if not asked.any():
+        line = line._replace(reason="the picture has no index of an anonymous page")
     right = pages.index == _linear(picture, pages)
-    count = _demand(picture, pages, asked, right, "I14", "the page is not where its index says")
-    reason = "" if count else "the picture has no index of an anonymous page"
-    yield Checked("I14", what, count, "entries", reason)
+    yield _demand(picture, pages, asked, right, line, "the page is not where its index says")
 
 
-def _exclusive(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
-    whats = {"I15": "an exclusive page is mapped once", "I16": "an exclusive small page hangs on the active anon_vma"}
+def _exclusive(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    once = Checked("I15", "an exclusive page is mapped once", 0, "entries")
+    active = Checked("I16", "an exclusive small page hangs on the active anon_vma", 0, "entries")
     if not picture.about["anon_exclusive"]:
-        for number, what in whats.items():
-            yield Checked(number, what, 0, "entries", "PG_anon_exclusive is not shown by /proc")
+        for line in (once, active):
+            yield Found(line._replace(reason="PG_anon_exclusive is not shown by /proc"), [])
         return
     asked = ((pages.flags & f.KPF_ANON_EXCLUSIVE) != 0) & pages.steady
     right = (pages.mapcount == 1) & (pages.kind != f.KSM)
-    count = _demand(picture, pages, asked, right, "I15", "an exclusive page is mapped more than once, or is KSM's")
-    yield Checked("I15", whats["I15"], count, "entries")
+    yield _demand(picture, pages, asked, right, once, "an exclusive page is mapped more than once, or is KSM's")
     if picture.about.get("swapped"):
-        yield Checked("I16", whats["I16"], 0, "entries", "pages came back from swap: such a page may keep its anon_vma")
+        reason = "pages came back from swap: such a page may keep its anon_vma"
+        yield Found(active._replace(reason=reason), [])
         return
     asked &= (pages.order == 0) & (pages.anon_vma >= 0)
     right = pages.anon_vma == picture.vmas.anon_vma[pages.vma]
-    count = _demand(picture, pages, asked, right, "I16", "an exclusive page hangs on another anon_vma than its VMA's")
-    reason = "" if len(picture.anon_vmas) else "the picture has no anon_vmas"
-    yield Checked("I16", whats["I16"], count, "entries", reason)
+    if not len(picture.anon_vmas):
+        active = active._replace(reason="the picture has no anon_vmas")
+    yield _demand(picture, pages, asked, right, active, "an exclusive page hangs on another anon_vma than its VMA's")
 
 
-def _writable(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
-    what = "a writable entry of an anonymous page means: exclusive"
+def _writable(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I17", "a writable entry of an anonymous page means: exclusive", 0, "entries")
     if not (picture.about["pte_write"] and picture.about["anon_exclusive"]):
-        yield Checked("I17", what, 0, "entries", "/proc does not show whether an entry is writable")
+        yield Found(line._replace(reason="whether an entry is writable is shown by no interface of the kernel"), [])
         return
     asked = (pages.kind == f.ANON) & ((pages.pte_flags & f.PTE_WRITE) != 0) & pages.steady
     right = (pages.flags & f.KPF_ANON_EXCLUSIVE) != 0
-    yield Checked("I17", what, _demand(picture, pages, asked, right, "I17", "a shared page is writable"), "entries")
+    yield _demand(picture, pages, asked, right, line, "a page that is not exclusive is mapped writable")
 
 
-def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
+def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     # I18, "the anon_vma of a shared page is the active one or an ancestor of it", is not asked: a fork that takes up an
     # old anon_vma again (rule 2.7) makes pages that hang on a descendant of the active one. I13 holds even then.
-    what = "a page's anon_vma is in the chain of every VMA that maps it"
+    line = Checked("I13", "a page's anon_vma is in the chain of every VMA that maps it", 0, "entries")
     if not len(picture.anon_vmas):
-        yield Checked("I13", what, 0, "entries", "the picture has no anon_vmas")
+        yield Found(line._replace(reason="the picture has no anon_vmas"), [])
         return
     n = len(picture.anon_vmas)
     asked = (pages.kind == f.ANON) & (pages.anon_vma >= 0) & pages.steady
     chains = picture.anon_vma_chains
     linked = np.isin(pages.vma * n + pages.anon_vma, chains.vma.astype(np.int64) * n + chains.anon_vma)
-    count = _demand(picture, pages, asked, linked, "I13", "the page's anon_vma is not in the VMA's chain")
-    yield Checked("I13", what, count, "entries")
+    yield _demand(picture, pages, asked, linked, line, "the page's anon_vma is not in the VMA's chain")
 
 
-def _counts(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
-    what = "pagemap calls a page exclusive iff its mapcount is 1"
+def _counts(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("8.2", "pagemap calls a page exclusive iff its mapcount is 1", 0, "entries")
     if picture.about["source"] != "kernel":
-        yield Checked("8.2", what, 0, "entries", "only the kernel's own pictures carry this bit")
+        yield Found(line._replace(reason="only the kernel's own pictures carry this bit"), [])
         return
     asked = pages.steady & ~np.isin(pages.kind, f.UNTRACKED)
     if picture.about["mapcount"] == "average":
         asked &= pages.order == 0
     right = ((pages.pte_flags & f.PTE_EXCLUSIVE) != 0) == (pages.mapcount == 1)
-    yield Checked("8.2", what, _demand(picture, pages, asked, right, "8.2", "bit 56 and mapcount differ"), "entries")
+    yield _demand(picture, pages, asked, right, line, "pagemap's bit 56 and the mapcount differ")
 
 
-def _complete(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
+def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     found = picture.reverse.found + picture.per_frame("own")
     kind = picture.per_frame("kind")
     mapcount = picture.per_frame("mapcount").astype(np.int64)
     asked = ~np.isin(kind, f.UNTRACKED) & ~picture.per_frame("raced").astype(np.bool_)
     if picture.about["mapcount"] == "average":
         asked &= picture.per_frame("order") == 0
-    equal = picture.about["source"] == "model"
-    wrong = asked & ((found != mapcount) if equal else (found > mapcount))
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        raise InvariantError(
-            "I19",
-            f"pfn {picture.pfns()[i]:#x} ({f.FRAME_KINDS[kind[i]]}) has mapcount {mapcount[i]}, and {found[i]} entries "
-            f"map it; {int(wrong.sum()):,} such pages",
-        )
-    what = f"{'as many' if equal else 'no more'} entries map a page {'as' if equal else 'than'} its mapcount says"
-    yield Checked("I19", what, int(asked.sum()), "pages")
-    complete = int((asked & (found == mapcount)).sum())
-    yield Checked("I20", "pages whose every mapping is in the picture", complete, "pages")
+    model = picture.about["source"] == "model"
+    surplus = np.flatnonzero(asked & (found > mapcount)).tolist()
+    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], found[i]) for i in surplus[:DESCRIBED]]
+    what = "no more entries map a page than its mapcount says"
+    yield Found(Checked("I19", what, int(asked.sum()), "pages", violations=len(surplus)), violations)
+    fewer = asked & (found < mapcount)
+    if model:  # a model's picture is whole: nobody can be hidden
+        missing = np.flatnonzero(fewer).tolist()
+        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], found[i]) for i in missing[:DESCRIBED]]
+        line = Checked("I20", "no fewer entries either", int(asked.sum()), "pages", violations=len(missing))
+        yield Found(line, violations)
+        return
+    hidden = int(fewer.sum())
+    note = f"{format_count(hidden)} have mappings in processes that were not recorded" if hidden else ""
+    complete = int(asked.sum()) - hidden - len(surplus)
+    yield Found(Checked("I20", "pages whose every mapping is in the picture", complete, "pages", note=note), [])
 
 
-def _file_pages(picture: Snapshot, pages: Pages) -> Iterator[Checked]:
-    what = "a file page lies where its offset in the file says, in every VMA"
+def _miscounted(picture: Snapshot, pages: Pages, i: int, number: str, mapcount: int, found: int) -> Violation:
+    pfn = int(picture.pfns()[i])
+    kind = picture.frames.kind[picture.frame_run(pfn)]
+    rows = np.flatnonzero(pages.pfn == pfn)
+    process = picture.vmas.process[pages.vma[rows]]
+    objects = [f"pfn {pfn:#x} ({f.FRAME_KINDS[kind]})"]
+    objects += [
+        f"entry at {pages.address[row]:#x} of {picture.processes.pid[p]} {picture.processes.comm[p]}"
+        for row, p in zip(rows[:_MOST_NAMED].tolist(), process.tolist())
+    ]
+    if len(rows) > _MOST_NAMED:
+        objects.append(f"... {len(rows) - _MOST_NAMED:,} more entries")
+    pids = tuple(np.unique(picture.processes.pid[process]).tolist())
+    text = f"the page's mapcount is {mapcount}, but {found} entries map it"
+    return Violation(number, text, tuple(objects), pids, pfn)
+
+
+def _file_pages(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I21", "a file page lies where its offset in the file says, in every VMA", 0, "entries")
     asked = (pages.file >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
     right = pages.index == _linear(picture, pages)
     if picture.about["source"] == "model":  # on a real machine one page may have two names (overlayfs, btrfs)
         right &= picture.vmas.file[pages.vma] == pages.file
-    count = _demand(picture, pages, asked, right, "I21", "the page is not at its place in the file")
-    yield Checked("I21", what, count, "entries", "" if count else "the picture has no file page")
+    if not asked.any():
+        line = line._replace(reason="the picture has no file page")
+    yield _demand(picture, pages, asked, right, line, "the page is not at its place in the file")

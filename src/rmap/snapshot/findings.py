@@ -1,0 +1,77 @@
+"""What a check finds, as data: how much was looked at, and each violation with the objects involved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+DESCRIBED = 1000
+"""Violations of one invariant that are described one by one; the rest is counted."""
+
+
+class Checked(NamedTuple):
+    """One line of the answer.
+
+    Attributes:
+        invariant: its number in ``docs/rules.md``: ``"I14"``, or a rule (``"8.2"``).
+        what: what it says, in a few words.
+        checked: how many items were looked at.
+        unit: what the items are.
+        reason: why it could not be checked, or ``""``.
+        violations: how many of the items break it.
+        note: what was left out of an invariant that was checked otherwise, or ``""``.
+    """
+
+    invariant: str
+    what: str
+    checked: int
+    unit: str
+    reason: str = ""
+    violations: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken promise.
+
+    Attributes:
+        invariant: its number.
+        message: what is wrong: one sentence.
+        objects: the pages, entries, VMAs and anon_vmas involved, one line each.
+        pids: the processes to read again to see whether it still is so.
+        where: what stays the same from one reading to the next: two violations of one invariant at the same place are
+            the same violation.
+    """
+
+    invariant: str
+    message: str
+    objects: tuple[str, ...]
+    pids: tuple[int, ...]
+    where: object
+
+    @property
+    def identity(self) -> tuple[str, object]:
+        """Number and place."""
+        return self.invariant, self.where
+
+
+class Found(NamedTuple):
+    """One invariant: its line, and its violations (the first ``DESCRIBED`` of them)."""
+
+    checked: Checked
+    violations: list[Violation]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was checked, by number; and everything that is wrong."""
+
+    checked: list[Checked]
+    violations: list[Violation]
+
+
+def report_of(found: list[Found]) -> Report:
+    """Put what was found in the order of the numbers; what is no invariant but a rule stands last."""
+    found = sorted(found, key=lambda one: (one.checked.invariant[0] != "I", float(one.checked.invariant.lstrip("I"))))
+    return Report([one.checked for one in found], [violation for one in found for violation in one.violations])
