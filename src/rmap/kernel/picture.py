@@ -65,7 +65,8 @@ def take_picture(kernel: Kernel) -> Snapshot:
             sharers=pids[1:],
         )
         for vma in process.mm.vmas:
-            file = files[vma.mapping.id] if vma.mapping is not None else zero_device if vma.file is not None else -1
+            has_zero = vma.file is not None and vma.file.zero_device
+            file = files[vma.mapping.id] if vma.mapping is not None else zero_device if has_zero else -1
             _add_vma(kernel, builder, row, vma, file, anon_vmas)
     _add_frames(kernel, builder, files, anon_vmas)
     return builder.build()
@@ -73,7 +74,7 @@ def take_picture(kernel: Kernel) -> Snapshot:
 
 def _maps_zero_device(kernel: Kernel) -> bool:
     return any(
-        vma.file is not None and vma.mapping is None for mm in kernel.core.mms.values() for vma in mm.vmas
+        vma.file is not None and vma.file.zero_device for mm in kernel.core.mms.values() for vma in mm.vmas
     )
 
 
@@ -122,7 +123,7 @@ def _add_vma(
         pgoff=vma.pgoff,
         file=file,
         anon_vma=anon_vmas.active.get(key, -1),
-        label="[heap]" if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else "",
+        label=_label(vma),
     )
     builder.add_chain(row, anon_vmas.chain.get(key, []))
     for piece in kernel.core.spans(vma, vma.start, vma.end):
@@ -131,6 +132,12 @@ def _add_vma(
             entries = piece.entries[offs]
             pfn, flags = _describe_entries(kernel, entries)
             builder.add_ptes(row, piece.addr + offs * PAGE_SIZE, pfn, flags)
+
+
+def _label(vma: Vma) -> str:
+    if vma.file is not None and vma.file.special is not None:
+        return vma.file.name
+    return "[heap]" if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else ""
 
 
 def _describe_entries(kernel: Kernel, entries: I64) -> tuple[I64, I32]:

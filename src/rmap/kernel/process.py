@@ -178,6 +178,7 @@ class Process:
         populate: bool = False,
         noreserve: bool = False,
         locked: bool = False,
+        stack: bool = False,
     ) -> int:
         """Map memory; returns the address.
 
@@ -207,6 +208,7 @@ class Process:
             populate=populate,
             noreserve=noreserve,
             locked=locked,
+            stack=stack,
         )
 
     def map_kernel_pages(self, nr_pages: int, kind: str = "vdso") -> int:
@@ -258,6 +260,14 @@ class Process:
     def munlock(self, addr: int, length: int) -> None:
         """Undo :meth:`mlock`."""
         mlock.munlock(self._alive(), self.mm, addr, length)
+
+    def mlockall(self, *, current: bool = True, future: bool = False, onfault: bool = False) -> None:
+        """Lock everything that is mapped (``current``), everything that will be (``future``), or both."""
+        mlock.mlockall(self._alive(), self.mm, current=current, future=future, onfault=onfault)
+
+    def munlockall(self) -> None:
+        """Undo :meth:`mlockall`, and every :meth:`mlock`."""
+        mlock.munlockall(self._alive(), self.mm)
 
     def brk(self, addr: int) -> int:
         """Move the end of the heap; returns where it is then (the old place if the kernel refuses)."""

@@ -77,15 +77,20 @@ class File:
         mapping: the inode's pages.
         writable: opened for writing; a shared writable mapping needs that (EACCES otherwise).
         zero_device: /dev/zero: a private mapping of it is anonymous and keeps the file's offset (rule 2.10).
+        special: no file at all, but a special mapping of the kernel's (vDSO, device memory): the frames that its pages
+            are, by page index, int64; a fault maps them, untracked (rule 4.17). None for files.
     """
 
-    __slots__ = ("mapping", "name", "writable", "zero_device")
+    __slots__ = ("mapping", "name", "special", "writable", "zero_device")
 
-    def __init__(self, mapping: AddressSpace | None, name: str, writable: bool = True) -> None:
+    def __init__(
+        self, mapping: AddressSpace | None, name: str, writable: bool = True, special: I64 | None = None
+    ) -> None:
         self.mapping = mapping
         self.name = name
         self.writable = writable
-        self.zero_device = mapping is None
+        self.special = special
+        self.zero_device = mapping is None and special is None
 
     def __repr__(self) -> str:
         return f"File({self.name!r})"

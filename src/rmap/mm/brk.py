@@ -9,8 +9,9 @@ from rmap.mm.merge import Proposal, vma_merge_new_range
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.mmap import VM_MAY_ALL, do_munmap
 from rmap.mm.placement import vm_start_gap
+from rmap.mm.populate import mm_populate
 from rmap.mm.ranges import find_vma
-from rmap.mm.vma import VM_ACCOUNT, VM_READ, VM_WRITE, Vma
+from rmap.mm.vma import VM_ACCOUNT, VM_LOCKED, VM_READ, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, page_align
 
 HEAP_FLAGS = VM_READ | VM_WRITE | VM_MAY_ALL | VM_ACCOUNT
@@ -52,6 +53,10 @@ def _grow(core: Core, mm: Mm, old: int, new: int) -> bool:
     if heap is not None and heap.end <= mm.start_brk:
         heap = None
     # Only the heap below may take the range in: the next area is a page away.
-    if vma_merge_new_range(core, Proposal(old, new, pgoff, HEAP_FLAGS, None), heap, None) is None:
-        mm.insert(Vma(mm, old, new, HEAP_FLAGS, pgoff))
+    flags = HEAP_FLAGS | mm.def_flags
+    if vma_merge_new_range(core, Proposal(old, new, pgoff, flags, None), heap, None) is None:
+        mm.insert(Vma(mm, old, new, flags, pgoff))
+    if flags & VM_LOCKED:
+        mm.locked_vm += (new - old) >> PAGE_SHIFT
+        mm_populate(core, mm, old, new)
     return True

@@ -21,6 +21,7 @@ from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
+from rmap.mm.special import fault_special_range
 from rmap.mm.stack import expand_stack
 from rmap.mm.swap_in import do_swap_page
 from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
@@ -131,6 +132,9 @@ def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:
 
 
 def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> None:
+    if vma.file is not None and vma.file.special is not None and not for_write:
+        fault_special_range(core, vma, start, end)
+        return
     if vma.flags & VM_PFNMAP or (vma.flags & VM_SHARED and vma.mapping is None):
         _mark_touched(core, vma, start, end, for_write)
         return

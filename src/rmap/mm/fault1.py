@@ -13,6 +13,7 @@ from rmap.mm.costs import COW, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, SWAPCACHE
 from rmap.mm.page_tables import ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
+from rmap.mm.special import fault_special
 from rmap.mm.swap_in import do_swap_page
 from rmap.mm.vma import VM_EXEC, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
@@ -123,6 +124,8 @@ def read1(core: Core, vma: Vma, addr: int) -> None:
         entries[ptep] = entry | ACCESSED
     elif entry & SWAP:
         do_swap_page(core, vma, addr, ptep, False)
+    elif vma.file is not None and vma.file.special is not None:
+        fault_special(core, vma, addr, ptep)
     elif not vma.flags & (VM_PFNMAP | VM_SHARED):
         core.costs.current[FAULTS] += 1
         entries[ptep] = ZERO_ENTRY

@@ -1,6 +1,7 @@
 """madvise: advice about areas changes their flags, advice about pages acts on the pages (``mm/madvise.c``).
 
-Rules 3.10, 4.12. Not modelled (ENOSYS): guard regions, collapse into huge pages, merging by KSM, and poisoning.
+Rules 3.10, 4.12. Not modelled (ENOSYS): guard regions, collapse into huge pages, and poisoning. Of MADV_MERGEABLE and
+MADV_HUGEPAGE the flags are modelled, which split and merge areas; KSM and huge pages themselves are not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rmap.mm.vma import (
     VM_HUGEPAGE,
     VM_IO,
     VM_LOCKED,
+    VM_MAYSHARE,
     VM_MAYWRITE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
@@ -47,6 +49,7 @@ FLAG_ADVICE = {
     "dodump": (VM_DONTDUMP, 0),
     "hugepage": (VM_NOHUGEPAGE, VM_HUGEPAGE),
     "nohugepage": (VM_HUGEPAGE, VM_NOHUGEPAGE),
+    "mergeable": (0, VM_MERGEABLE),
     "unmergeable": (VM_MERGEABLE, 0),
 }
 """Advice about areas: the flags it clears, and those it sets."""
@@ -62,8 +65,11 @@ PAGE_ADVICE: dict[str, Callable[[Core, Vma, int, int], None]] = {
 }
 """Advice about pages: what it does to a range of one area."""
 
+NEVER_MERGEABLE = VM_SHARED | VM_MAYSHARE | VM_SPECIAL
+"""Areas whose pages KSM never takes (``vma_ksm_compatible``)."""
+
 POPULATE_ADVICE = {"populate_read": False, "populate_write": True}
-NOT_MODELLED = {"mergeable", "collapse", "guard_install", "guard_remove", "hwpoison", "soft_offline"}
+NOT_MODELLED = {"collapse", "guard_install", "guard_remove", "hwpoison", "soft_offline"}
 ADVICE = frozenset((*FLAG_ADVICE, *PAGE_ADVICE, *POPULATE_ADVICE, *NOT_MODELLED))
 
 
@@ -117,6 +123,8 @@ def _change_flags(core: Core, vma: Vma, start: int, end: int, advice: str) -> Vm
         raise SyscallError(errno.EINVAL, "madvise", f"{advice}: {vma} is a special mapping")
     if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
         raise SyscallError(errno.EINVAL, "madvise", f"wipeonfork: {vma} is not private anonymous memory")
+    if advice == "mergeable" and vma.flags & NEVER_MERGEABLE:
+        return vma  # ksm_madvise accepts it, and does nothing
     clear, set_ = FLAG_ADVICE[advice]
     flags = vma.flags & ~clear | set_
     if flags == vma.flags:

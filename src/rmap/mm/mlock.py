@@ -1,8 +1,9 @@
-"""mlock and munlock (``mm/mlock.c``; rule 3.12). The process is privileged: no limit applies."""
+"""mlock, munlock and their -all forms (``mm/mlock.c``; rule 3.12). The process is privileged: no limit applies."""
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 import numpy as np
 
@@ -11,9 +12,9 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MLOCK
 from rmap.mm.frames import PG_MLOCKED
 from rmap.mm.merge import vma_modify_flags
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.populate import mm_populate
-from rmap.mm.ranges import change_range
+from rmap.mm.ranges import change_range, find_vma
 from rmap.mm.vma import VM_LOCKED, VM_LOCKED_MASK, VM_LOCKONFAULT, VM_SPECIAL, Vma
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
@@ -46,6 +47,40 @@ def munlock(core: Core, mm: Mm, addr: int, length: int) -> None:
     core.costs.enter(MLOCK)
     start, end = _whole_pages(addr, length, "munlock")
     _apply(core, mm, start, end, 0, "munlock")
+
+
+def mlockall(core: Core, mm: Mm, *, current: bool, future: bool, onfault: bool = False) -> None:
+    """Lock everything there is (``current``), everything that will be mapped (``future``), or both.
+
+    A second call replaces what the first one said of the future. Special mappings are passed over.
+
+    Raises:
+        SyscallError: EINVAL: neither.
+    """
+    core.costs.enter(MLOCK)
+    if not (current or future):
+        raise SyscallError(errno.EINVAL, "mlockall", "neither MCL_CURRENT nor MCL_FUTURE")
+    flags = VM_LOCKED | (VM_LOCKONFAULT if onfault else 0)
+    mm.def_flags = mm.def_flags & ~VM_LOCKED_MASK | (flags if future else 0)
+    if current:
+        _apply_to_all(core, mm, flags, "mlockall")
+        mm_populate(core, mm, 0, TASK_SIZE)
+
+
+def munlockall(core: Core, mm: Mm) -> None:
+    """Undo :func:`mlockall`, and every :func:`mlock`."""
+    core.costs.enter(MLOCK)
+    mm.def_flags &= ~VM_LOCKED_MASK
+    _apply_to_all(core, mm, 0, "munlockall")
+
+
+def _apply_to_all(core: Core, mm: Mm, flags: int, call: str) -> None:
+    # apply_mlockall_flags: area after area; one that cannot be changed (too many areas) is passed over.
+    at = 0
+    while (vma := find_vma(mm, at)) is not None:
+        with suppress(SyscallError):
+            vma = _mlock_fixup(core, vma, vma.start, vma.end, vma.flags & ~VM_LOCKED_MASK | flags, call)
+        at = vma.end
 
 
 def _whole_pages(addr: int, length: int, call: str) -> tuple[int, int]:

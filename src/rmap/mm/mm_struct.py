@@ -29,13 +29,14 @@ class Mm:
         users: how many processes live in it.
         start_brk, brk: the heap.
         locked_vm: pages in VM_LOCKED VMAs.
+        def_flags: flags of every new VMA (``mlockall(MCL_FUTURE)``). A child does not inherit them.
         design: a slot that belongs to the reverse map.
 
     Invariants: VMAs do not overlap; ``starts[i] == vmas[i].start``.
     """
 
-    __slots__ = ("alive", "brk", "design", "hit", "id", "locked_vm", "nowhere", "parent", "rows", "start_brk",
-                 "starts", "users", "vmas")  # fmt: skip
+    __slots__ = ("alive", "brk", "def_flags", "design", "hit", "id", "locked_vm", "nowhere", "parent", "rows",
+                 "start_brk", "starts", "users", "vmas")  # fmt: skip
 
     def __init__(self, id: int, parent: Mm | None = None) -> None:
         self.id = id
@@ -50,6 +51,7 @@ class Mm:
         self.start_brk: int = START_BRK if parent is None else parent.start_brk
         self.brk: int = START_BRK if parent is None else parent.brk
         self.locked_vm = 0
+        self.def_flags = 0
         self.design: Any = None
 
     def find(self, addr: int) -> Vma | None:

@@ -22,6 +22,7 @@ from rmap.mm.vma import (
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_READ,
     VM_SHARED,
@@ -52,6 +53,7 @@ def mmap(
     populate: bool = False,
     noreserve: bool = False,
     locked: bool = False,
+    stack: bool = False,
 ) -> int:
     """Map memory; returns the address.
 
@@ -62,6 +64,7 @@ def mmap(
         offset: into the file, in bytes, page aligned.
         addr: a hint; with ``fixed`` the address, whatever is there; ``noreplace`` implies ``fixed``.
         growsdown, populate, noreserve, locked: the MAP flags of these names.
+        stack: MAP_STACK, which since 6.7 means VM_NOHUGEPAGE and so keeps areas from merging (rule 3.1).
 
     Raises:
         SyscallError: EINVAL: unaligned, empty, or an impossible combination; ENOMEM: no room, or too many areas;
@@ -90,9 +93,10 @@ def mmap(
     if file is not None and offset + length > (MAX_DEVICE_OFFSET if file.zero_device else MAX_FILE_OFFSET):
         raise SyscallError(errno.EOVERFLOW, "mmap", f"offset {offset:#x}")
     flags = _vm_flags(prot, shared, file, growsdown)
-    flags |= (VM_LOCKED if locked else 0) | (VM_NORESERVE if noreserve else 0)
+    flags |= (VM_LOCKED if locked else 0) | (VM_NORESERVE if noreserve else 0) | (VM_NOHUGEPAGE if stack else 0)
+    flags |= mm.def_flags
     _mmap_region(core, mm, start, start + length, flags, file, offset >> PAGE_SHIFT)
-    if populate or locked:
+    if populate or flags & VM_LOCKED:
         mm_populate(core, mm, start, start + length)
     return start
 

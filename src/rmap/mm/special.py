@@ -12,11 +12,12 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.errors import SyscallError
+from rmap.mm.address_space import File
 from rmap.mm.core import Core
-from rmap.mm.costs import MMAP
+from rmap.mm.costs import FAULTS, MMAP
 from rmap.mm.frames import KERNEL_OWNED
 from rmap.mm.mm_struct import Mm
-from rmap.mm.page_tables import ensure, span
+from rmap.mm.page_tables import ensure, ptep_of, span
 from rmap.mm.placement import get_unmapped_area
 from rmap.mm.pte import ACCESSED, PRESENT, RW, SPECIAL
 from rmap.mm.vma import (
@@ -35,7 +36,7 @@ from rmap.mm.vma import (
     VM_WRITE,
     Vma,
 )
-from rmap.units import PAGE_SHIFT, PMD_SHIFT
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT
 
 TABLE_BITS = PMD_SHIFT - PAGE_SHIFT
 
@@ -55,6 +56,34 @@ def kernel_pages(core: Core, nr_pages: int) -> I64:
     pfns = core.frames.alloc(nr_pages)
     core.frames.flags[pfns] = KERNEL_OWNED
     return pfns
+
+
+def special_mapping(core: Core, name: str, nr_pages: int) -> File:
+    """What a special mapping of the kernel's (``_install_special_mapping``: the vDSO) has in place of a file.
+
+    Its pages are mapped by faults, one by one. VMAs of one such object show the same frames.
+    """
+    return File(None, name, special=kernel_pages(core, nr_pages))
+
+
+def fault_special(core: Core, vma: Vma, addr: int, ptep: int) -> None:
+    """Map one page of a special mapping, where no entry is yet (``special_mapping_fault``)."""
+    assert vma.file is not None and vma.file.special is not None
+    pages = vma.file.special
+    core.costs.current[FAULTS] += 1
+    pfn = int(pages[vma.linear_page_index(addr) % len(pages)])
+    core.tables.mv[ptep] = pfn << PAGE_SHIFT | PRESENT | SPECIAL | ACCESSED
+
+
+def fault_special_range(core: Core, vma: Vma, start: int, end: int) -> None:
+    """The same for every page of a range."""
+    ensure(core.tables, vma.mm, start, end)
+    for addr in range(start, end, PAGE_SIZE):
+        ptep = ptep_of(vma.mm, addr)
+        if core.tables.mv[ptep]:
+            core.tables.mv[ptep] |= ACCESSED
+        else:
+            fault_special(core, vma, addr, ptep)
 
 
 def map_kernel_pages(core: Core, mm: Mm, pfns: I64, kind: str) -> int:
