@@ -1,0 +1,13 @@
+"""THE FILM: what happened to the memory of a recorded program: events in order, and pictures between them.
+
+A recorder (``rmap record``) writes one, the lab replays it. ``docs/data-model.md`` states every table, column and
+requirement; :mod:`rmap.trace.tables` has the kinds of events.
+"""
+
+from __future__ import annotations
+
+from rmap.trace.builder import TraceBuilder
+from rmap.trace.film import Picture, Trace
+from rmap.trace.tables import Events, Files, Opens
+
+__all__ = ["Events", "Files", "Opens", "Picture", "Trace", "TraceBuilder"]

@@ -1,0 +1,80 @@
+"""The Trace: what happened to the memory of a program, as columns of events and pictures between them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmap.snapshot import Snapshot
+from rmap.trace import spool, storage
+from rmap.trace.tables import CAUSES, Events, Files, Opens
+from rmap.trace.validate import validate
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture within a trace.
+
+    Attributes:
+        snapshot: the picture.
+        cause: ``"exec"``, ``"checkpoint"`` or ``"end"``.
+        pid: whose it is; -1 for every recorded process.
+    """
+
+    snapshot: Snapshot
+    cause: str
+    pid: int
+
+
+class Trace:
+    """A recorded program. It is not changed after it was made.
+
+    Args:
+        about: the provenance.
+        events, opens, files: the tables of :mod:`rmap.trace.tables`.
+        pictures: the pictures, as the events number them.
+
+    Raises:
+        TraceError: the parts contradict each other (requirements T4 to T9 of ``docs/data-model.md``).
+    """
+
+    def __init__(
+        self, about: dict[str, Any], events: Events, opens: Opens, files: Files, pictures: list[Picture]
+    ) -> None:
+        self.about = about
+        self.events = events
+        self.opens = opens
+        self.files = files
+        self.pictures = pictures
+        validate(about, events, opens, files, [(picture.snapshot, picture.cause, picture.pid) for picture in pictures])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read a trace, or the folder ``NAME.trace.part`` of a recording that did not come to its end.
+
+        Raises:
+            TraceError: not a trace, damaged, contradictory, or of a newer format.
+        """
+        source = Path(path)
+        parts = spool.load(source) if source.is_dir() else storage.load(source)
+        pictures = [Picture(snapshot, CAUSES[cause], pid) for snapshot, cause, pid in parts.pictures]
+        return cls(parts.about, parts.events, parts.opens, parts.files, pictures)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the trace to one file, ``NAME.trace``.
+
+        Args:
+            force: replace a file that exists.
+
+        Raises:
+            UsageError: the file exists, or there is no such directory.
+        """
+        pictures = [(picture.snapshot, CAUSES.index(picture.cause), picture.pid) for picture in self.pictures]
+        parts = storage.Parts(self.about, self.events, self.opens, self.files, pictures)
+        storage.save(path, parts, force=force)
+
+    def __repr__(self) -> str:
+        whole = "" if self.about["complete"] else ", incomplete"
+        return f"Trace({len(self.events):,} events, {len(self.pictures)} pictures{whole})"
