@@ -1,7 +1,7 @@
-"""Taking a picture of the running machine from /proc.
+"""Taking a picture of the running machine from /proc, and from the kernel's own memory where BPF can read it.
 
-In this order: which processes there are and which share an mm; of each, its VMAs and page-table entries; what the
-kernel says of every frame found; then once more what looked contradictory. The machine goes on meanwhile. Frames whose
+In this order: which processes there are and which share an mm; of each, its VMAs and page-table entries; by BPF, the
+chains and anon_vmas of all VMAs; what the kernel says of every frame found; then once more what looked contradictory. The machine goes on meanwhile. Frames whose
 numbers are of different moments are marked ``raced``, processes that could not be read are counted in ``about``.
 """
 
@@ -12,6 +12,7 @@ import platform
 import stat
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live import procfs
 from rmap.live.abilities import abilities
+from rmap.live.bpf import KernelMemory, why_not
 from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
 from rmap.live.same_mm import groups, kcmp_vm, same_page_tables
+from rmap.live.topology import KernelView, add_topology
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
@@ -61,13 +64,23 @@ class _ReadProcess:
     cgroup: str
 
 
-def capture(pids: Iterable[int] | None = None, *, vm_flags: bool = False, progress: Progress | None = None) -> Snapshot:
+def capture(
+    pids: Iterable[int] | None = None,
+    *,
+    vm_flags: bool = False,
+    progress: Progress | None = None,
+    bpf: bool = True,
+    memory: KernelMemory | None = None,
+) -> Snapshot:
     """Take a picture of the running machine, without the process that takes it.
 
     Args:
         pids: record only these processes; None means all. Mappers outside show as a mapcount above what is found.
-        vm_flags: record every flag of every VMA. Reading them walks all page tables once more.
+        vm_flags: record every flag of every VMA, even where BPF cannot read them: from smaps, which walks all page
+            tables once more.
         progress: called with (processes read, processes in all).
+        bpf: record the kernel's own anon_vmas, chains and page indexes, where they can be read (``rmap.live.bpf``).
+        memory: an open reader of the kernel's memory to use for that; it stays open.
 
     Raises:
         NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
@@ -75,6 +88,7 @@ def capture(pids: Iterable[int] | None = None, *, vm_flags: bool = False, progre
     _refuse_without_frames()
     every = procfs.pids()
     asked = set(every if pids is None else pids) - {os.getpid()}
+    bpf = bpf and (memory is not None or why_not() is None)
     system = os.uname()
     builder = SnapshotBuilder(
         "kernel",
@@ -82,18 +96,21 @@ def capture(pids: Iterable[int] | None = None, *, vm_flags: bool = False, progre
         release=system.release,
         machine=platform.machine(),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        vma_flags="smaps" if vm_flags else "maps",
+        vma_flags="smaps" if vm_flags and not bpf else "maps",
         mapcount=_mapcount_kind(system.release),
         skipped=sum(map(_has_memory, set(every) - asked - {os.getpid()})),
     )
-    world = _World(builder, vm_flags)
+    world = _World(builder, vm_flags and not bpf)
     processes = groups([pid for pid in every if pid in asked], _compare_mms)
     for done, (pid, sharers) in enumerate(processes.items(), 1):
         _add_process(world, pid, sharers)
         if progress is not None:
             progress(done, len(processes))
     _add_holders(world)
-    _add_pages(world)
+    with ExitStack() as stack:
+        if bpf and memory is None:
+            memory = stack.enter_context(KernelMemory())
+        _add_pages(world, add_topology(memory, builder) if bpf and memory is not None else None)
     return builder.build()
 
 
@@ -247,12 +264,14 @@ def _add_holders(world: _World) -> None:
 
 
 # The entries found, marked; and the frames they map.
-def _add_pages(world: _World) -> None:
+def _add_pages(world: _World, view: KernelView | None) -> None:
     if not world.extents:
         return
     extents = Extents(*(np.concatenate(column) for column in zip(*world.extents)))
     vmas = VmaColumns(*(np.array(column, np.int64) for column in zip(*world.vmas)))
     frames = describe(extents, vmas)
+    if view is not None:
+        view.describe(frames)
     extents = mark_special(extents, frames)
     mark_races(extents, vmas, frames)
     world.builder.add_ptes(extents.vma, extents.address, extents.pfn, extents.flags, extents.count)

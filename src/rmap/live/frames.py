@@ -53,13 +53,17 @@ DEVICE_FILE = -2
 
 @dataclass
 class Described:
-    """Frames, one row each, ascending: what the kernel says, and what follows from it."""
+    """Frames, one row each, ascending: what the kernel says, and what follows from it.
+
+    ``anon_vma`` holds rows of the picture's table, -1 where none is known.
+    """
 
     state: PageState
     kind: I8
     file: I64
     index: I64
     own: I64
+    anon_vma: I64
 
     def columns(self) -> dict[str, I64 | I8 | Bool]:
         """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
@@ -76,6 +80,7 @@ class Described:
             "mapping": tags[self.kind],
             "index": self.index,
             "file": self.file,
+            "anon_vma": self.anon_vma,
             "own": self.own,
             "raced": state.raced,
         }
@@ -92,7 +97,7 @@ def describe(extents: Extents, vmas: VmaColumns) -> Described:
     kind = kinds(state.flags)
     file, index = _files(present, vmas, state, kind)
     kind[((kind == f.FILE) | (kind == f.SHMEM)) & (file < 0)] = f.KERNEL
-    return Described(state, kind, file, index, _own_entries(state.pfn))
+    return Described(state, kind, file, index, _own_entries(state.pfn), np.full(len(kind), -1, np.int64))
 
 
 # Ascending disjoint runs that cover some extents.
@@ -182,8 +187,7 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described) -> None:
     state = frames.state
     ptes = Ptes.of(vars(extents))
     columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
-    blank = np.full(len(state.pfn), -1, np.int64)
-    transposed = Transposed(ptes, Frames.of({**columns, "anon_vma": blank}))
+    transposed = Transposed(ptes, Frames.of(columns))
     suspect = np.flatnonzero(_contradictory(extents, frames, transposed) & ~state.raced)
     if not len(suspect):
         return

@@ -210,9 +210,27 @@ class SnapshotBuilder:
             self._frames.append(made)
 
     def add_anon_vma(
-        self, *, root: int = -1, parent: int = -1, refcount: int = 1, num_children: int = 0, num_active_vmas: int = 0
+        self,
+        *,
+        root: int = -1,
+        parent: int = -1,
+        refcount: int = 1,
+        num_children: int = 0,
+        num_active_vmas: int = 0,
+        address: int = 0,
+        whole: bool = True,
     ) -> int:
-        """Add one anon_vma (rule 1.9); ``root`` and ``parent`` are ids, -1 means itself. Returns its id."""
+        """Add one anon_vma (rule 1.9).
+
+        Args:
+            root, parent: ids; -1 means itself.
+            refcount, num_children, num_active_vmas: as the kernel has them.
+            address: of the ``struct anon_vma`` in the running kernel, 0 unknown.
+            whole: whether every VMA linked to it is added, too.
+
+        Returns:
+            its id.
+        """
         own = len(self._rows["anon_vmas"])
         return self._add(
             "anon_vmas",
@@ -222,6 +240,8 @@ class SnapshotBuilder:
                 "refcount": refcount,
                 "num_children": num_children,
                 "num_active_vmas": num_active_vmas,
+                "address": address,
+                "whole": whole,
             },
         )
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from rmap.errors import TraceError, UsageError
 from rmap.snapshot.tables import TABLES, Column, Table
 
-FORMAT = 1
+FORMAT = 2
 """The format this release writes; every format up to it is read."""
 SUFFIX = ".rmap"
 _ABOUT = "about.json"
@@ -184,7 +184,7 @@ def read(stream: IO[bytes], source: str) -> tuple[dict[str, Table], dict[str, An
 
 def _read(archive: zipfile.ZipFile, source: object) -> tuple[dict[str, Table], dict[str, Any]]:
     about = read_about(archive, source, FORMAT, "a picture of memory")
-    return {table.name: read_table(archive, table, source) for table in TABLES}, about
+    return {table.name: read_table(archive, table, source, about["format"]) for table in TABLES}, about
 
 
 @contextmanager
@@ -235,8 +235,14 @@ def read_about(archive: zipfile.ZipFile, source: object, newest: int, what: str)
     return dict(about)
 
 
-def read_table(archive: zipfile.ZipFile, table: type[T], source: object) -> T:
+def read_table(archive: zipfile.ZipFile, table: type[T], source: object, written: int = FORMAT) -> T:
     """Read one table's columns.
+
+    Args:
+        archive: of a picture, or of something else that has tables.
+        table: which one.
+        source: what names the archive in errors.
+        written: the format it was written in; columns that came later have their default in every row.
 
     Raises:
         TraceError: a column is missing, or is not what its description says (D1, D3).
@@ -246,7 +252,11 @@ def read_table(archive: zipfile.ZipFile, table: type[T], source: object) -> T:
         return _read_array(archive, f"{table.name}/{member}.npy", source)
 
     columns: dict[str, Any] = {}
+    later: dict[str, Column] = {}
     for name, column in table.columns().items():
+        if column.since > written:
+            later[name] = column
+            continue
         where = f"{source}: {table.name}.{name}"
         if column.dtype == "text":
             columns[name] = _read_text(read, name, where)
@@ -259,6 +269,8 @@ def read_table(archive: zipfile.ZipFile, table: type[T], source: object) -> T:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise TraceError(f"{source}: the columns of {table.name} differ in length: {lengths} (D3)")
+    rows = next(iter(lengths.values()))
+    columns.update({name: np.full(rows, column.default, column.dtype) for name, column in later.items()})
     return table(**columns)
 
 

@@ -31,6 +31,7 @@ class Column:
         none: whether -1 (none, unknown) is allowed; asked only of id columns.
         delta: the file holds the difference from the row before.
         default: the value of a row that does not give one.
+        since: the first format of the file that has it; in older files every row has the default.
     """
 
     dtype: str
@@ -38,6 +39,7 @@ class Column:
     none: bool = False
     delta: bool = False
     default: int | str | None = None
+    since: int = 1
 
 
 def _empty(column: Column) -> Any:
@@ -202,6 +204,8 @@ class AnonVmas(Table):
     refcount: I32 = _column("int32")
     num_children: I32 = _column("int32")
     num_active_vmas: I32 = _column("int32")
+    address: I64 = _column("int64", default=0, since=2)
+    whole: Bool = _column("bool", default=1, since=2)
 
 
 @dataclass

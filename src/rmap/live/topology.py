@@ -1,0 +1,139 @@
+"""The kernel's own reverse map as tables of a picture: anon_vmas, chains, and what hangs on them.
+
+/proc and the kernel's memory are read one after the other, while the machine runs. A VMA that is not the same in both
+has no chain in the picture, and the anon_vmas it is linked to are marked as not whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.live.bpf import KernelMemory, Topology
+from rmap.live.frames import Described
+from rmap.snapshot import SnapshotBuilder
+from rmap.snapshot import flags as f
+
+_ANON_TAG = 1
+_TAG_MASK = 3
+_NOWHERE = -1
+
+
+@dataclass
+class KernelView:
+    """What was read of the anon_vmas, and where it went in the picture.
+
+    Attributes:
+        memory: to read on from.
+        address: int64, ascending: of the anon_vmas in the picture.
+        row: int64: their rows.
+        unmatched: VMAs of the picture that the kernel's memory does not have so.
+    """
+
+    memory: KernelMemory
+    address: I64
+    row: I64
+    unmatched: int
+
+    def describe(self, frames: Described) -> None:
+        """Write into frames what their struct pages say: page index, anon_vma, PG_anon_exclusive.
+
+        A frame whose struct page contradicts what /proc said of it a moment ago is marked ``raced``.
+        """
+        state = frames.state
+        pages = self.memory.struct_pages(state.pfn)
+        tracked = ~np.isin(frames.kind, f.UNTRACKED)
+        anon = frames.kind == f.ANON
+        tagged = pages.mapping & _TAG_MASK == _ANON_TAG
+        state.raced |= tracked & (~pages.valid | (pages.mapcount != state.mapcount))
+        state.raced |= anon & ~tagged
+        indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
+        frames.index[indexed] = pages.index[indexed]
+        state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
+        frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+
+    def _row_of(self, address: I64) -> I64:
+        if not len(self.address):
+            return np.full(len(address), _NOWHERE, np.int64)
+        at = np.minimum(np.searchsorted(self.address, address), len(self.address) - 1)
+        return np.where(self.address[at] == address, self.row[at], _NOWHERE)
+
+
+def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
+    """Read every VMA of the machine, and complete the VMAs of a picture: flags, pgoff, anon_vma, chain.
+
+    Args:
+        memory: the kernel's.
+        builder: with all processes and VMAs added.
+    """
+    topology = memory.topology()
+    kernel_row = _matched(topology, builder)
+    matched = np.zeros(len(topology.vmas), np.bool_)
+    matched[kernel_row[kernel_row >= 0]] = True
+    ids = _add_anon_vmas(topology, matched, builder)
+    vmas, rows = topology.vmas, builder.rows("vmas")
+    columns = (kernel_row, vmas.flags[kernel_row] & f.VM_ALL, vmas.pgoff[kernel_row], vmas.anon_vma[kernel_row])
+    first = np.searchsorted(topology.links.vma, np.arange(len(vmas) + 1)).tolist()
+    linked = ids[topology.links.anon_vma].tolist()
+    for number, (row, at, flags, pgoff, active) in enumerate(zip(rows, *(column.tolist() for column in columns))):
+        if at < 0:
+            continue
+        row["flags"], row["pgoff"] = flags, pgoff
+        row["anon_vma"] = int(ids[active]) if active >= 0 else _NOWHERE
+        builder.add_chain(number, linked[first[at] : first[at + 1]])
+    builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
+    order = np.flatnonzero(ids >= 0)
+    return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()))
+
+
+# For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
+def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
+    pids = [process["pid"] for process in builder.rows("processes")]
+    wanted = {(pids[row["process"]], row["start"], row["end"]): i for i, row in enumerate(builder.rows("vmas"))}
+    found = np.full(len(wanted), _NOWHERE, np.int64)
+    vmas = topology.vmas
+    whole = np.ones(len(vmas), np.bool_)
+    whole[topology.truncated] = False
+    for at, key in enumerate(zip(vmas.pid.tolist(), vmas.start.tolist(), vmas.end.tolist())):
+        place = wanted.get(key)
+        if place is not None and whole[at]:
+            found[place] = at
+    return found
+
+
+# Those that a VMA of the picture is linked to; the id of each row of the kernel's table, -1 for the others.
+def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) -> I64:
+    table, links = topology.anon_vmas, topology.links
+    wanted = np.zeros(len(table), np.bool_)
+    wanted[links.anon_vma[matched[links.vma]]] = True
+    whole = ~table.torn
+    # A process that shares another's mm shows its VMAs once more, under another pid: the same VMAs.
+    seen = np.isin(topology.vmas.address, topology.vmas.address[matched])
+    whole[links.anon_vma[~seen[links.vma]]] = False
+    for above in (table.root, table.parent):
+        known = (above >= 0) & wanted[above]
+        whole[wanted & ~known] = False
+    ids = np.where(wanted, np.cumsum(wanted) - 1, _NOWHERE)
+    own = np.flatnonzero(wanted)
+    columns = (
+        table.root,
+        table.parent,
+        table.refcount,
+        table.num_children,
+        table.num_active_vmas,
+        table.address,
+        whole,
+    )
+    for root, parent, refcount, children, active, address, is_whole in zip(*(c[own].tolist() for c in columns)):
+        builder.add_anon_vma(
+            root=int(ids[root]) if root >= 0 else _NOWHERE,
+            parent=int(ids[parent]) if parent >= 0 else _NOWHERE,
+            refcount=refcount,
+            num_children=children,
+            num_active_vmas=active,
+            address=address,
+            whole=is_whole,
+        )
+    return ids
