@@ -135,7 +135,7 @@ def test_entries_of_the_zero_page_are_marked_even_inside_an_extent() -> None:
         np.arange(100, 100 + n), zeros, zeros, zeros.astype(np.int8), zeros.astype(np.int32), zeros, zeros > 0
     )
     kind = np.array([f.ANON, f.ANON, f.ZERO, f.ANON, f.ZERO, f.ZERO], np.int8)
-    described = Described(state, kind, zeros - 1, zeros - 1, zeros)
+    described = Described(state, kind, zeros - 1, zeros - 1, zeros, zeros - 1)
     rows = [(0, 0x1000, 100, 4, f.PTE_PRESENT), (1, 0x9000, 104, 2, f.PTE_PRESENT), (1, 0xF000, -1, 3, f.PTE_GUARD)]
     marked = mark_special(Extents(*(np.array(column, np.int64) for column in zip(*rows))), described)
     special = (marked.flags & f.PTE_SPECIAL) != 0

@@ -17,8 +17,8 @@ from snapshot_worlds import parent_and_child
 
 from rmap.errors import TraceError, UsageError
 from rmap.snapshot import Snapshot, isomorphic
+from rmap.snapshot.storage import FORMAT, _encode, _encode_text
 from rmap.snapshot.storage import _decode as decode
-from rmap.snapshot.storage import _encode, _encode_text
 from rmap.snapshot.tables import TABLES, Column
 
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_again(path: Path) -> None:
             else:
                 assert left.dtype == right.dtype == np.dtype(column.dtype)
                 assert np.array_equal(left, right), (table.name, name)
-    assert {**before.about, "format": 1} == after.about
+    assert {**before.about, "format": FORMAT} == after.about
     assert isomorphic(before, after) is None
 
 
@@ -121,10 +121,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(path: Path) -> None:
     def newer(members: dict[str, bytes]) -> None:
-        members["about.json"] = json.dumps({"format": 2}).encode()
+        members["about.json"] = json.dumps({"format": FORMAT + 1}).encode()
 
     edit(path, newer)
-    with pytest.raises(TraceError, match=r"format 2; this rmap reads up to format 1\. A newer rmap wrote it \(D2\)"):
+    with pytest.raises(TraceError, match=r"format 3; this rmap reads up to format 2\. A newer rmap wrote it \(D2\)"):
         Snapshot.load(path)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from rmap.errors import NotPermitted
 from rmap.live import procfs
+from rmap.live.bpf import why_not
 from rmap.live.page_state import KpageFile
 from rmap.live.pagemap import Pagemap
 from rmap.live.same_mm import kcmp_vm
@@ -26,6 +27,7 @@ class Abilities:
         other_users: memory maps of every process.
         scan: PAGEMAP_SCAN, to skip holes.
         same_mm: kcmp, to tell processes that share an mm.
+        kernel_memory: BPF programs that read the kernel's own anon_vmas, chains and struct pages.
     """
 
     frames: str | None
@@ -33,6 +35,7 @@ class Abilities:
     other_users: str | None
     scan: str | None
     same_mm: str | None
+    kernel_memory: str | None
 
     def missing(self, *names: str) -> str | None:
         """What is missing of these abilities (of all, if none is named), None if nothing is."""
@@ -43,17 +46,26 @@ class Abilities:
 
 def abilities() -> Abilities:
     """Try everything once, on this process and its neighbours. Changes nothing."""
-    with mmap.mmap(-1, mmap.PAGESIZE) as page:
-        page[0] = 1
-        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-        frames, scan = _own_pagemap(address)
+    frames, scan = _own_page()
     return Abilities(
         frames=frames,
         page_state=_page_state(),
         other_users=_other_users(),
         scan=scan,
         same_mm=None if kcmp_vm(os.getpid(), os.getpid()) == 0 else "kcmp (CONFIG_KCMP, CAP_SYS_PTRACE)",
+        kernel_memory=why_not(),
     )
+
+
+def missing_frames() -> str | None:
+    """What is missing of the two abilities without which nothing can be seen, ``frames`` and ``page_state``."""
+    return "; ".join(filter(None, (_own_page()[0], _page_state()))) or None
+
+
+def _own_page() -> tuple[str | None, str | None]:
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        page[0] = 1
+        return _own_pagemap(ctypes.addressof(ctypes.c_char.from_buffer(page)))
 
 
 def _own_pagemap(address: int) -> tuple[str | None, str | None]:

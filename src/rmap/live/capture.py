@@ -1,8 +1,9 @@
 """Taking a picture of the running machine from /proc, and from the kernel's own memory where BPF can read it.
 
 In this order: which processes there are and which share an mm; of each, its VMAs and page-table entries; by BPF, the
-chains and anon_vmas of all VMAs; what the kernel says of every frame found; then once more what looked contradictory. The machine goes on meanwhile. Frames whose
-numbers are of different moments are marked ``raced``, processes that could not be read are counted in ``about``.
+chains and anon_vmas of all VMAs; what the kernel says of every frame found; then once more what looked contradictory.
+The machine goes on meanwhile. Frames whose numbers are of different moments are marked ``raced``, processes that could
+not be read are counted in ``about``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.abilities import abilities
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.abilities import missing_frames
+from rmap.live.bpf import KernelMemory
 from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
 from rmap.live.same_mm import groups, kcmp_vm, same_page_tables
@@ -48,7 +49,7 @@ class _World:
     file_systems: dict[int, str] = field(default_factory=procfs.file_systems)
     files: dict[tuple[int, int], int] = field(default_factory=dict)
     device_files: set[int] = field(default_factory=set)
-    vmas: list[tuple[int, int, int, int]] = field(default_factory=list)  # the columns of VmaColumns
+    vmas: list[tuple[int, int, int]] = field(default_factory=list)  # pid, file, start
     extents: list[tuple[I64, ...]] = field(default_factory=list)
 
 
@@ -86,47 +87,61 @@ def capture(
         NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
     """
     _refuse_without_frames()
+    with ExitStack() as stack:
+        if bpf and memory is None:
+            memory = _kernel_memory(stack)
+        return _capture(pids, vm_flags, progress, memory if bpf else None)
+
+
+def _capture(
+    pids: Iterable[int] | None, vm_flags: bool, progress: Progress | None, memory: KernelMemory | None
+) -> Snapshot:
     every = procfs.pids()
     asked = set(every if pids is None else pids) - {os.getpid()}
-    bpf = bpf and (memory is not None or why_not() is None)
     system = os.uname()
+    smaps = vm_flags and memory is None
     builder = SnapshotBuilder(
         "kernel",
         host=system.nodename,
         release=system.release,
         machine=platform.machine(),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        vma_flags="smaps" if vm_flags and not bpf else "maps",
+        vma_flags="smaps" if smaps else "maps",
         mapcount=_mapcount_kind(system.release),
         skipped=sum(map(_has_memory, set(every) - asked - {os.getpid()})),
     )
-    world = _World(builder, vm_flags and not bpf)
+    world = _World(builder, smaps)
     processes = groups([pid for pid in every if pid in asked], _compare_mms)
     for done, (pid, sharers) in enumerate(processes.items(), 1):
         _add_process(world, pid, sharers)
         if progress is not None:
             progress(done, len(processes))
     _add_holders(world)
-    with ExitStack() as stack:
-        if bpf and memory is None:
-            memory = stack.enter_context(KernelMemory())
-        _add_pages(world, add_topology(memory, builder) if bpf and memory is not None else None)
+    _add_pages(world, None if memory is None else add_topology(memory, builder))
     return builder.build()
 
 
 def _refuse_without_frames() -> None:
-    able = abilities()
-    if able.page_state is not None or able.frames is not None:
-        hidden = able.frames is not None and able.frames.startswith("CAP_SYS_ADMIN")
+    missing = missing_frames()
+    if missing is not None:
+        hidden = missing.startswith("CAP_SYS_ADMIN")
         raise NotPermitted(
             "the kernel hides page frames: it shows PFN 0 for every page of a reader without CAP_SYS_ADMIN. "
             "The page is there; its frame is not told."
             if hidden
-            else f"the state of page frames cannot be read here: {able.missing('frames', 'page_state')}",
+            else f"the state of page frames cannot be read here: {missing}",
             needed="CAP_SYS_ADMIN (page frames) and CAP_SYS_PTRACE (other users)",
             run="sudo rmap snap -o FILE.rmap",
             works="rmap who -i FILE KEY, rmap compare",
         )
+
+
+# The kernel's own memory to read from, None where it cannot be read.
+def _kernel_memory(stack: ExitStack) -> KernelMemory | None:
+    try:
+        return stack.enter_context(KernelMemory())
+    except NotPermitted:
+        return None
 
 
 def _has_memory(pid: int) -> bool:
@@ -215,7 +230,7 @@ def _add_process(world: _World, pid: int, sharers: list[int]) -> None:
         pgoff = line.offset >> PAGE_SHIFT if file >= 0 else -1
         label = line.path if file < 0 else ""
         builder.add_vma(process, line.start, line.end, line.flags, pgoff=pgoff, file=file, label=label)
-        world.vmas.append((pid, DEVICE_FILE if file in world.device_files else file, line.start, pgoff))
+        world.vmas.append((pid, DEVICE_FILE if file in world.device_files else file, line.start))
     starts = np.array([line.start for line in read.vmas], np.int64)
     vma = np.searchsorted(starts, read.address, side="right") - 1 + first
     pfn, flags = decode(read.entry, world.swap_areas)
@@ -268,7 +283,9 @@ def _add_pages(world: _World, view: KernelView | None) -> None:
     if not world.extents:
         return
     extents = Extents(*(np.concatenate(column) for column in zip(*world.extents)))
-    vmas = VmaColumns(*(np.array(column, np.int64) for column in zip(*world.vmas)))
+    pid, file, start = (np.array(column, np.int64) for column in zip(*world.vmas))
+    pgoff = np.array([row["pgoff"] for row in world.builder.rows("vmas")], np.int64)
+    vmas = VmaColumns(pid, file, start, pgoff)
     frames = describe(extents, vmas)
     if view is not None:
         view.describe(frames)

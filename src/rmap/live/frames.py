@@ -181,14 +181,16 @@ def _single(extents: Extents, rows: Bool) -> Extents:
 def mark_races(extents: Extents, vmas: VmaColumns, frames: Described) -> None:
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
-    Contradictory are: more entries found than the kernel counts, and pagemap's exclusive bit against a count other
-    than 1. What still contradicts itself when read again is left as it is: that is a finding, not a race.
+    Contradictory are: more entries found than the kernel counts; pagemap's exclusive bit against a count other than 1;
+    and, where page indexes are known, an anonymous page at a place where its index does not put it (I14). What still
+    contradicts itself when read again is left as it is: that is a finding, not a race.
     """
     state = frames.state
     ptes = Ptes.of(vars(extents))
     columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
     transposed = Transposed(ptes, Frames.of(columns))
-    suspect = np.flatnonzero(_contradictory(extents, frames, transposed) & ~state.raced)
+    wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed)
+    suspect = np.flatnonzero(wrong & ~state.raced)
     if not len(suspect):
         return
     if int(transposed.found[suspect].sum()) > _MOST_REREAD:
@@ -215,6 +217,16 @@ def _contradictory(extents: Extents, frames: Described, transposed: Transposed) 
     surplus = transposed.found + frames.own > state.mapcount
     wrong_bit = np.where(state.mapcount == 1, claims < transposed.found, claims > 0)
     return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
+
+
+def _misplaced(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed) -> Bool:
+    ours = extents.take(((extents.flags & f.PTE_PRESENT) != 0) & (vmas.pgoff[extents.vma] >= 0))
+    first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
+    at = expand(transposed.dense(ours.pfn), ours.count)
+    known = (frames.kind[at] == f.ANON) & (frames.index[at] >= 0)
+    wrong = np.zeros(len(frames.kind), np.bool_)
+    wrong[at[known & (frames.index[at] != expand(first, ours.count))]] = True
+    return wrong
 
 
 # The positions of those entries of one process that are not any more what they were.

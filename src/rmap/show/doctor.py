@@ -14,6 +14,10 @@ WORDS = {
     "other_users": ("processes of other users", "complete answers: else their mappings count as hidden"),
     "scan": ("skipping holes of sparse mappings (PAGEMAP_SCAN)", "speed"),
     "same_mm": ("which processes share one memory (kcmp)", "counting vfork children and CLONE_VM once"),
+    "kernel_memory": (
+        "the kernel's own anon_vmas, chains, struct pages and trees (BPF)",
+        "rmap check of I1 to I17, who --kernel, explain PID:ADDR, record; else a picture's anon_vmas are inferred",
+    ),
 }
 """What each ability is, and what it is for, by its name in ``rmap.live.abilities``."""
 
