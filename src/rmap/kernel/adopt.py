@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
+from rmap.kernel.entries import pieces
 from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
@@ -24,14 +25,14 @@ from rmap.mm.costs import ADOPT
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
 from rmap.mm.mm_struct import Mm
-from rmap.mm.page_tables import Span, ensure
+from rmap.mm.page_tables import Span
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.mm.shared_anonymous import shmem_zero_setup
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT
+from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
 TABLE_BITS = PMD_SHIFT - PAGE_SHIFT
@@ -387,14 +388,9 @@ class _Loader:
     def _map(self, vma: Vma, where: slice) -> None:
         pages, core = self.pages, self.core
         addrs = vma.start + (pages.off[where] << PAGE_SHIFT)
-        for first, n in zip(*_stretches(addrs)):
-            ensure(core.tables, vma.mm, int(addrs[first]), int(addrs[first + n - 1]) + PAGE_SIZE)
-        for piece in core.spans(vma, vma.start, vma.end):
-            low, high = np.searchsorted(addrs, (piece.addr, piece.addr + piece.n * PAGE_SIZE)).tolist()
-            if low < high:
-                offs = (addrs[low:high] - piece.addr) >> PAGE_SHIFT
-                self._map_span(vma, piece, offs, slice(where.start + low, where.start + high))
-                piece.commit()
+        for piece, offs, rows in pieces(core, vma, addrs):
+            self._map_span(vma, piece, offs, slice(where.start + rows.start, where.start + rows.stop))
+            piece.commit()
 
     def _map_span(self, vma: Vma, piece: Span, offs: I64, where: slice) -> None:
         pages, frames, core = self.pages, self.core.frames, self.core
@@ -528,10 +524,3 @@ def whole_flags(flags: int) -> int:
     if flags & (v.VM_NORESERVE | v.VM_SHARED | v.VM_WRITE) == v.VM_WRITE:
         flags |= v.VM_ACCOUNT
     return flags
-
-
-def _stretches(addrs: I64) -> tuple[list[int], list[int]]:
-    # Runs of addresses with no gap of 2 MiB or more: (index of the first, how many).
-    cut = np.flatnonzero(np.diff(addrs) >= 1 << 21) + 1
-    first = np.concatenate((np.array([0], np.int64), cut))
-    return first.tolist(), np.diff(np.concatenate((first, [len(addrs)]))).tolist()

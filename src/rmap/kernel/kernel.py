@@ -34,6 +34,7 @@ from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from rmap.kernel.adopt import Adoption
+    from rmap.kernel.inodes import Inodes
     from rmap.snapshot import Snapshot
 
 MAX_PID = 1 << 22
@@ -108,11 +109,11 @@ class Kernel:
         self._picture_pfns: I64 = np.empty(0, np.int64)
 
     # -- making things --------------------------------------------------------------------------------------------
-    def spawn(self) -> Process:
-        """A process with an empty address space, as after exec."""
-        self._next_free_pid()
+    def spawn(self, *, pid: int | None = None) -> Process:
+        """A process with an empty address space, as after exec; with ``pid`` if one is given, and nobody has it."""
+        self._next_free_pid(pid)
         self.core.costs.enter(SETUP)
-        return self._add(self.core.new_mm(None), None)
+        return self._add(self.core.new_mm(None), None, pid)
 
     def open(self, name: str, size: int = 0, *, shmem: bool = False, writable: bool = True) -> OpenFile:
         """Open a file; it is made with this size if there is none of the name.
@@ -146,27 +147,48 @@ class Kernel:
             self.core.reserve(len(absent))
             add_to_page_cache(self.core, mapping, absent)
 
-    def fork(self, parent: Process) -> Process:
-        """``fork``: see :meth:`Process.fork`."""
+    def fork(self, parent: Process, *, pid: int | None = None) -> Process:
+        """``fork``: see :meth:`Process.fork`. The child gets ``pid`` if one is given, and nobody has it."""
         parent.must_be_alive()
-        self._next_free_pid()
-        return self._add(fork_ops.fork(self.core, parent.mm), parent)
+        self._next_free_pid(pid)
+        return self._add(fork_ops.fork(self.core, parent.mm), parent, pid)
 
-    def clone_vm(self, parent: Process) -> Process:
+    def clone_vm(self, parent: Process, *, pid: int | None = None) -> Process:
         """A process that shares its parent's address space."""
         parent.must_be_alive()
-        self._next_free_pid()
+        self._next_free_pid(pid)
         parent.mm.users += 1
-        return self._add(parent.mm, parent)
+        return self._add(parent.mm, parent, pid)
+
+    def exec(self, process: Process, picture: Snapshot, inodes: Inodes) -> dict[str, int]:
+        """Give a process a new address space, as a picture of it right after execve shows it.
+
+        Args:
+            picture: of this process alone; see :mod:`rmap.kernel.exec`.
+            inodes: the machine's files, as pictures name them.
+
+        Returns:
+            how many entries of the picture were left out, by reason.
+        """
+        from rmap.kernel.exec import load_image
+
+        process.must_be_alive()
+        old = process.mm
+        process.mm, left_out = load_image(self.core, picture, inodes)
+        self._mmput(old)
+        return left_out
 
     def exit(self, process: Process) -> None:
         """End a process; the last one of an mm takes it along."""
         process.must_be_alive()
         process.alive = False
         del self.processes[process.pid]
-        process.mm.users -= 1
-        if not process.mm.users:
-            fork_ops.exit_mmap(self.core, process.mm)
+        self._mmput(process.mm)
+
+    def _mmput(self, mm: Mm) -> None:
+        mm.users -= 1
+        if not mm.users:
+            fork_ops.exit_mmap(self.core, mm)
 
     def map_kernel_pages(self, process: Process, nr_pages: int, kind: str) -> int:
         """See :meth:`Process.map_kernel_pages`."""
@@ -178,18 +200,22 @@ class Kernel:
             self._vdso = pfns if kind == "vdso" else self._vdso
         return special.map_kernel_pages(self.core, process.mm, pfns, kind)
 
-    def _next_free_pid(self) -> int:
+    def _next_free_pid(self, wanted: int | None = None) -> int:
         # Asked before a process is made of anything, so that a refusal leaves nothing behind. Pids start again from
         # the lowest that is free, as the kernel's do.
+        if wanted is not None:
+            if wanted in self.processes or not 1 <= wanted <= MAX_PID:
+                raise UsageError(f"pid {wanted} is not free, or not a pid: they go from 1 to {MAX_PID:,}")
+            return wanted
         if len(self.processes) >= MAX_PID:
             raise LimitError(f"a machine of the model has at most {MAX_PID:,} processes")
         while self._next_pid in self.processes or self._next_pid > MAX_PID:
             self._next_pid = self._next_pid + 1 if self._next_pid < MAX_PID else 1
         return self._next_pid
 
-    def _add(self, mm: Mm, parent: Process | None) -> Process:
-        pid = self._next_free_pid()
-        self._next_pid += 1
+    def _add(self, mm: Mm, parent: Process | None, wanted: int | None = None) -> Process:
+        pid = self._next_free_pid(wanted)
+        self._next_pid += wanted is None
         process = self.processes[pid] = Process(self, pid, mm, parent)
         return process
 

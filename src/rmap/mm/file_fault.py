@@ -27,8 +27,8 @@ def wants_writenotify(vma: Vma) -> bool:
     return vma.mapping is not None and not vma.mapping.shmem and bool(vma.flags & VM_SHARED)
 
 
-def _page_prot(vma: Vma) -> int:
-    # The bits of an entry that a read fault makes (vma->vm_page_prot).
+def page_bits(vma: Vma) -> int:
+    """The bits of an entry that a read fault makes (``vma->vm_page_prot``)."""
     writable = vma.flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and not wants_writenotify(vma)
     return PRESENT | ACCESSED | (RW if writable else 0)
 
@@ -123,18 +123,35 @@ def _read_fault(core: Core, vma: Vma, addr: int) -> None:
     if not piece.entries[at]:
         page_for_fault(core, vma, first + at)
         if mapping.shmem:
-            _map_pages(core, vma, piece, np.array([at], np.int64), first, _page_prot(vma))
+            map_pages(core, vma, piece, np.array([at], np.int64), first, page_bits(vma))
         else:
             # The fault waits for the disk and is taken again: by now its neighbours are in memory too.
             _map_around(core, vma, piece, first)
     piece.commit()
 
 
+def fault_behind_end(core: Core, vma: Vma, addr: int, for_write: bool) -> None:
+    """What a fault leaves that lies behind the end of the file, where it ends in SIGBUS.
+
+    A private write has prepared the VMA by then (``do_cow_fault``, rule 2.2), a read has mapped what lies around
+    (``do_fault_around``, rule 4.10); a shared write leaves nothing.
+    """
+    core.costs.current[FAULTS] += 1
+    if not for_write:
+        low, high = fault_around_window(vma, addr)
+        ensure(core.tables, vma.mm, low, high)
+        piece = span(core.tables, vma.mm, low, high)
+        _map_around(core, vma, piece, vma.linear_page_index(low))
+        piece.commit()
+    elif not vma.flags & VM_SHARED and not vma.faulted:
+        core.prepare(vma)
+
+
 def _map_around(core: Core, vma: Vma, piece: Span, first: int) -> None:
     mapping = vma.mapping
     assert mapping is not None
     cached = _cached(mapping.pages, first, piece.n, mapping.nr_pages)
-    _map_pages(core, vma, piece, np.flatnonzero((piece.entries == 0) & (cached > 0)), first, _page_prot(vma))
+    map_pages(core, vma, piece, np.flatnonzero((piece.entries == 0) & (cached > 0)), first, page_bits(vma))
 
 
 def _cached(pages: I64, first: int, n: int, size: int) -> I64:
@@ -164,13 +181,19 @@ def _read_all_cached(core: Core, vma: Vma, start: int, end: int) -> bool:
     if piece.entries.any():
         return False
     core.costs.current[FAULTS] += windows
-    _map_pages(core, vma, piece, None, first, _page_prot(vma))
+    map_pages(core, vma, piece, None, first, page_bits(vma))
     piece.commit()
     return True
 
 
-def _map_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None, first: int, bits: int) -> None:
-    # Map pages of the file, in memory already, at these offsets of the span; first is the page index of its start.
+def map_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None, first: int, bits: int) -> None:
+    """Map pages of the file, in memory already.
+
+    Args:
+        offs: where in the span; None for all of it.
+        first: the page index of the span's start.
+        bits: of the entries.
+    """
     mapping = vma.mapping
     assert mapping is not None
     pfns = mapping.pages[first : first + piece.n].copy() if offs is None else mapping.pages[offs + first]
@@ -198,7 +221,7 @@ def write_shared_range(core: Core, vma: Vma, start: int, end: int) -> None:
     counters[FAULTS] += int(np.count_nonzero((entries & RW) == 0))
     first = vma.linear_page_index(start)
     bring_in(core, vma, none + first)
-    _map_pages(core, vma, piece, none, first, PRESENT | ACCESSED | RW | DIRTY)
+    map_pages(core, vma, piece, none, first, PRESENT | ACCESSED | RW | DIRTY)
     entries |= np.int64(RW | ACCESSED | DIRTY)
     core.frames.flags[entries >> PAGE_SHIFT] |= np.int32(PG_DIRTY)
     piece.commit()

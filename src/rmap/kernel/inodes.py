@@ -1,0 +1,97 @@
+"""The files of a machine by device and inode: how pictures and traces name them."""
+
+from __future__ import annotations
+
+from rmap.columns import I64
+from rmap.mm.address_space import AddressSpace, File
+from rmap.mm.core import Core
+from rmap.mm.page_cache import add_to_page_cache, missing
+from rmap.mm.special import special_mapping
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
+
+MOST_CACHED = 256 << 20
+"""In bytes. A larger file is not read in at first sight."""
+LARGEST = 1 << 40
+"""In bytes. A file of the model has a column of all its pages; a larger one begins empty and grows."""
+ZERO_DEVICE = "/dev/zero"
+KERNEL_LABELS = ("[heap]", "[stack]")
+"""What the kernel calls VMAs that are ordinary anonymous memory. Other labels are its own special mappings."""
+
+
+class Inodes:
+    """Which address_space stands for which inode.
+
+    Args:
+        core: the machine.
+        cached: bring a file into the page cache whole when it is first seen, as it mostly is on a machine that has
+            run the program before.
+
+    Attributes:
+        by_mapping: ``(dev, inode)`` of every address_space made here, by its id.
+    """
+
+    def __init__(self, core: Core, *, cached: bool = True) -> None:
+        self.core = core
+        self.cached = cached
+        self.by_mapping: dict[int, tuple[int, int]] = {}
+        self._mappings: dict[tuple[int, int], AddressSpace] = {}
+        self._special: dict[object, File] = {}
+
+    def mapping(self, dev: int, inode: int, path: str, size: int, shmem: bool) -> AddressSpace:
+        """The address_space of an inode, made when it is first asked for with ``size`` bytes."""
+        found = self._mappings.get((dev, inode))
+        if found is None:
+            found = self.core.new_mapping(path, size if 0 <= size <= LARGEST else 0, shmem)
+            self._mappings[dev, inode] = found
+            self.by_mapping[found.id] = (dev, inode)
+            if self.cached and not shmem and found.size <= MOST_CACHED:
+                self.read_in(found, 0)
+        return found
+
+    def read_in(self, mapping: AddressSpace, first: int) -> None:
+        """Bring the pages of a file from index ``first`` on into the page cache."""
+        absent: I64 = missing(mapping, first, mapping.nr_pages - 1)
+        self.core.reserve(len(absent))
+        add_to_page_cache(self.core, mapping, absent)
+
+    def grow(self, mapping: AddressSpace, size: int) -> None:
+        """Let a file have at least ``size`` bytes."""
+        if size > mapping.size:
+            first = mapping.nr_pages
+            mapping.resize(size)
+            if self.cached and not mapping.shmem and mapping.size <= MOST_CACHED:
+                self.read_in(mapping, first)
+
+    def file_of(self, picture: Snapshot, row: int) -> File:
+        """One open of the file in a row of a picture's table ``files``."""
+        files = picture.files
+        dev, inode, path = int(files.dev[row]), int(files.inode[row]), files.path[row]
+        if files.kind[row] == f.FILE_DEVICE:
+            return self.device(dev, inode, path)
+        mapping = self.mapping(dev, inode, path, int(files.size[row]), bool(files.kind[row] == f.FILE_SHMEM))
+        return File(mapping, path)
+
+    def device(self, dev: int, inode: int, path: str) -> File:
+        """One open of a device. /dev/zero is memory; others show frames of the kernel's."""
+        if path == ZERO_DEVICE:
+            return File(None, path)
+        return self.special((dev, inode), path, 1)
+
+    def special(self, key: object, name: str, nr_pages: int) -> File:
+        """The special mapping of this key, with at least so many pages: every process sees the same."""
+        found = self._special.get(key)
+        if found is None or found.special is None or len(found.special) < nr_pages:
+            found = self._special[key] = special_mapping(self.core, name, nr_pages)
+        return found
+
+
+def is_special(label: str) -> bool:
+    """Whether a VMA without a file, of this label, is a special mapping of the kernel's (``[vdso]``, ``[vvar]``)."""
+    return label.startswith("[") and label not in KERNEL_LABELS and not label.startswith("[anon")
+
+
+def pages_of_bytes(size: int) -> int:
+    """Pages that hold so many bytes."""
+    return (size + PAGE_SIZE - 1) >> PAGE_SHIFT
