@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,13 +78,21 @@ def inspect(picture: Snapshot) -> Report:
     return report_of(found + inspect_pages(picture))
 
 
-def inspect_pages(picture: Snapshot) -> list[Found]:
-    """The invariants of pages and entries alone: I13 to I17, I19 to I21, and rule 8.2."""
+def inspect_pages(picture: Snapshot, *, strict: bool | None = None) -> list[Found]:
+    """The invariants of pages and entries alone: I13 to I17, I19 to I21, and rule 8.2.
+
+    Args:
+        picture: the picture.
+        strict: whether no page was ever swapped in or split off a large folio, so that I16 has no exception. None:
+            true of a model's picture, which says if there was swap; unknown, so not true, of a machine's.
+    """
     pages = _pages(picture)
+    if strict is None:
+        strict = picture.about["source"] == "model"
     checks: tuple[Callable[[Snapshot, Pages], Iterator[Found]], ...] = (
         _anchored,
         _index,
-        _exclusive,
+        partial(_exclusive, strict=strict),
         _writable,
         _counts,
         _complete,
@@ -147,7 +156,7 @@ def _index(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield _demand(picture, pages, asked, right, line, "the page is not where its index says")
 
 
-def _exclusive(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _exclusive(picture: Snapshot, pages: Pages, strict: bool) -> Iterator[Found]:
     once = Checked("I15", "an exclusive page is mapped once", 0, "entries")
     active = Checked("I16", "an exclusive small page hangs on the active anon_vma", 0, "entries")
     if not picture.about["anon_exclusive"]:
@@ -161,10 +170,15 @@ def _exclusive(picture: Snapshot, pages: Pages) -> Iterator[Found]:
         reason = "pages came back from swap: such a page may keep its anon_vma"
         yield Found(active._replace(reason=reason), [])
         return
-    asked &= (pages.order == 0) & (pages.anon_vma >= 0)
+    asked &= (pages.order == 0) & (pages.anon_vma >= 0) & (picture.vmas.anon_vma[pages.vma] >= 0)
     right = pages.anon_vma == picture.vmas.anon_vma[pages.vma]
     if not len(picture.anon_vmas):
         active = active._replace(reason="the picture has no anon_vmas")
+    if not strict:
+        if kept := int((asked & ~right).sum()):
+            note = f"{format_count(kept)} hang on another: they were swapped out or in a large folio (4.7, 4.12)"
+            active = active._replace(note=note)
+        asked &= right
     yield _demand(picture, pages, asked, right, active, "an exclusive page hangs on another anon_vma than its VMA's")
 
 
@@ -187,6 +201,11 @@ def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Found]:
         return
     n = len(picture.anon_vmas)
     asked = (pages.kind == f.ANON) & (pages.anon_vma >= 0) & pages.steady
+    if picture.about["topology"] == "kernel":  # a VMA that changed while the picture was taken has no chain in it
+        known = asked & (picture.vmas.anon_vma[pages.vma] >= 0)
+        if left := int(asked.sum()) - int(known.sum()):
+            line = line._replace(note=f"not asked of {format_count(left)}: no chain was recorded of their VMA")
+        asked = known
     chains = picture.anon_vma_chains
     linked = np.isin(pages.vma * n + pages.anon_vma, chains.vma.astype(np.int64) * n + chains.anon_vma)
     yield _demand(picture, pages, asked, linked, line, "the page's anon_vma is not in the VMA's chain")

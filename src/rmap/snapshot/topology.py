@@ -3,9 +3,9 @@
 The columns come from a picture, or straight from the running kernel: :class:`Topology` says what is needed. Every
 violation is collected as data, none ends the search.
 
-What is missing is told apart from what is wrong. Where processes are missing from the columns, a counter above what was
-counted (I6 to I8) means that the family reaches outside; a counter below it is wrong all the same. Where KSM may hold
-references, I8 likewise.
+What is missing is told apart from what is wrong. Of an anon_vma that was not read whole no counter is asked (I6 to I8).
+Where processes are missing, a counter above what was counted means that the family reaches outside; a counter below it
+is wrong all the same. Where KSM may hold references, I8 likewise.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from rmap.units import format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot.picture import Snapshot
+
+
+def pointer(address: int) -> str:
+    """A kernel address as the kernel prints it."""
+    return f"{address & (1 << 64) - 1:016x}"
+
 
 WHAT = {
     "I1": "a VMA has an anon_vma iff it has a chain",
@@ -48,7 +54,8 @@ class Topology:
         pid: of each VMA, whose it is.
         link_vma, link_anon_vma: every link, sorted by VMA, in the order of the chain.
         root, parent, refcount, num_children, num_active_vmas: of each anon_vma.
-        complete: whether the VMAs of every process are here, so that counters must be met exactly.
+        partial: of each anon_vma, whether it was not read whole: nothing is asked of its counters.
+        outside: of each anon_vma, whether VMAs or anon_vmas may hang on it that are not here.
         root_is_last: whether this release keeps the root at the end of a chain (rule 0.3).
         ksm: of each anon_vma, whether KSM may hold references to it (rule 2.9).
         ksm_items: how many references KSM holds in all, None if unknown.
@@ -65,7 +72,8 @@ class Topology:
     refcount: I64
     num_children: I64
     num_active_vmas: I64
-    complete: bool
+    partial: Bool
+    outside: Bool
     root_is_last: bool
     ksm: Bool
     ksm_items: int | None
@@ -80,10 +88,17 @@ def topology_of(picture: Snapshot) -> Topology:
     vmas, processes, links, about = picture.vmas, picture.processes, picture.anon_vma_chains, picture.about
     table = picture.anon_vmas
     pid = processes.pid[vmas.process].astype(np.int64)
+    # The kernel's own topology was read of all processes: what of it is not in the picture is marked.
+    missing = about["topology"] != "kernel" and bool(about["refused"] or about["skipped"] or about["ended"])
 
     def vma_name(row: int) -> str:
         process = int(vmas.process[row])
         return f"VMA {processes.pid[process]} {processes.comm[process]} {vmas.start[row]:x}-{vmas.end[row]:x}"
+
+    def anon_vma_name(row: int) -> str:
+        if not table.address[row]:
+            return f"anon_vma {row} (root {table.root[row]})"
+        return f"anon_vma {pointer(int(table.address[row]))} (root {pointer(int(table.address[table.root[row]]))})"
 
     return Topology(
         active=vmas.anon_vma.astype(np.int64),
@@ -95,14 +110,15 @@ def topology_of(picture: Snapshot) -> Topology:
         refcount=table.refcount.astype(np.int64),
         num_children=table.num_children.astype(np.int64),
         num_active_vmas=table.num_active_vmas.astype(np.int64),
-        complete=not (about["refused"] or about["skipped"] or about["ended"]),
+        partial=~table.whole.astype(np.bool_),
+        outside=np.full(len(table), missing),
         root_is_last=not about["release"].startswith("7."),
         ksm=_families_with_ksm(picture),
         ksm_items=None,
         vma_name=vma_name,
-        anon_vma_name=lambda row: f"anon_vma {row} (root {table.root[row]})",
+        anon_vma_name=anon_vma_name,
         vma_where=lambda row: (int(pid[row]), int(vmas.start[row])),
-        anon_vma_where=lambda row: row,
+        anon_vma_where=lambda row: int(table.address[row]) or row,
     )
 
 
@@ -254,7 +270,7 @@ class _World:
         wanted = np.where(t.root == np.arange(self.nr_anon_vmas), members, 1)
         text = "the reference count is {says:,}, but rule 2.9 asks for {counted:,}"
         found = self._counters(number, t.refcount, wanted, text, above=t.ksm)
-        above = int((t.refcount - wanted)[t.ksm & (t.refcount > wanted)].sum())
+        above = int((t.refcount - wanted)[t.ksm & ~t.partial & (t.refcount > wanted)].sum())
         if t.ksm_items is not None and above > t.ksm_items:
             text = (
                 f"anon_vmas have {above:,} references more than their families explain, and KSM holds {t.ksm_items:,}"
@@ -265,21 +281,20 @@ class _World:
 
     # One counter of every anon_vma; `above` says where more than was counted may be right.
     def _counters(self, number: str, says: I64, counted: I64, text: str, *, above: Bool | None = None) -> Found:
-        more = says > counted
-        excused = more & (above if above is not None else False)
-        if not self.t.complete:
-            excused = more
-        outside = int(np.count_nonzero(excused))
+        t = self.t
+        excused = t.partial | ((says > counted) & (t.outside if above is None else t.outside | above))
+        left_out = int(np.count_nonzero(excused))
         rows = np.flatnonzero((says != counted) & ~excused).tolist()
         found = [
             self._of_anon_vma(number, text.format(says=int(says[row]), counted=int(counted[row])), row)
             for row in rows[:DESCRIBED]
         ]
         note = ""
-        if outside:
-            why = "processes or KSM outside the picture" if not self.t.complete else "KSM"
-            note = f"{format_count(outside)} not, which count {why} too"
-        line = Checked(number, WHAT[number], self.nr_anon_vmas - outside, "anon_vmas", "", len(rows), note)
+        if left_out:
+            only_ksm = above is not None and not ((t.partial | t.outside) & excused).any()
+            why = "KSM holds them" if only_ksm else "they reach outside, or changed meanwhile"
+            note = f"not asked of {format_count(left_out)}: {why}"
+        line = Checked(number, WHAT[number], self.nr_anon_vmas - left_out, "anon_vmas", "", len(rows), note)
         return Found(line, found)
 
     def _of_anon_vma(self, number: str, text: str, row: int) -> Violation:
@@ -300,6 +315,8 @@ class _World:
             & (self._of(t.root, t.parent) == t.root)
             & ((t.parent == own) == (t.root == own))
         )
+        # Where one above was not read, a picture names the anon_vma itself.
+        right |= t.partial & ((t.parent == own) | (t.root == own))
         rows = np.flatnonzero(~right).tolist()
         found = []
         for row in rows[:DESCRIBED]:
