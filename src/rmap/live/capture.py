@@ -290,7 +290,9 @@ def _add_pages(world: _World, view: KernelView | None) -> None:
     if view is not None:
         view.describe(frames)
     extents = mark_special(extents, frames)
-    mark_races(extents, vmas, frames)
+    links = world.builder.rows("anon_vma_chains")
+    linked = np.array([link["vma"] << 32 | link["anon_vma"] for link in links], np.int64)
+    mark_races(extents, vmas, frames, linked)
     world.builder.add_ptes(extents.vma, extents.address, extents.pfn, extents.flags, extents.count)
     world.builder.set_frames(frames.state.pfn, **frames.columns())
     world.builder.about["raced"] = int(frames.state.raced.sum())

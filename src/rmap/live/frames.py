@@ -21,6 +21,7 @@ from rmap.snapshot.reverse import Transposed
 from rmap.snapshot.tables import Frames, Ptes
 from rmap.units import PAGE_SHIFT
 
+_READINGS = 3  # of what contradicts itself, before it is believed
 _MOST_REREAD = 1 << 16  # entries; more than this cannot be read again before they change anew
 
 
@@ -178,26 +179,41 @@ def _single(extents: Extents, rows: Bool) -> Extents:
     )
 
 
-def mark_races(extents: Extents, vmas: VmaColumns, frames: Described) -> None:
+def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I64) -> None:
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
     Contradictory are: more entries found than the kernel counts; pagemap's exclusive bit against a count other than 1;
-    and, where page indexes are known, an anonymous page at a place where its index does not put it (I14). What still
-    contradicts itself when read again is left as it is: that is a finding, not a race.
+    and, where page indexes and anon_vmas are known, an anonymous page at a place where its index does not put it (I14),
+    or of an anon_vma that the VMA is not linked to (I13). What still contradicts itself each time it is read again is
+    left as it is: that is a finding, not a race.
+
+    Args:
+        extents: the entries.
+        vmas: of all VMAs of the picture.
+        frames: described; ``raced`` is written.
+        linked: int64: ``vma << 32 | anon_vma`` of every link of a chain, by rows of the picture.
     """
     state = frames.state
     ptes = Ptes.of(vars(extents))
     columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
     transposed = Transposed(ptes, Frames.of(columns))
-    wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed)
+    wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed, linked)
     suspect = np.flatnonzero(wrong & ~state.raced)
-    if not len(suspect):
-        return
-    if int(transposed.found[suspect].sum()) > _MOST_REREAD:
+    if len(suspect) and int(transposed.found[suspect].sum()) > _MOST_REREAD:
         state.raced[suspect] = True
         return
-    pfns = state.pfn[suspect]
-    changed = read_counts(pfns) != state.mapcount[suspect]
+    for _ in range(_READINGS):
+        if not len(suspect):
+            return
+        changed = _changed(extents, vmas, frames, transposed, suspect)
+        state.raced[suspect[changed]] = True
+        suspect = suspect[~changed]
+
+
+# Which of these frames are not any more what they were.
+def _changed(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, suspect: I64) -> Bool:
+    pfns = frames.state.pfn[suspect]
+    changed: Bool = read_counts(pfns) != frames.state.mapcount[suspect]
     entries = transposed.entries(pfns)
     where: dict[int, list[tuple[int, int, int, int]]] = {}
     for position, extent, address in zip(entries.position.tolist(), entries.extent.tolist(), entries.address.tolist()):
@@ -206,7 +222,7 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described) -> None:
     for pid, rows in where.items():
         for position in _changed_entries(pid, rows):
             changed[position] = True
-    state.raced[suspect[changed]] = True
+    return changed
 
 
 def _contradictory(extents: Extents, frames: Described, transposed: Transposed) -> Bool:
@@ -219,13 +235,18 @@ def _contradictory(extents: Extents, frames: Described, transposed: Transposed) 
     return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
 
 
-def _misplaced(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed) -> Bool:
+def _misplaced(
+    extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, linked: I64
+) -> Bool:
     ours = extents.take(((extents.flags & f.PTE_PRESENT) != 0) & (vmas.pgoff[extents.vma] >= 0))
     first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
     at = expand(transposed.dense(ours.pfn), ours.count)
     known = (frames.kind[at] == f.ANON) & (frames.index[at] >= 0)
     wrong = np.zeros(len(frames.kind), np.bool_)
     wrong[at[known & (frames.index[at] != expand(first, ours.count))]] = True
+    hung = frames.anon_vma[at] >= 0
+    link = np.repeat(ours.vma, ours.count) << 32 | frames.anon_vma[at]
+    wrong[at[hung & ~np.isin(link, linked)]] = True
     return wrong
 
 

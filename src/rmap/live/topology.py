@@ -19,6 +19,8 @@ from rmap.snapshot import flags as f
 _ANON_TAG = 1
 _TAG_MASK = 3
 _NOWHERE = -1
+_READINGS = 4
+"""How often all VMAs are read until the counters of their anon_vmas agree with what was read. A millisecond each."""
 
 
 @dataclass
@@ -49,6 +51,10 @@ class KernelView:
         tagged = pages.mapping & _TAG_MASK == _ANON_TAG
         state.raced |= tracked & (~pages.valid | (pages.mapcount != state.mapcount))
         state.raced |= anon & ~tagged
+        # A driver's page in a file's VMA has no mapping: it is not in the page cache, whatever its flags look like.
+        of_driver = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
+        frames.kind[of_driver] = f.KERNEL
+        frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
         indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
         frames.index[indexed] = pages.index[indexed]
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
@@ -68,7 +74,7 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
         memory: the kernel's.
         builder: with all processes and VMAs added.
     """
-    topology = memory.topology()
+    topology = _read_steady(memory)
     kernel_row = _matched(topology, builder)
     matched = np.zeros(len(topology.vmas), np.bool_)
     matched[kernel_row[kernel_row >= 0]] = True
@@ -86,6 +92,34 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
     order = np.flatnonzero(ids >= 0)
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()))
+
+
+# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, twice in the
+# same way, are left as they are: that is a finding, not a race. Others are marked as torn.
+def _read_steady(memory: KernelMemory) -> Topology:
+    before: set[tuple[int, ...]] = set()
+    for _ in range(_READINGS):
+        topology = memory.topology()
+        table = topology.anon_vmas
+        doubtful = np.flatnonzero(_unaccounted(topology))
+        columns = (table.address, table.root, table.parent, table.num_children, table.num_active_vmas)
+        now = set(zip(*(column[doubtful].tolist() for column in columns)))
+        if now <= before:
+            break
+        before = now
+    else:
+        table.torn[doubtful] = True
+    return topology
+
+
+# Which anon_vmas count other children or other active VMAs than were read.
+def _unaccounted(topology: Topology) -> Bool:
+    table, vmas = topology.anon_vmas, topology.vmas
+    _, first = np.unique(vmas.address, return_index=True)  # a shared mm shows its VMAs once per process
+    active = vmas.anon_vma[first]
+    counted = np.bincount(active[active >= 0], minlength=len(table))
+    children = np.bincount(table.parent[table.parent >= 0], minlength=len(table))
+    return (counted != table.num_active_vmas) | (children != table.num_children)
 
 
 # For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
