@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from judge.machines import Model, Pair
-from judge.puppets import missing_ability
-from judge.swap import NoSwap, swap_file
 from needs import need
+from rmap.lab.conform import Model, Pair, missing_ability
+from rmap.lab.conform.swap import swap_to_file, why_no_swap
+from rmap.live.bpf import KernelMemory, why_not
 
-MACHINES: dict[str, Callable[[], Any]] = {"model": Model, "both": Pair}
+
+@lru_cache(maxsize=1)
+def kernel_memory() -> KernelMemory | None:
+    """What reads the kernel's structures, loaded once; None where it cannot: stories then compare what /proc shows."""
+    return KernelMemory() if why_not() is None else None
 
 
 @pytest.fixture(params=["model", pytest.param("both", marks=pytest.mark.live)])
 def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A machine; when the story is over its processes are gone, and the model's invariants hold."""
-    if request.param == "both":
-        need(missing_ability())
-    told_to = MACHINES[request.param]()
-    yield told_to
-    told_to.close()
+    if request.param == "model":
+        model = Model()
+        yield model
+        model.close()
+        return
+    need(missing_ability())
+    with Pair(memory=kernel_memory()) as pair:
+        yield pair
 
 
 @contextmanager
 def swap_here(folder: Path) -> Iterator[None]:
     """A swap file for a test, or the reason why there is none. The test holds ``machine_lock``."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(swap_file(folder))
-        except NoSwap as missing:
-            need(str(missing))
+    need(why_no_swap())
+    with swap_to_file(folder):
         yield

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from judge.conftest import swap_here
-from judge.machines import Pair
+from rmap.lab.conform import Pair
 from judge.words import at, layout, mapped, pages, present, refused, shared, written
 
 

@@ -12,19 +12,8 @@ from typing import Any
 
 import pytest
 
-PAGE = 4096
-BASE = 0x100000000000
-"""Where stories happen: far from everything a process has of its own, and aligned to what a page table covers."""
-
-
-def at(page: int) -> int:
-    """The address of a page of the story."""
-    return BASE + page * PAGE
-
-
-def pages(count: int) -> int:
-    """So many pages, in bytes."""
-    return count * PAGE
+from rmap.lab.conform import at, pages
+from rmap.lab.conform.scenario import BASE, PAGE
 
 
 def mapped(process: Any, first: int, end: int, **how: Any) -> int:

@@ -15,7 +15,7 @@ from rmap.errors import SyscallError
 from rmap.mm.core import SMALL_PAGES, Core
 from rmap.mm.costs import COW, FAULT, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
 from rmap.mm.fault1 import read1, write1
-from rmap.mm.file_fault import bring_in, frames_missing, frames_needed, read_file_range, write_shared_range
+from rmap.mm.file_fault import bring_in, fault_behind_end, frames_missing, frames_needed, read_file_range, write_shared_range
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
@@ -40,7 +40,8 @@ def write(core: Core, mm: Mm, addr: int, length: int = 1) -> None:
 
     Raises:
         SyscallError: EFAULT, where the hardware would signal: not mapped, not writable, beyond the end of the file.
-            Nothing was changed, unless a stack grew on the way.
+            Nothing was changed, unless a stack grew on the way, or the very first page lies beyond the end of a file:
+            then there is what a fault leaves that finds that out (:func:`.file_fault.fault_behind_end`).
         LimitError: the machine is out of frames, swap or page tables. Long ranges go in pieces, area by area, as
             accesses would: what was touched before stays.
     """
@@ -79,7 +80,10 @@ def populate(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> boo
     """Fault in a range of one VMA (``populate_vma_page_range``). False: it went only up to the end of the file."""
     readable = file_end(vma)
     _fault_in(core, vma, start, min(end, readable), for_write)
-    return end <= readable
+    if end <= readable:
+        return True
+    fault_behind_end(core, vma, max(start, readable), for_write)
+    return False
 
 
 def file_end(vma: Vma) -> int:
@@ -99,19 +103,21 @@ def refusal(vma: Vma, for_write: bool) -> str:
 def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> list[Vma]:
     # The VMAs of a range that is about to be touched. Everything that can refuse does so here, before a change.
     vmas = mm.overlapping(start, end)
-    _check_access(mm, vmas, start, end, for_write)
+    _check_access(core, mm, vmas, start, end, for_write)
     if not mm.covers(start, end):
         _grow_stacks(core, mm, start, end)
         vmas = mm.overlapping(start, end)
-        _check_access(mm, vmas, start, end, for_write)
+        _check_access(core, mm, vmas, start, end, for_write)
     return vmas
 
 
-def _check_access(mm: Mm, vmas: list[Vma], start: int, end: int, for_write: bool) -> None:
+def _check_access(core: Core, mm: Mm, vmas: list[Vma], start: int, end: int, for_write: bool) -> None:
     for vma in vmas:
         why = refusal(vma, for_write)
         if not why and min(end, vma.end) > file_end(vma):
             why = "beyond the end of the file (SIGBUS)"
+            if start >= file_end(vma):
+                fault_behind_end(core, vma, start, for_write)
         if why:
             at = max(start, vma.start)
             raise SyscallError(errno.EFAULT, "write" if for_write else "read", f"{at:#x} in process {mm.id}: {why}")

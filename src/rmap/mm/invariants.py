@@ -102,12 +102,12 @@ def _check_counts(core: Core, mapped: I64) -> None:
         pfn = int(wrong[0])
         raise InvariantError("I20", f"pfn {pfn:#x}: mapcount {frames.mapcount[pfn]}, {found[pfn]} entries map it")
     free = frames.free_stack[: frames.free_top]
-    if len(np.unique(free)) != len(free) or (free == ZERO_PFN).any():
+    used = np.ones(frames.nr_pages, np.bool_)
+    used[free] = False
+    if np.count_nonzero(used) != frames.nr_pages - len(free) or not used[ZERO_PFN]:
         raise InvariantError("frames", "a frame is in the free stack twice")
     if frames.flags[free].any() or frames.mapping[free].any() or frames.extra[free].any():
         raise InvariantError("frames", "a free frame is in use")
-    used = np.ones(frames.nr_pages, np.bool_)
-    used[free] = False
     used[ZERO_PFN] = False
     alone = np.flatnonzero(used & (frames.mapcount + frames.extra == 0) & (frames.flags & KERNEL_OWNED == 0))
     alone = alone[frames.order[alone - frames.head_offset[alone]] == 0]

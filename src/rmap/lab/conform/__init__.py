@@ -1,0 +1,31 @@
+"""The running kernel as judge: the same calls by the model and by real processes, compared after every step.
+
+A real process that makes the calls it is told to make is a *puppet* (``puppet.c``). A :class:`Pair` is a model kernel
+and a stage of puppets in step: whatever is asked of it is done by both, and whatever can be seen of both is compared
+(:mod:`.sight`). A :class:`Scenario` is a random sequence of calls; :func:`conform` plays one after the other, and cuts
+what diverges down to the few calls that matter, as a script that can be run.
+"""
+
+from __future__ import annotations
+
+from rmap.lab.conform.machines import Diverged, Model, Pair
+from rmap.lab.conform.play import Player
+from rmap.lab.conform.program import missing_ability
+from rmap.lab.conform.puppets import PuppetDied
+from rmap.lab.conform.scenario import Scenario, Step, at, pages, scenario
+from rmap.lab.conform.stage import Stage
+
+__all__ = [
+    "Diverged",
+    "Model",
+    "Pair",
+    "Player",
+    "PuppetDied",
+    "Scenario",
+    "Stage",
+    "Step",
+    "at",
+    "missing_ability",
+    "pages",
+    "scenario",
+]

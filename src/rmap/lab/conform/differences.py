@@ -1,0 +1,130 @@
+"""In words: how what one machine shows differs from what the other does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmap.lab.conform.sight import NO_ENTRY, NOT_SEEN, PAGE, SWAP_SLOT, ZERO_PAGE, AnonVmaFacts, Area, PageFacts, Sight
+from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
+from rmap.units import PAGE_SHIFT
+
+PLAIN_FLAGS = VM_ACCESS | VM_SHARED | 0xF0  # shown by the letters of /proc/PID/maps, or with nearly every area
+
+
+def differences(kernel: Sight, model: Sight) -> list[str]:
+    """How the model departs from the kernel; empty if it does not. What follows from an earlier difference is left out."""
+    if kernel == model:
+        return []
+    if kernel.processes != model.processes:
+        return [
+            f"address spaces of the processes: {_numbers(kernel.processes)} in the kernel,"
+            f" {_numbers(model.processes)} in the model"
+        ]
+    for say in (_areas, _entries, _pages, _anon_vmas):
+        found = say(kernel, model)
+        if found:
+            return found
+    return []
+
+
+def _areas(kernel: Sight, model: Sight) -> list[str]:
+    return [
+        f"mm {number}, areas:\n{_sides([spell_area(a, kernel) for a in real], [spell_area(a, model) for a in modelled])}"
+        for number, (real, modelled) in enumerate(zip(kernel.areas, model.areas))
+        if real != modelled
+    ]
+
+
+def _entries(kernel: Sight, model: Sight) -> list[str]:
+    return [
+        f"mm {number}, pages:\n{_sides(_spell_entries(kernel, number), _spell_entries(model, number))}"
+        for number, (real, modelled) in enumerate(zip(kernel.entries, model.entries))
+        if real != modelled
+    ]
+
+
+def _pages(kernel: Sight, model: Sight) -> list[str]:
+    return [
+        f"page {name} ({_where(model, name << 2 | PAGE)}): {spell_page(real, kernel)} in the kernel,"
+        f" {spell_page(modelled, model)} in the model"
+        for name, (real, modelled) in enumerate(zip(kernel.pages, model.pages))
+        if real != modelled
+    ]
+
+
+def _anon_vmas(kernel: Sight, model: Sight) -> list[str]:
+    return [
+        f"A{name}: {_spell_anon_vma(real)} in the kernel, {_spell_anon_vma(modelled)} in the model"
+        for name, (real, modelled) in enumerate(zip(kernel.anon_vmas, model.anon_vmas))
+        if real != modelled
+    ]
+
+
+def spell_area(area: Area, sight: Sight) -> str:
+    """``0x1000-0x4000 rw-p 0x10000 pgoff 0x1 disk open 0 A1: A1 A0``: flags beyond the letters in hex."""
+    start, end, flags, pgoff, file, mapping, anon_vma, chain = area
+    letters = "".join(c if flags & bit else "-" for c, bit in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC)))
+    words = [f"{start:#x}-{end:#x}", letters + ("s" if flags & VM_MAYSHARE else "p")]
+    words += [f"flags {flags:#x}"] if flags & ~(PLAIN_FLAGS | VM_ACCOUNT) else []
+    words += ["unaccounted"] if not flags & VM_ACCOUNT else []
+    words += [f"pgoff {pgoff:#x}"] if pgoff != NOT_SEEN else []
+    words += [f"{sight.files[mapping]} ({mapping})"] if mapping != NOT_SEEN else []
+    words += [f"open {file}"] if file != NOT_SEEN else []
+    if anon_vma != NOT_SEEN:
+        words.append(f"A{anon_vma}: {' '.join(f'A{link}' for link in chain)}")
+    return " ".join(words)
+
+
+def spell_page(page: PageFacts, sight: Sight) -> str:
+    """``mapped 2 times, shared, index 0x1f8 of A0``."""
+    mapcount, exclusive, is_anon, owner, index = page
+    words = [f"mapped {mapcount} {'time' if mapcount == 1 else 'times'}"]
+    if is_anon:
+        words.append("exclusive" if exclusive else "not exclusive")
+        words += [f"index {index:#x} of A{owner}"] if owner != NOT_SEEN else []
+    elif owner != NOT_SEEN:
+        words.append(f"index {index:#x} of {sight.files[owner]}")
+    return ", ".join(words)
+
+
+def _spell_anon_vma(facts: AnonVmaFacts) -> str:
+    root, parent, refcount, children, active = facts
+    return f"root A{root}, parent A{parent}, {refcount} references, {children} children, {active} active VMAs"
+
+
+def _spell_entries(sight: Sight, mm: int) -> list[str]:
+    # An area a line: "0x100000003000: page 4, page 5".
+    lines, at = [], 0
+    for start, end, *_ in sight.areas[mm]:
+        count = (end - start) >> PAGE_SHIFT
+        lines.append(f"{start:#x}: {', '.join(map(_spell_entry, sight.entries[mm][at : at + count]))}")
+        at += count
+    return lines
+
+
+def _spell_entry(entry: int) -> str:
+    kind, name = entry & 3, entry >> 2
+    return {NO_ENTRY: "-", ZERO_PAGE: "zero", PAGE: f"page {name}", SWAP_SLOT: f"swap {name}"}[kind]
+
+
+def _where(sight: Sight, wanted: int) -> str:
+    # The first place of a page: "mm 0, 0x1001f8000".
+    for mm, entries in enumerate(sight.entries):
+        at = 0
+        for start, end, *_ in sight.areas[mm]:
+            count = (end - start) >> PAGE_SHIFT
+            if wanted in entries[at : at + count]:
+                return f"mm {mm}, {start + (entries.index(wanted, at) - at << PAGE_SHIFT):#x}"
+            at += count
+    return "nowhere"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers)) or "none"
+
+
+def _sides(kernel: Sequence[str], model: Sequence[str]) -> str:
+    lines = []
+    for side, items, other in (("kernel", kernel, model), ("model", model, kernel)):
+        lines += [f"  {side:6} {'  ' if item in other else '* '}{item}" for item in items] or [f"  {side:6}   nothing"]
+    return "\n".join(lines)

@@ -1,0 +1,262 @@
+"""How the running kernel is looked at: what BPF reads of its own structures, or what /proc shows.
+
+The puppets wait for their next call while they are looked at, so what is seen is of one moment. Each address space is
+read once, through one of those that live in it.
+
+By BPF everything is seen that :mod:`.sight` has a place for. By /proc: areas and their flags, page indexes of areas
+that have a file, entries, mapcounts; no open files, no anon_vmas, no exclusive marks, no page indexes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+import numpy as np
+
+from rmap.columns import Bool
+from rmap.lab.conform.puppets import Puppet, PuppetDied
+from rmap.lab.conform.sight import (
+    FLAGS,
+    NO_ENTRY,
+    NOT_SEEN,
+    PAGE,
+    SWAP_SLOT,
+    ZERO_PAGE,
+    AnonVmaFacts,
+    Area,
+    PageFacts,
+    SeenMm,
+    Sight,
+    sight_of,
+)
+from rmap.lab.conform.stage import Stage
+from rmap.live.bpf import KernelMemory, StructPages, Topology
+from rmap.mm.frames import TAG_ANON, TAG_BITS
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
+
+PFN_BITS = (1 << 55) - 1
+PM_GUARD, PM_SWAP, PM_PRESENT = 1 << 58, 1 << 62, 1 << 63
+NEAR_BYTES = 64 * PAGE_SIZE
+"""Areas with smaller gaps between them are read in one go."""
+BUFFER_ENTRIES = 1 << 12
+
+VM_FLAGS = {
+    "rd": 0x1, "wr": 0x2, "ex": 0x4, "sh": 0x8, "mr": 0x10, "mw": 0x20, "me": 0x40, "ms": 0x80, "gd": 0x100,
+    "pf": 0x400, "lo": 0x2000, "io": 0x4000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "de": 0x40000, "lf": 0x80000,
+    "ac": 0x100000, "nr": 0x200000, "wf": 0x2000000, "dd": 0x4000000, "mm": 0x10000000, "hg": 0x20000000,
+    "nh": 0x40000000, "mg": 0x80000000,
+}  # fmt: skip
+"""The words of smaps' VmFlags, and the flags they stand for."""
+
+
+class KernelEye:
+    """Sees the puppets of a stage. A context manager.
+
+    Args:
+        stage: where they are.
+        memory: reads the kernel's structures; None: /proc is all there is.
+        anon_vmas: whether to tell what the reverse map of anonymous pages looks like (page indexes, anon_vmas).
+    """
+
+    def __init__(self, stage: Stage, memory: KernelMemory | None, anon_vmas: bool = True) -> None:
+        self._stage = stage
+        self._memory = memory
+        self._anon_vmas = anon_vmas
+        self._kpagecount = os.open("/proc/kpagecount", os.O_RDONLY)
+        self._buffer = mmap.mmap(-1, BUFFER_ENTRIES * 8)
+        self._raw = memoryview(self._buffer)
+        self._zero_pfn = _zero_pfn()
+        self._seen_files: dict[int, str] = {}
+        self._row_of_anon_vma: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._raw.release()
+        self._buffer.close()
+        os.close(self._kpagecount)
+
+    def __enter__(self) -> KernelEye:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def look(self) -> Sight:
+        """Every living puppet, in the order they were made.
+
+        Raises:
+            PuppetDied: one is not there any more.
+        """
+        puppets = self._stage.puppets
+        living: dict[int, Puppet] = {}
+        for puppet in puppets:
+            living.setdefault(puppet.mm, puppet)
+        families: dict[int, AnonVmaFacts] = {}
+        try:
+            if self._memory is None:
+                areas = {mm: list(self._areas_of_smaps(puppet.pid)) for mm, puppet in living.items()}
+                facts = self._counts
+            else:
+                topology = self._memory.topology(puppet.pid for puppet in living.values())
+                areas = self._areas_of(topology, {puppet.pid: mm for mm, puppet in living.items()})
+                if self._anon_vmas:
+                    families = _families(topology)
+                    self._row_of_anon_vma = {at: row for row, at in enumerate(topology.anon_vmas.address.tolist())}
+                facts = self._struct_pages
+            seen = {mm: SeenMm(areas[mm], self._entries(puppet, areas[mm])) for mm, puppet in living.items()}
+        except (ProcessLookupError, FileNotFoundError):
+            raise PuppetDied("a puppet went away while it was looked at") from None
+        return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._file_name)
+
+    def pfn(self, process: Puppet, addr: int) -> int | None:
+        """The frame that an address of a puppet maps, None if no page is present there."""
+        page = addr & -PAGE_SIZE
+        entry = self._read(process.pagemap, page, page + PAGE_SIZE)[0]
+        return entry & PFN_BITS if entry & PM_PRESENT else None
+
+    # -- areas
+
+    def _areas_of(self, topology: Topology, mm_of: dict[int, int]) -> dict[int, list[Area]]:
+        vmas, links = topology.vmas, topology.links
+        inside = np.flatnonzero((vmas.start >= Stage.LOW) & (vmas.start < Stage.HIGH))
+        wanted = (vmas.start, vmas.end, vmas.flags & FLAGS, vmas.pgoff, vmas.file, vmas.mapping, vmas.anon_vma)
+        columns = [column[inside].tolist() for column in (vmas.pid, vmas.dev, vmas.inode, *wanted)]
+        first = np.searchsorted(links.vma, inside).tolist()
+        last = np.searchsorted(links.vma, inside, side="right").tolist()
+        chains = links.anon_vma.tolist()
+        areas: dict[int, list[Area]] = {mm: [] for mm in mm_of.values()}
+        self._seen_files.clear()
+        for pid, dev, inode, start, end, flags, pgoff, file, mapping, anon_vma, low, high in zip(*columns, first, last):
+            if file:
+                name = self._seen_files[mapping] = self._name(dev, inode)
+                # A private mapping of /dev/zero has a file and no pages of it (rule 1.8).
+                mapping = NOT_SEEN if name == "/dev/zero" else mapping
+            else:
+                file = mapping = NOT_SEEN
+            chain = tuple(chains[low:high]) if self._anon_vmas else ()
+            active = anon_vma if self._anon_vmas else NOT_SEEN
+            areas[mm_of[pid]].append((start, end, flags, pgoff, file, mapping, active, chain))
+        return areas
+
+    def _areas_of_smaps(self, pid: int) -> Iterator[Area]:
+        fields: list[str] = []
+        with open(f"/proc/{pid}/smaps") as lines:
+            for line in lines:
+                words = line.split()
+                if not words[0].endswith(":"):
+                    fields = words
+                elif words[0] == "VmFlags:":
+                    start, end = (int(bound, 16) for bound in fields[0].split("-"))
+                    if Stage.LOW <= start < Stage.HIGH:
+                        yield self._area(start, end, fields, words[1:])
+
+    def _area(self, start: int, end: int, fields: list[str], words: Iterable[str]) -> Area:
+        flags = sum(VM_FLAGS.get(word, 0) for word in words)
+        inode = int(fields[4])
+        if not inode:
+            return start, end, flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
+        major, minor = (int(part, 16) for part in fields[3].split(":"))
+        dev = os.makedev(major, minor)
+        mapping = dev << 64 | inode
+        name = self._seen_files[mapping] = self._name(dev, inode)
+        mapping = NOT_SEEN if name == "/dev/zero" else mapping
+        return start, end, flags, int(fields[2], 16) >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
+
+    def _name(self, dev: int, inode: int) -> str:
+        return self._stage.names.get((dev, inode), "shared memory")
+
+    def _file_name(self, mapping: int) -> str:
+        return self._seen_files[mapping]
+
+    # -- entries
+
+    def _entries(self, puppet: Puppet, areas: list[Area]) -> list[int]:
+        entries: list[int] = []
+        for low, high, pieces in _near_each_other(areas):
+            raw = self._read(puppet.pagemap, low, high)
+            for start, end in pieces:
+                entries += raw[(start - low) >> PAGE_SHIFT : (end - low) >> PAGE_SHIFT]
+        return [self._entry(raw) for raw in entries]
+
+    def _read(self, pagemap: int, low: int, high: int) -> list[int]:
+        found: list[int] = []
+        for at in range(low, high, BUFFER_ENTRIES * PAGE_SIZE):
+            size = (min(high - at, BUFFER_ENTRIES * PAGE_SIZE) >> PAGE_SHIFT) * 8
+            got = os.preadv(pagemap, [self._raw[:size]], (at >> PAGE_SHIFT) * 8)
+            if got != size:
+                raise ProcessLookupError  # its address space is gone
+            found += self._raw[:size].cast("Q").tolist()
+        return found
+
+    def _entry(self, raw: int) -> int:
+        if raw & PM_PRESENT:
+            pfn = raw & PFN_BITS
+            return ZERO_PAGE if pfn == self._zero_pfn else pfn << 2 | PAGE
+        return (raw & PFN_BITS) << 2 | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
+
+    # -- pages
+
+    def _counts(self, pfns: list[int]) -> list[PageFacts]:
+        return [(self.mapcount(pfn), False, False, NOT_SEEN, NOT_SEEN) for pfn in pfns]
+
+    def mapcount(self, pfn: int) -> int:
+        """How many entries map a frame."""
+        return int.from_bytes(os.pread(self._kpagecount, 8, pfn * 8), "little")
+
+    def _struct_pages(self, pfns: list[int]) -> list[PageFacts]:
+        assert self._memory is not None
+        pages = self._memory.struct_pages(np.array(pfns, np.int64))
+        anon = pages.mapping & TAG_BITS == TAG_ANON
+        return list(
+            zip(
+                pages.mapcount.tolist(),
+                (pages.exclusive & anon).tolist(),
+                anon.tolist(),
+                self._owners(pages, anon),
+                np.where(anon & (not self._anon_vmas), NOT_SEEN, pages.index).tolist(),
+            )
+        )
+
+    def _owners(self, pages: StructPages, anon: Bool) -> list[int]:
+        # An anonymous page's anon_vma by its row in the topology just read, any other's address_space by its address.
+        row = self._row_of_anon_vma
+        return [
+            row.get(mapping - TAG_ANON, NOT_SEEN) if is_anon else mapping
+            for mapping, is_anon in zip(pages.mapping.tolist(), anon.tolist())
+        ]
+
+
+def _families(topology: Topology) -> dict[int, AnonVmaFacts]:
+    a = topology.anon_vmas
+    columns = (a.root, a.parent, a.refcount, a.num_children, a.num_active_vmas)
+    return dict(enumerate(zip(*(column.tolist() for column in columns))))
+
+
+def _near_each_other(areas: list[Area]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    # Groups of areas with small gaps: from where to where, and the areas of the group.
+    pieces: list[tuple[int, int]] = []
+    for start, end, *_ in areas:
+        if pieces and start - pieces[-1][1] > NEAR_BYTES:
+            yield pieces[0][0], pieces[-1][1], pieces
+            pieces = []
+        pieces.append((start, end))
+    if pieces:
+        yield pieces[0][0], pieces[-1][1], pieces
+
+
+def _zero_pfn() -> int:
+    # The frame that a read of untouched memory maps.
+    with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        page[0]
+        view = ctypes.c_char.from_buffer(page)
+        address = ctypes.addressof(view)
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            entry = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
+        del view
+    return int.from_bytes(entry, "little") & PFN_BITS

@@ -1,0 +1,113 @@
+"""How the model is looked at: its objects, as :mod:`.sight` wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rmap.kernel import Kernel
+from rmap.lab.conform.sight import (
+    FLAGS,
+    NO_ENTRY,
+    NOT_SEEN,
+    PAGE,
+    SWAP_SLOT,
+    ZERO_PAGE,
+    AnonVmaFacts,
+    Area,
+    PageFacts,
+    SeenMm,
+    Sight,
+    sight_of,
+)
+from rmap.mm.frames import ANON, EXCLUSIVE, TAG_SHIFT, ZERO_PFN
+from rmap.mm.mm_struct import Mm
+from rmap.mm.pte import PFN_SHIFT, PRESENT, SWAP
+from rmap.mm.vma import Vma
+from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
+
+
+class ModelEye:
+    """Sees a model kernel.
+
+    Args:
+        kernel: the machine.
+        file_name: what the reader calls a file, from the model's own name for it.
+        whole: with what only the kernel's own structures tell: page indexes, anon_vmas, exclusive pages. False: only
+            what /proc would show.
+    """
+
+    def __init__(self, kernel: Kernel, file_name: Callable[[str], str], whole: bool) -> None:
+        self._kernel = kernel
+        self._file_name = file_name
+        self._whole = whole
+        self._anon_vmas = whole and hasattr(kernel.design, "anon_vmas")
+
+    def look(self) -> Sight:
+        """Every process, in the order they were made."""
+        kernel = self._kernel
+        mms = {process.mm.id: process.mm for process in kernel.processes.values()}
+        seen = {id: SeenMm([self._area(vma) for vma in mm.vmas], self._entries(mm)) for id, mm in mms.items()}
+        processes = [process.mm.id for process in kernel.processes.values()]
+        return sight_of(processes, seen, self._families(), self._facts, self._name)
+
+    def _area(self, vma: Vma) -> Area:
+        mapping = vma.mapping.id if vma.mapping is not None else NOT_SEEN
+        flags = vma.flags & FLAGS
+        if not self._whole:
+            pgoff = NOT_SEEN if vma.file is None else vma.pgoff
+            return vma.start, vma.end, flags, pgoff, NOT_SEEN, mapping, NOT_SEEN, ()
+        file = id(vma.file) if vma.file is not None else NOT_SEEN
+        if not self._anon_vmas or vma.anon is None:
+            return vma.start, vma.end, flags, vma.pgoff, file, mapping, NOT_SEEN, ()
+        chain = tuple([link.anon_vma.id for link in vma.chain])
+        return vma.start, vma.end, flags, vma.pgoff, file, mapping, vma.anon.id, chain
+
+    def _entries(self, mm: Mm) -> list[int]:
+        ptes, rows = self._kernel.core.tables.ptes, mm.rows
+        entries: list[int] = []
+        for vma in mm.vmas:
+            at, end = vma.start, vma.end
+            while at < end:
+                stop = min(end, (at | (PMD_SIZE - 1)) + 1)
+                row = rows.get(at >> PMD_SHIFT)
+                if row is None:
+                    entries += [NO_ENTRY] * ((stop - at) >> PAGE_SHIFT)
+                else:
+                    first = row * PTRS_PER_TABLE + ((at >> PAGE_SHIFT) & (PTRS_PER_TABLE - 1))
+                    entries += map(_entry, ptes[first : first + ((stop - at) >> PAGE_SHIFT)].tolist())
+                at = stop
+        return entries
+
+    def _families(self) -> dict[int, AnonVmaFacts]:
+        if not self._anon_vmas:
+            return {}
+        anon_vmas = self._kernel.design.anon_vmas  # type: ignore[attr-defined]
+        return {
+            id: (a.root.id, a.parent.id, a.refcount, a.num_children, a.num_active_vmas) for id, a in anon_vmas.items()
+        }
+
+    def _facts(self, pfns: list[int]) -> list[PageFacts]:
+        frames = self._kernel.core.frames
+        mapcount = frames.mv_mapcount
+        if not self._whole:
+            return [(mapcount[pfn], False, False, NOT_SEEN, NOT_SEEN) for pfn in pfns]
+        facts = []
+        for pfn in pfns:
+            flags = frames.mv_flags[pfn]
+            mapping, index = frames.anchor1(pfn)
+            is_anon = bool(flags & ANON)
+            if is_anon and not self._anon_vmas:
+                mapping, index = NOT_SEEN, NOT_SEEN
+            exclusive = flags & (ANON | EXCLUSIVE) == ANON | EXCLUSIVE
+            facts.append((mapcount[pfn], exclusive, is_anon, mapping >> TAG_SHIFT, index))
+        return facts
+
+    def _name(self, mapping: int) -> str:
+        return self._file_name(self._kernel.core.mappings[mapping - 1].name)
+
+
+def _entry(raw: int) -> int:
+    if raw & PRESENT:
+        pfn = raw >> PFN_SHIFT
+        return ZERO_PAGE if pfn == ZERO_PFN else pfn << 2 | PAGE
+    return (raw >> PFN_SHIFT) << 2 | SWAP_SLOT if raw & SWAP else NO_ENTRY

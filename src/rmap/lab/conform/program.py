@@ -1,0 +1,79 @@
+"""The puppet program: the one the package was built with, or one compiled here when it is first needed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from rmap.errors import NotPermitted
+from rmap.live.page_state import KpageFile
+from rmap.live.pagemap import Pagemap
+
+SOURCE = Path(__file__).with_name("puppet.c")
+SHIPPED = Path(__file__).with_name("puppet")
+COMPILERS = ("gcc", "cc", "clang")
+COMPILER_OPTIONS = ("-O2", "-static", "-no-pie")
+
+
+def missing_ability() -> str | None:
+    """What this machine lacks for puppets to be driven and seen, in words; None if nothing."""
+    if os.uname().machine != "x86_64":
+        return "x86-64 (the model is of that machine)"
+    if os.geteuid() != 0:
+        return "root: page frames are hidden from others"
+    try:
+        KpageFile("kpagecount").close()
+        with Pagemap(os.getpid()):
+            pass
+    except (NotPermitted, OSError) as error:
+        return str(error)
+    if not _sees_frames():
+        return "CAP_SYS_ADMIN: page frames are shown as 0"
+    try:
+        puppet_program()
+    except NotPermitted as error:
+        return error.needed
+    return None
+
+
+def puppet_program() -> Path:
+    """The program that every puppet runs.
+
+    Raises:
+        NotPermitted: it did not come with the package, and there is no C compiler here that links it statically.
+    """
+    found = SHIPPED if os.access(SHIPPED, os.X_OK) else _compiled()
+    if isinstance(found, str):
+        raise NotPermitted("the puppet program is not there", needed=found)
+    return found
+
+
+# The reason why not, where it cannot be compiled.
+@lru_cache(maxsize=1)
+def _compiled() -> Path | str:
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return f"a C compiler ({', '.join(COMPILERS)}): this rmap was installed without a built puppet program"
+    folder = Path(tempfile.mkdtemp(prefix="rmap-puppet-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = folder / "puppet"
+    command = [compiler, *COMPILER_OPTIONS, str(SOURCE), "-o", str(program)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode:
+        reason = built.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        return f"a C compiler that links statically ({compiler}: {reason[0]})"
+    return program
+
+
+def _sees_frames() -> bool:
+    # The page that a stack frame of this process lies in is present; without the right its PFN reads as 0.
+    import ctypes
+
+    page = ctypes.create_string_buffer(1)
+    with Pagemap(os.getpid()) as pagemap:
+        return bool(pagemap.entry(ctypes.addressof(page)) & (1 << 55) - 1)

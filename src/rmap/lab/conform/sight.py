@@ -1,0 +1,171 @@
+"""What can be seen of a group of processes, in a form in which two machines can be compared.
+
+Frame numbers, swap slots, inode numbers and the addresses of anon_vmas differ between any two machines. What must
+agree is which of them are the same. So everything that has a number of its own is named in the order in which a
+reader meets it, process by process, area by area, page by page: ``page 0`` is the one behind the first present entry
+of the first process. Two machines are in the same state iff their sights are equal.
+
+An eye (:mod:`.kernel_eye`, :mod:`.model_eye`) hands over what it saw with the machine's own numbers; :func:`sight_of`
+gives the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rmap.mm.vma import (
+    VM_ACCESS,
+    VM_ACCOUNT,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_GROWSDOWN,
+    VM_HUGEPAGE,
+    VM_IO,
+    VM_LOCKED_MASK,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_MERGEABLE,
+    VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+)
+
+NOT_SEEN = -1
+"""In place of a name: there is none, or this look cannot see it."""
+
+NO_ENTRY, ZERO_PAGE, PAGE, SWAP_SLOT = 0, 1, 2, 3
+"""The low two bits of an entry: what it is. The bits above are a number, or a name."""
+
+FLAGS = (
+    VM_ACCESS | VM_SHARED | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | VM_MAYSHARE | VM_GROWSDOWN | VM_PFNMAP | VM_IO
+    | VM_LOCKED_MASK | VM_SEQ_READ | VM_RAND_READ | VM_DONTCOPY | VM_DONTEXPAND | VM_ACCOUNT | VM_NORESERVE
+    | VM_WIPEONFORK | VM_DONTDUMP | VM_MIXEDMAP | VM_HUGEPAGE | VM_NOHUGEPAGE | VM_MERGEABLE
+)  # fmt: skip
+"""The flags of an area that the model has. Others (soft-dirty) are not compared."""
+
+Area = tuple[int, int, int, int, int, int, int, tuple[int, ...]]
+"""start, end, flags, pgoff, open file, address_space, active anon_vma, chain (its anon_vmas in order)."""
+
+AnonVmaFacts = tuple[int, int, int, int, int]
+"""root, parent, refcount, num_children, num_active_vmas."""
+
+PageFacts = tuple[int, bool, bool, int, int]
+"""mapcount, PG_anon_exclusive, whether it is anonymous, its anon_vma or address_space, its index there."""
+
+
+@dataclass(slots=True)
+class SeenMm:
+    """One address space with the machine's own numbers.
+
+    Attributes:
+        areas: in address order.
+        entries: one for every page of every area: ``number << 2 | kind``.
+    """
+
+    areas: list[Area]
+    entries: list[int]
+
+
+@dataclass(slots=True)
+class Sight:
+    """All processes at one moment, by names.
+
+    Attributes:
+        processes: the address space each lives in; processes in the order they were made.
+        areas: by address space.
+        entries: by address space, one for every page of its areas: ``name << 2 | kind``.
+        pages, anon_vmas: what is known of each, in the order of their names.
+        files: what a reader calls each address_space; not compared.
+    """
+
+    processes: list[int]
+    areas: list[list[Area]]
+    entries: list[list[int]]
+    pages: list[PageFacts]
+    anon_vmas: list[AnonVmaFacts]
+    files: list[str] = field(compare=False)
+
+
+def sight_of(
+    processes: Sequence[int],
+    mms: Mapping[int, SeenMm],
+    anon_vmas: Mapping[int, AnonVmaFacts],
+    page_facts: Callable[[list[int]], Sequence[PageFacts]],
+    file_name: Callable[[int], str],
+) -> Sight:
+    """Name everything that was seen.
+
+    Args:
+        processes: the mm of each process, by the number that ``mms`` has for it.
+        mms: what was seen of each.
+        anon_vmas: what is known of each, by the machine's own number for it; empty if they cannot be seen.
+        page_facts: what is known of pages, given by their frame numbers.
+        file_name: what a reader calls the address_space of this number.
+    """
+    mm_names = _Names()
+    living_in = [mm_names.of(mm) for mm in processes]
+    opens, mappings, families = _Names(), _Names(), _Names()
+    areas = []
+    for mm in mm_names.numbers:
+        named = []
+        for start, end, flags, pgoff, file, mapping, anon_vma, chain in mms[mm].areas:
+            links = tuple(map(families.of, chain))
+            anon = families.of(anon_vma) if anon_vma != NOT_SEEN else NOT_SEEN
+            open_file = opens.of(file) if file != NOT_SEEN else NOT_SEEN
+            named.append((start, end, flags, pgoff, open_file, _name(mappings, mapping), anon, links))
+        areas.append(named)
+    entries, frames = _name_entries([mms[mm].entries for mm in mm_names.numbers])
+    anon, files = families.names.get, mappings.names.get
+    pages = [
+        (count, exclusive, is_anon, (anon if is_anon else files)(owner, NOT_SEEN), index)
+        for count, exclusive, is_anon, owner, index in page_facts(frames)
+    ]
+    known = [anon_vmas[number] for number in families.numbers]
+    named_anon_vmas = [(anon(root, NOT_SEEN), anon(parent, NOT_SEEN), *counts) for root, parent, *counts in known]
+    return Sight(living_in, areas, entries, pages, named_anon_vmas, list(map(file_name, mappings.numbers)))  # type: ignore[arg-type]
+
+
+class _Names:
+    # Numbers of a machine, named 0, 1, 2, ... in the order in which they are met.
+    __slots__ = ("names", "numbers")
+
+    def __init__(self) -> None:
+        self.names: dict[int, int] = {}
+        self.numbers: list[int] = []
+
+    def of(self, number: int) -> int:
+        name = self.names.setdefault(number, len(self.numbers))
+        if name == len(self.numbers):
+            self.numbers.append(number)
+        return name
+
+
+def _name(names: _Names, number: int) -> int:
+    return names.of(number) if number != NOT_SEEN else NOT_SEEN
+
+
+def _name_entries(seen: list[list[int]]) -> tuple[list[list[int]], list[int]]:
+    # The entries with names, and the frames in the order of theirs.
+    names: dict[int, int] = {NO_ENTRY: NO_ENTRY, ZERO_PAGE: ZERO_PAGE}
+    frames: list[int] = []
+    slots = 0
+    for entries in seen:
+        for entry in entries:
+            if entry in names:
+                continue
+            if entry & 3 == PAGE:
+                names[entry] = len(frames) << 2 | PAGE
+                frames.append(entry >> 2)
+            else:
+                names[entry] = slots << 2 | SWAP_SLOT
+                slots += 1
+    return [[names[entry] for entry in entries] for entries in seen], frames

@@ -1,0 +1,154 @@
+"""Where puppets live: the real counterpart of a ``Kernel``, with its processes and files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from rmap.lab.conform.program import puppet_program
+from rmap.lab.conform.puppets import PAGE, PATIENCE, Puppet, PuppetDied, RealFile, greeting
+
+BACKLOG = 64
+FOLDER_PREFIX = "rmap-conform-"
+
+
+class Stage:
+    """Real processes, and the files that they map. Close it, and every process is gone.
+
+    Args:
+        cpu: where all of them run; the last of this process's if None.
+
+    Attributes:
+        puppets: the living ones, in the order they were made.
+        names: what the story calls a file, by device and inode.
+    """
+
+    LOW, HIGH = 0x10000000, 0x7FFFF9000000
+    """The addresses looked at: above a puppet's own program, below its stack."""
+
+    def __init__(self, cpu: int | None = None) -> None:
+        program = puppet_program()
+        self.puppets: list[Puppet] = []
+        self.names: dict[tuple[int, int], str] = {}
+        self._files: list[RealFile] = []
+        self._made: dict[str, int] = {}
+        self._mms = count()
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.settimeout(PATIENCE)
+        self._listener.bind(str(self._folder / "socket"))
+        self._listener.listen(BACKLOG)
+        cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
+        # A session of their own: Ctrl-C at a terminal is for whoever drives them.
+        command = [program, str(self._folder / "socket"), str(cpu)]
+        self._process = subprocess.Popen(command, start_new_session=True)
+        try:
+            self._master = self.admit(self._process.pid, self.new_mm())
+        except BaseException:
+            self._process.kill()
+            self._leave()
+            raise
+        self.puppets.clear()
+
+    def spawn(self) -> Puppet:
+        """A process with nothing mapped where stories happen."""
+        return self._master.fork()
+
+    def open(self, name: str, size: int, *, shmem: bool = False, writable: bool = True) -> RealFile:
+        """Open a file; the first time it is made, with ``size`` bytes, all of them in the page cache.
+
+        Written page by page: a file system that writes more at once puts it into large folios, which are mapped,
+        and split on truncation, as a whole.
+
+        Args:
+            name: of a file on disk, or in memory only (``shmem``); or ``/dev/zero``.
+            writable: opened for reading and writing.
+        """
+        if name != "/dev/zero" and name not in self._made:
+            self._made[name] = self._make_file(name, size, shmem)
+        path = name if name == "/dev/zero" else f"/proc/self/fd/{self._made[name]}"
+        file = RealFile(name, os.open(path, os.O_RDWR if writable else os.O_RDONLY))
+        self.names[file.key] = name
+        self._files.append(file)
+        return file
+
+    def _make_file(self, name: str, size: int, shmem: bool) -> int:
+        if shmem:
+            fd = os.memfd_create(name)
+        else:
+            # It has no name any more when it is used: whatever happens, nothing of it is left.
+            path = self._folder / name
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            path.unlink()
+        for offset in range(0, size, PAGE):
+            os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
+        return fd
+
+    # -- who is there
+
+    def new_mm(self) -> int:
+        """A number for a new address space."""
+        return next(self._mms)
+
+    def admit(self, pid: int | None, mm: int) -> Puppet:
+        """Let the next process in.
+
+        Args:
+            pid: which process it must be, if that is known.
+            mm: the number of its address space.
+        """
+        try:
+            connection, _ = self._listener.accept()
+            connection.settimeout(PATIENCE)
+            greeted = greeting(connection)
+        except TimeoutError:
+            raise PuppetDied(f"puppet {pid or ''} did not come within {PATIENCE:.0f} seconds") from None
+        if not greeted or (pid is not None and greeted != pid):
+            connection.close()
+            raise PuppetDied(f"expected puppet {pid}, but {greeted or 'nobody'} came")
+        puppet = Puppet(self, connection, greeted, mm)
+        self.puppets.append(puppet)
+        return puppet
+
+    def dismiss(self, puppet: Puppet) -> None:
+        """A puppet has exited."""
+        self.puppets.remove(puppet)
+        puppet.kill()
+
+    @property
+    def pid(self) -> int:
+        """The process from which all puppets come."""
+        return self._process.pid
+
+    # -- the end
+
+    def clear(self) -> None:
+        """Kill every process except the stage itself, and forget every file: the next scenario finds it as new."""
+        self.close_puppets()
+        for fd in (*self._made.values(), *(file.fd for file in self._files)):
+            os.close(fd)
+        self._made.clear()
+        self._files.clear()
+        self.names.clear()
+
+    def close_puppets(self) -> None:
+        """Kill every process except the stage itself."""
+        for puppet in self.puppets:
+            puppet.kill()
+        self.puppets.clear()
+
+    def close(self) -> None:
+        """Kill every process, by pid, and remove what they left."""
+        self.clear()
+        self._master.kill()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._process.wait()
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
