@@ -183,8 +183,7 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I6
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
     Contradictory are: more entries found than the kernel counts; pagemap's exclusive bit against a count other than 1;
-    and, where page indexes and anon_vmas are known, an anonymous page at a place where its index does not put it (I14),
-    or of an anon_vma that the VMA is not linked to (I13). What still contradicts itself each time it is read again is
+    and, where page indexes and anon_vmas are known, a page at a place where its index does not put it (I14, I21), or of an anon_vma that the VMA is not linked to (I13). What still contradicts itself each time it is read again is
     left as it is: that is a finding, not a race.
 
     Args:
@@ -235,13 +234,11 @@ def _contradictory(extents: Extents, frames: Described, transposed: Transposed) 
     return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
 
 
-def _misplaced(
-    extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, linked: I64
-) -> Bool:
+def _misplaced(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, linked: I64) -> Bool:
     ours = extents.take(((extents.flags & f.PTE_PRESENT) != 0) & (vmas.pgoff[extents.vma] >= 0))
     first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
     at = expand(transposed.dense(ours.pfn), ours.count)
-    known = (frames.kind[at] == f.ANON) & (frames.index[at] >= 0)
+    known = frames.index[at] >= 0
     wrong = np.zeros(len(frames.kind), np.bool_)
     wrong[at[known & (frames.index[at] != expand(first, ours.count))]] = True
     hung = frames.anon_vma[at] >= 0
