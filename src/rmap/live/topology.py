@@ -57,6 +57,9 @@ class KernelView:
         frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
         indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
         frames.index[indexed] = pages.index[indexed]
+        senseless = indexed & (frames.index < 0)  # freed, and something else by now
+        state.raced |= senseless
+        frames.file[senseless] = frames.index[senseless] = _NOWHERE
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
         frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
 
