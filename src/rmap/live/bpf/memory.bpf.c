@@ -125,32 +125,39 @@ int size_of_page(__u64 *size)
 	return 0;
 }
 
+/* A field of a copy: one copy of a whole struct page is several times faster than one of each field. */
+#define PAGE_BYTES 64
+#define FIELD(copy, type, field) (*(typeof(((type *)0)->field) *)((copy) + bpf_core_field_offset(type, field)))
+
 static long one_page(__u32 i, struct page_context *context)
 {
 	struct exchange *exchange = context->exchange;
-	struct page *page;
+	char copy[PAGE_BYTES] __attribute__((aligned(8)));
+	__u64 *answer, slot = i & (BATCH - 1); /* the mask is for the verifier: no call asks for more */
 	struct folio *folio;
-	__u64 *answer, flags, head, slot = i & (BATCH - 1); /* the mask is for the verifier: no call asks for more */
+	__u64 head;
 
 	answer = exchange->answer + slot * PAGE_WORDS;
-	page = (void *)(context->vmemmap + exchange->asked[slot] * bpf_core_type_size(struct page));
+	folio = (void *)(context->vmemmap + exchange->asked[slot] * bpf_core_type_size(struct page));
 	answer[0] = 0;
-	if (bpf_probe_read_kernel(&flags, sizeof(flags), page)) /* flags stand first, whatever their type is called */
+	if (bpf_probe_read_kernel(copy, sizeof(copy), folio))
 		return 0;
-	head = BPF_CORE_READ(page, compound_head);
 	answer[0] = 1;
-	answer[1] = flags;
-	answer[2] = (__s64)BPF_CORE_READ(page, _mapcount.counter);
-	folio = head & 1 ? (void *)(head - 1) : (void *)page;
-	if (bpf_probe_read_kernel(&flags, sizeof(flags), folio))
-		return 0;
+	answer[1] = *(__u64 *)copy; /* flags stand first, whatever their type is called */
+	answer[2] = (__s64)FIELD(copy, struct page, _mapcount.counter);
+	head = FIELD(copy, struct page, compound_head);
+	if (head & 1) {
+		folio = (void *)(head - 1);
+		if (bpf_probe_read_kernel(copy, sizeof(copy), folio))
+			return 0;
+	}
 	answer[3] = (__u64)folio;
-	answer[4] = flags;
-	answer[5] = (__u64)BPF_CORE_READ(folio, mapping);
-	answer[6] = BPF_CORE_READ(folio, index);
-	answer[7] = (__s64)BPF_CORE_READ(folio, _refcount.counter);
+	answer[4] = *(__u64 *)copy;
+	answer[5] = (__u64)FIELD(copy, struct folio, mapping);
+	answer[6] = FIELD(copy, struct folio, index);
+	answer[7] = (__s64)FIELD(copy, struct folio, _refcount.counter);
 	answer[8] = -1ULL; /* a folio of one page */
-	if (flags >> bpf_core_enum_value(enum pageflags, PG_head) & 1) {
+	if (answer[4] >> bpf_core_enum_value(enum pageflags, PG_head) & 1) {
 		answer[8] = BPF_CORE_READ(folio, _flags_1) & 0xff;
 		answer[9] = (__s64)BPF_CORE_READ(folio, _large_mapcount.counter);
 		answer[10] = (__s64)BPF_CORE_READ(folio, _entire_mapcount.counter);
