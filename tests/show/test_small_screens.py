@@ -7,14 +7,12 @@ from dataclasses import fields
 from rmap.lab.results import Step, Story
 from rmap.lab.workloads import WORKLOADS, Parameter
 from rmap.live.abilities import Abilities
-from rmap.show.check import check, violation
 from rmap.show.doctor import WORDS, doctor
 from rmap.show.picture import capture_notes
 from rmap.show.refusal import refusal
 from rmap.show.story import stories, story
 from rmap.show.text import columns, plural, whole_size, wrap
 from rmap.show.workloads import default_of, option_of, workloads
-from rmap.snapshot import Checked
 
 TOLD = Story(
     name="offset",
@@ -23,7 +21,6 @@ TOLD = Story(
     steps=(Step("parent: mmap 2 pages", ("VMA 0x1000-0x3000",)), Step("fork", ())),
     closing=("What never changes is the index.",),
 )
-FACTS = {"release": "6.18.44", "processes": 1, "vmas": 7_412, "anon_vmas": 3, "pages": 114_718, "ptes": 200_000}
 
 
 def test_a_story() -> None:
@@ -48,34 +45,6 @@ def test_the_list_of_stories() -> None:
         "cow     What does COW do?",
         "offset  One offset?",
     ]
-
-
-def test_a_sound_check_counts_what_was_looked_at_and_says_what_was_not() -> None:
-    rows = [
-        Checked("I1", "", 0, "VMAs", "no anon_vmas"),
-        Checked("I2", "", 0, "VMAs", "no anon_vmas"),
-        Checked("I4", "", 0, "VMAs", "no anon_vmas"),
-        Checked("I19", "no more entries than the mapcount says", 90_142, "pages"),
-        Checked("I21", "a file page lies where its offset in the file says, in every single VMA", 9_650, "entries"),
-    ]
-    lines = check(rows, FACTS, origin="reading")
-    assert lines == [
-        "sound     2 invariants checked, no violation",
-        "machine   Linux 6.18.44: 1 process, 7,412 VMAs, 3 anon_vmas, 114,718 mapped",
-        "          pages, 200,000 PTEs",
-        "",
-        "I19  no more entries than the mapcount says                         90,142 pages",
-        "I21  a file page lies where its offset in the file says, in every  9,650 entries",
-        "     single VMA",
-        "",
-        "not checked  I1-I2, I4: no anon_vmas",
-        "found by  reading",
-    ]
-    assert max(map(len, lines)) <= 80
-
-
-def test_a_violation_starts_with_its_number() -> None:
-    assert violation("I6", "num_active_vmas is 2")[0] == "I6  num_active_vmas is 2"
 
 
 def test_a_refusal_says_what_is_needed_and_what_works() -> None:

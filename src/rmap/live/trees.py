@@ -128,7 +128,8 @@ def _unique_vmas(topology: Topology) -> I64:
 
 
 def _order(anon: Trees, files: Trees) -> Found:
-    line = Checked("I12", "interval trees are in order, and know where they end", len(anon.node) + len(files.node), "nodes")
+    nodes = len(anon.node) + len(files.node)
+    line = Checked("I12", "interval trees are in order, and know where they end", nodes, "nodes")
     violations: list[Violation] = []
     count = 0
     for trees in (anon, files):
@@ -152,8 +153,9 @@ def disorder(trees: Trees) -> Iterator[tuple[str, I64]]:
     """What is wrong in the order of trees: each kind of fault, with the rows of its nodes."""
     left, right = rows_of(trees.node, trees.left), rows_of(trees.node, trees.right)
     n = len(trees.node)
-    yield "a child of the node is not in the tree", np.flatnonzero(
-        ((trees.left != 0) & (left < 0)) | ((trees.right != 0) & (right < 0))
+    yield (
+        "a child of the node is not in the tree",
+        np.flatnonzero(((trees.left != 0) & (left < 0)) | ((trees.right != 0) & (right < 0))),
     )
     low, high = np.full(n, np.iinfo(np.int64).min), np.full(n, np.iinfo(np.int64).max)
     levels = [trees.begin[trees.size > 0]]
@@ -234,9 +236,7 @@ def _file_members(trees: Trees, topology: Topology, own: I64) -> Found:
     mine = own[vmas.mapping[own] != 0]
     line = Checked("I22", "a file's i_mmap has each of its VMAs once; i_mmap_writable counts", len(mine), "file VMAs")
     found = _members(trees, topology, rows_of(trees.anchor, vmas.mapping[mine]), vmas.address[mine], line)
-    counted = np.bincount(
-        trees.tree[(trees.flags & _SHARED_MAYWRITE) == _SHARED_MAYWRITE], minlength=len(trees.anchor)
-    )
+    counted = np.bincount(trees.tree[(trees.flags & _SHARED_MAYWRITE) == _SHARED_MAYWRITE], minlength=len(trees.anchor))
     # Negative: writing to mappings is denied (a sealed memfd), which is only possible while nobody may.
     wrong = np.flatnonzero(np.maximum(trees.i_mmap_writable, 0) != counted).tolist()
     for tree in wrong:
@@ -244,5 +244,3 @@ def _file_members(trees: Trees, topology: Topology, own: I64) -> Found:
         found.violations.append(Violation("I22", text, (trees.name(tree),), (), (int(trees.anchor[tree]), "writable")))
     line = found.checked
     return Found(line._replace(violations=line.violations + len(wrong)), found.violations)
-
-

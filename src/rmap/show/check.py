@@ -1,15 +1,30 @@
-"""The invariants: what holds, with how many items were looked at; what could not be checked, and why."""
+"""The invariants: what holds, with how many items were looked at; what is broken; what could not be checked, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rmap.show.picture import facts_line
-from rmap.show.text import WIDTH, labelled, plural, wrap
+from rmap.show.text import labelled, more, plural, wrap
 from rmap.units import format_count
 
 ID_WIDTH = 5
+SHOWN = 5
+"""Violations of one invariant that are shown unless all are asked for."""
+
+_HEADER = f"{'what':<32}{'invariants':<14}{'checked':>20}{'violations':>12}"
+
+_GROUPS = (
+    ("VMA and its chain", ("I1", "I2", "I3", "I4", "I5", "I10", "I11")),
+    ("anon_vma: counters, parents", ("I6", "I7", "I8", "I9")),
+    ("interval trees", ("I12", "I22")),
+    ("page: anon_vma, index, address", ("I13", "I14")),
+    ("page: exclusive", ("I15", "I16", "I17")),
+    ("page of a file: its place", ("I21",)),
+    ("walk and page tables agree", ("I19",)),
+    ("mapcount", ("I20", "8.2")),
+)
 
 
 class CheckedLine(Protocol):
@@ -25,52 +40,127 @@ class CheckedLine(Protocol):
     def unit(self) -> str: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def violations(self) -> int: ...
+    @property
+    def note(self) -> str: ...
 
 
-def check(rows: Iterable[CheckedLine], facts: Mapping[str, Any], *, origin: str) -> list[str]:
-    """The lines of ``rmap check`` when nothing is violated.
+class ViolationLine(Protocol):
+    """One broken promise, with the objects involved."""
+
+    @property
+    def invariant(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def objects(self) -> tuple[str, ...]: ...
+
+
+def check(
+    rows: Iterable[CheckedLine],
+    violations: Sequence[ViolationLine],
+    facts: Mapping[str, Any],
+    *,
+    origin: str,
+    readings: int = 0,
+    limit: int | None = SHOWN,
+) -> list[str]:
+    """The lines of ``rmap check``.
 
     Args:
         rows: every invariant.
+        violations: what is broken.
         facts: the size of the picture, as ``picture_facts`` gives it.
         origin: how it was found, in words.
+        readings: how often each violation was seen again, the same.
+        limit: show at most so many violations of an invariant, None for all.
     """
     every = list(rows)
     done = [row for row in every if not row.reason]
-    lines = labelled("sound", f"{plural(len(done), 'invariant')} checked, no violation")
+    numbers = list(dict.fromkeys(row.invariant for row in done))
+    lines = labelled(*_verdict(len(numbers), violations, sum(row.violations for row in done)))
     lines += labelled("machine", f"Linux {facts['release'] or 'of unknown release'}: {facts_line(facts)}")
-    lines.append("")
+    for number in dict.fromkeys(violation.invariant for violation in violations):
+        lines += ["", *_broken([v for v in violations if v.invariant == number], done, readings, limit)]
+    lines += ["", _HEADER, *_table(done), ""]
     for row in done:
-        lines += _checked(row)
+        if row.note:
+            lines += wrap(row.note, f"{row.invariant:<{ID_WIDTH}}")
     reasons: dict[str, list[str]] = {}
     for row in every:
         if row.reason:
             reasons.setdefault(row.reason, []).append(row.invariant)
-    if reasons:
-        lines.append("")
-    for reason, numbers in reasons.items():
-        lines += wrap(f"{_runs(numbers)}: {reason}", "not checked  ")
+    for reason, unread in reasons.items():
+        lines += wrap(f"{runs(unread)}: {reason}", "not checked  ")
     return [*lines, *labelled("found by", origin)]
 
 
-def violation(number: str, message: str) -> list[str]:
-    """The lines of ``rmap check`` for a broken promise, ready for a bug report."""
-    return wrap(message, f"{number:<{ID_WIDTH - 1}}")
+def watch_line(
+    number: int, clock: str, facts: Mapping[str, Any], broken: Sequence[str], races: int, seconds: float
+) -> str:
+    """One round of ``rmap check --watch``.
+
+    Args:
+        number: of the round.
+        clock: the time of day.
+        facts: as for :func:`check`.
+        broken: the invariants that were found broken, once per violation.
+        races: how many differences were gone when read again.
+        seconds: how long the round took.
+    """
+    verdict = f"{plural(len(broken), 'violation')} of {runs(list(dict.fromkeys(broken)))}" if broken else "ok"
+    size = f"{format_count(facts['vmas'])} VMAs, {format_count(facts['pages'])} pages"
+    return f"{number:>4}  {clock}  {verdict}  {size}, {plural(races, 'race')}, {seconds:.2f} s"
 
 
-def _checked(row: CheckedLine) -> list[str]:
-    count = f"{format_count(row.checked)} {row.unit}"
-    room = WIDTH - len(count) - 2
-    first, *others = wrap(row.what, f"{row.invariant:<{ID_WIDTH}}", width=room)
-    return [f"{first:<{room}}  {count}", *others]
+def _verdict(numbers: int, violations: Sequence[ViolationLine], count: int) -> tuple[str, str]:
+    if not count:
+        return "sound", f"{plural(numbers, 'invariant')} checked, no violation"
+    broken = list(dict.fromkeys(violation.invariant for violation in violations))
+    return "BROKEN", f"{plural(count, 'violation')} of {runs(broken)}; {plural(numbers, 'invariant')} checked"
 
 
-# I1, I2, I3, I7 as "I1-I3, I7".
-def _runs(numbers: list[str]) -> str:
-    runs: list[list[str]] = []
+def _broken(same: list[ViolationLine], rows: list[CheckedLine], readings: int, limit: int | None) -> list[str]:
+    lines: list[str] = []
+    shown = same if limit is None else same[:limit]
+    for violation in shown:
+        lines += wrap(violation.message, f"{violation.invariant:<{ID_WIDTH}}")
+        for line in violation.objects:
+            depth = ID_WIDTH + len(line) - len(line.lstrip())
+            lines += wrap(line.lstrip(), " " * depth, " " * (depth + 2))
+    if readings:
+        lines.append(f"{'':<{ID_WIDTH}}read {readings + 1} times, the same each time")
+    left = sum(row.violations for row in rows if row.invariant == same[0].invariant) - len(shown)
+    if left > 0:
+        lines.append(f"{'':<{ID_WIDTH}}{more(left, '--all')}")
+    return lines
+
+
+# Invariants of one group stand in one row if as many items were looked at.
+def _table(rows: list[CheckedLine]) -> list[str]:
+    lines = []
+    for name, numbers in _GROUPS:
+        cells: dict[tuple[str, int], list[CheckedLine]] = {}
+        for row in rows:
+            if row.invariant in numbers:
+                cells.setdefault((row.unit, row.checked), []).append(row)
+        for (unit, checked), same in cells.items():
+            violations = sum(row.violations for row in same)
+            count = f"{format_count(checked)} {unit}"
+            which = runs(list(dict.fromkeys(row.invariant for row in same)))
+            lines.append(f"{name:<32}{which:<14}{count:>20}{format_count(violations):>12}")
+            name = ""
+    return lines
+
+
+def runs(numbers: Sequence[str]) -> str:
+    """I1, I2, I3, I7 as ``I1-I3, I7``."""
+    found: list[list[str]] = []
     for number in numbers:
-        if runs and number == f"I{int(runs[-1][-1].lstrip('I')) + 1}":
-            runs[-1].append(number)
+        before = found[-1][-1] if found else ""
+        if before.startswith("I") and number == f"I{int(before[1:]) + 1}":
+            found[-1].append(number)
         else:
-            runs.append([number])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+            found.append([number])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)

@@ -27,9 +27,10 @@ def picture_facts(picture: Snapshot) -> dict[str, Any]:
 def facts_line(facts: Mapping[str, Any]) -> str:
     """``38 processes, 3,914 VMAs, 104,233 mapped pages, 412,806 PTEs``."""
     anon_vmas = f"{plural(facts['anon_vmas'], 'anon_vma')}, " if facts["anon_vmas"] else ""
+    anon_pages = f" ({format_count(facts['anon_pages'])} anonymous)" if facts.get("anon_pages") else ""
     return (
         f"{plural(facts['processes'], 'process', 'processes')}, {plural(facts['vmas'], 'VMA')}, {anon_vmas}"
-        f"{plural(facts['pages'], 'mapped page')}, {plural(facts['ptes'], 'PTE')}"
+        f"{plural(facts['pages'], 'mapped page')}{anon_pages}, {plural(facts['ptes'], 'PTE')}"
     )
 
 

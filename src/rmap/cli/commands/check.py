@@ -1,12 +1,20 @@
 """Hold the machine against the numbered rules of its reverse map.
 
 The kernel's reverse map promises that, for example, a page lies in every VMA
-where its index says, and that as many entries map a page as its mapcount
-counts. docs/rules.md numbers these promises (I1 to I22). Each is checked as far
-as the picture carries what it needs; the rest is listed with the reason.
+where its index says, that as many entries map a page as its mapcount counts,
+and that a walk through its interval trees meets each of them. docs/rules.md
+numbers these promises (I1 to I22). All that can be read is checked, over every
+process: the kernel's own anon_vmas, chains, interval trees and struct pages
+(by BPF), and the page tables. The rest is listed with the reason.
+
+The machine runs on meanwhile. What looks wrong is read again three times; only
+what stays exactly so is called a violation. For processes that never hold
+still, --freeze stops them while they are read.
 
 examples
   sudo rmap check
+  sudo rmap check --watch 10
+  sudo rmap check --freeze 4711 4712
   rmap check -i here.rmap
 
 exit status: 0 if all that could be checked holds, 1 if a promise is broken:
@@ -15,34 +23,165 @@ the invariant is named with its objects, ready for a bug report
 
 from __future__ import annotations
 
+import os
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rmap.cli import status
-from rmap.cli.output import emit
+from rmap.cli.output import emit, say, waiting
 from rmap.cli.parser import add_input_option, add_output_options
 from rmap.cli.source import origin_of, picture_of
-from rmap.errors import InvariantError
+from rmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from rmap.live.bpf import KernelMemory
+    from rmap.live.soundness import MachineCheck
+    from rmap.snapshot.findings import Report
+
+ORIGIN = "every page table of this machine, and the kernel's own anon_vmas, trees and struct pages, read just now"
+ORIGIN_PROC = "every page table of this machine, read just now; not the kernel's own memory"
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     add_input_option(parser)
+    parser.add_argument("--watch", metavar="SECONDS", nargs="?", type=float, const=5.0, help="again and again (5)")
+    parser.add_argument("--freeze", metavar="PID", nargs="+", type=int, help="stop these processes while they are read")
+    parser.add_argument("--all", action="store_true", help="every violation, not only five of each invariant")
     add_output_options(parser)
 
 
 def run(args: Namespace) -> int:
     """Check it."""
-    from rmap.show.check import check, violation
+    if args.input is not None:
+        if args.watch is not None or args.freeze:
+            raise UsageError("--watch and --freeze are for the running machine, not for a recorded picture (-i)")
+        return _check_picture(args)
+    if args.watch is not None and not 0 <= args.watch <= 86_400:
+        raise UsageError(f"--watch takes seconds, from 0 to 86400: {args.watch:g}")
+    with _memory() as memory:
+        return _check_machine(args, memory) if args.watch is None else _watch(args, memory)
+
+
+def _check_picture(args: Namespace) -> int:
+    from rmap.show.check import SHOWN, check
     from rmap.show.picture import picture_facts
+    from rmap.snapshot.check import inspect
 
     picture = picture_of(args)
     facts = picture_facts(picture)
-    try:
-        rows = picture.check()
-    except InvariantError as broken:  # a finding about the machine, not a fault of rmap
-        found = {"invariant": broken.id, "message": str(broken.args[1])}
-        emit(args, {**facts, "violation": found}, lambda: violation(found["invariant"], found["message"]))
-        return status.NO
-    data = {**facts, "violation": None, "checked": [row._asdict() for row in rows]}
-    emit(args, data, lambda: check(rows, facts, origin=origin_of(args, picture)))
-    return status.OK
+    report = inspect(picture)
+    limit = None if args.all else SHOWN
+    origin = origin_of(args, picture)
+    data = {**facts, **_as_data(report)}
+    emit(args, data, lambda: check(report.checked, report.violations, facts, origin=origin, limit=limit))
+    return status.NO if report.violations else status.OK
+
+
+def _check_machine(args: Namespace, memory: KernelMemory | None) -> int:
+    from rmap.show.check import SHOWN, check
+
+    found = _one_round(args, memory)
+    limit = None if args.all else SHOWN
+    origin = ORIGIN if memory is not None else ORIGIN_PROC
+    lines = lambda: check(  # noqa: E731
+        found.report.checked, found.report.violations, found.facts, origin=origin, readings=found.readings, limit=limit
+    )
+    emit(args, _machine_data(found), lines)
+    for line in _talk(found):
+        say(line)
+    return status.NO if found.report.violations else status.OK
+
+
+def _one_round(args: Namespace, memory: KernelMemory | None) -> MachineCheck:
+    from rmap.live.soundness import check_machine
+
+    with _frozen(args.freeze or []), waiting() as doing:
+        return check_machine(memory, progress=lambda done, total: doing(f"reading process {done} of {total}"))
+
+
+def _watch(args: Namespace, memory: KernelMemory | None) -> int:
+    from rmap.show.check import watch_line
+
+    broken_ever, number = False, 0
+    while True:
+        number += 1
+        found = _one_round(args, memory)
+        broken = [violation.invariant for violation in found.report.violations]
+        broken_ever |= bool(broken)
+        clock = time.strftime("%H:%M:%S")
+        line = watch_line(number, clock, found.facts, broken, found.races, found.seconds)
+        emit(args, _machine_data(found), lambda line=line: [line])  # type: ignore[misc]
+        for violation in found.report.violations:
+            say(f"      {violation.invariant}  {violation.message}: {', '.join(o.strip() for o in violation.objects)}")
+        try:
+            time.sleep(args.watch)
+        except KeyboardInterrupt:
+            if broken_ever:
+                return status.NO
+            raise
+
+
+@contextmanager
+def _memory() -> Iterator[KernelMemory | None]:
+    from rmap.live.soundness import open_memory
+
+    memory = open_memory()
+    if memory is None:
+        say("rmap: without BPF: anon_vmas, trees and page indexes are not checked (`rmap doctor`)")
+        yield None
+        return
+    with closing(memory):
+        yield memory
+
+
+def _frozen(pids: list[int]) -> AbstractContextManager[Any]:
+    if not pids:
+        return nullcontext()
+    from rmap.live import procfs
+    from rmap.live.ptrace import frozen
+
+    for pid in pids:
+        if pid == os.getpid():
+            raise UsageError(f"{pid} is this very process: it cannot stop itself and read")
+        try:
+            if procfs.read_stat(pid).kernel_thread:
+                raise UsageError(f"{pid} is a thread of the kernel: it has no memory of its own, and cannot be stopped")
+        except (FileNotFoundError, ProcessLookupError):
+            raise UsageError(f"there is no process {pid}") from None
+    return frozen(pids)
+
+
+def _as_data(report: Report) -> dict[str, Any]:
+    return {
+        "checked": [row._asdict() for row in report.checked],
+        "violations": [
+            {"invariant": v.invariant, "message": v.message, "objects": list(v.objects), "pids": list(v.pids)}
+            for v in report.violations
+        ],
+    }
+
+
+def _machine_data(found: MachineCheck) -> dict[str, Any]:
+    rest = {"races": found.races, "unsettled": len(found.unsettled), "readings": found.readings}
+    return {**found.facts, **_as_data(found.report), **rest, "seconds": round(found.seconds, 3)}
+
+
+# What stands beside the answer, on stderr.
+def _talk(found: MachineCheck) -> Iterator[str]:
+    from rmap.show.picture import capture_notes
+    from rmap.show.text import plural, wrap
+
+    yield from capture_notes(found.facts)
+    if found.races:
+        gone = f"{plural(found.races, 'difference was', 'differences were')} gone when read again: "
+        yield from wrap(gone + ("a race, not a violation" if found.races == 1 else "races, not violations"), "rmap: ")
+    if found.unsettled:
+        pids = sorted({pid for violation in found.unsettled for pid in violation.pids})
+        who = " ".join(map(str, pids[:8]))
+        text = f"{plural(len(found.unsettled), 'difference')} kept changing and cannot be judged"
+        yield from wrap(text + (f": add --freeze {who}" if who else ""), "rmap: ")
+    yield f"{'ok' if not found.report.violations else 'broken'} in {found.seconds:.2f} s"

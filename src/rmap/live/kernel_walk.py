@@ -1,0 +1,281 @@
+"""The walk that the kernel would do: from a page, through its own interval trees, to the entries that map it.
+
+``rmap_walk`` (mm/rmap.c, Linux 6.18) goes from the folio's ``mapping`` to an anon_vma or an address_space, descends the
+interval tree there by the page's index, and computes in each VMA it meets where the page would be (rules 5.1 to 5.5).
+Here the same is done with what BPF reads of those objects; whether an entry maps the page is asked of
+``/proc/PID/pagemap``, in place of ``page_vma_mapped_walk``. So it can be held against the page tables themselves.
+
+Left out: KSM pages, whose stable nodes are not read (rule 5.6), and hugetlb. No lock is taken: what changes meanwhile
+is a race of the reader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from rmap.columns import I64, Bool, expand
+from rmap.live.bpf import IntervalTree, KernelMemory, Topology
+from rmap.live.pagemap import Pagemap
+from rmap.live.trees import Trees, rows_of
+from rmap.units import PAGE_SHIFT
+
+TAG_MASK = 3
+ANON_TAG, KSM_TAG = 1, 3
+_PFN = (1 << 55) - 1
+_PRESENT = 1 << 63
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One VMA that the walk meets.
+
+    Attributes:
+        pid: whose it is, the lowest if an mm is shared; -1 if no process has it.
+        vma: address of the ``vm_area_struct``.
+        start, end: of the VMA, bytes; pgoff in pages.
+        address: where the page would be: ``vma_address`` (rule 5.3).
+        found: ``"hit"``, ``"another page"``, ``"swapped out"``, ``"nothing"``, or ``"not readable"``.
+    """
+
+    pid: int
+    vma: int
+    start: int
+    end: int
+    pgoff: int
+    address: int
+    found: str
+
+
+@dataclass(frozen=True)
+class KernelWalk:
+    """The whole walk of one page.
+
+    Attributes:
+        pfn: the page.
+        kind: ``"anon"``, ``"file"``, ``"ksm"``, or ``"none"``: no reverse map leads back from it.
+        anchor: address of the anon_vma or address_space; 0 for ksm and none.
+        index: the page's index.
+        mapcount: as the page says.
+        head, order: of its folio.
+        nodes: how many the tree has.
+        visited: how many of them the descent looked at.
+        candidates: the VMAs it met, in the order of the tree.
+    """
+
+    pfn: int
+    kind: str
+    anchor: int
+    index: int
+    mapcount: int
+    head: int
+    order: int
+    nodes: int = 0
+    visited: int = 0
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def hits(self) -> set[tuple[int, int]]:
+        """(pid, address) of every entry found."""
+        return {(one.pid, one.address) for one in self.candidates if one.found == "hit"}
+
+
+def descend(tree: IntervalTree, start: int, last: int) -> tuple[list[int], int]:
+    """Every interval of a tree that touches one, as ``interval_tree_iter_first`` and ``_next`` find them.
+
+    Args:
+        tree: its nodes; row 0 is the root.
+        start, last: the interval asked for, page indexes, both inclusive.
+
+    Returns:
+        the rows that touch it, in order; and how many nodes were looked at.
+    """
+    if not len(tree):
+        return [], 0
+    row = {node: i for i, node in enumerate(tree.node.tolist())}
+    left = [row.get(node, -1) for node in tree.left.tolist()]
+    right = [row.get(node, -1) for node in tree.right.tolist()]
+    first = tree.pgoff.tolist()
+    ends = (tree.pgoff + ((tree.end - tree.start) >> PAGE_SHIFT) - 1).tolist()
+    reach = tree.subtree_last.tolist()
+    looked: set[int] = {0}
+    found: list[int] = []
+
+    # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
+    def search(node: int) -> None:
+        below = left[node]
+        if below >= 0:
+            looked.add(below)
+            if start <= reach[below]:
+                search(below)
+        if first[node] > last:
+            return
+        if start <= ends[node]:
+            found.append(node)
+        below = right[node]
+        if below >= 0:
+            looked.add(below)
+            if start <= reach[below]:
+                search(below)
+
+    if start <= reach[0]:
+        search(0)
+    return found, len(looked)
+
+
+def vma_address(start: int, end: int, pgoff: int, index: int) -> int | None:
+    """Where a page of this index lies in a VMA (rule 5.3), None if it does not."""
+    address = start + ((index - pgoff) << PAGE_SHIFT)
+    return address if start <= address < end else None
+
+
+def walk_page(memory: KernelMemory, pfn: int) -> KernelWalk:
+    """Walk from one page as the kernel would.
+
+    Args:
+        memory: the kernel's.
+        pfn: the page.
+
+    Raises:
+        NotPermitted: this user may not read page tables.
+    """
+    pages = memory.struct_pages(np.array([pfn], np.int64))
+    mapping, index = int(pages.mapping[0]), int(pages.index[0])
+    tag, anchor = mapping & TAG_MASK, mapping & ~TAG_MASK
+    mapcount, head, order = int(pages.mapcount[0]), int(pages.head[0]), int(pages.order[0])
+    kind = {ANON_TAG: "anon", KSM_TAG: "ksm"}.get(tag, "file" if anchor else "none")
+    if not pages.valid[0] or kind in ("ksm", "none") or not mapcount:
+        kind = kind if pages.valid[0] and (mapcount or kind == "file") else "none"
+        if kind != "file":
+            return KernelWalk(pfn, kind, 0, index, mapcount, head, order)
+    tree = memory.anon_vma_tree(anchor) if kind == "anon" else memory.i_mmap_tree(anchor)
+    met, visited = descend(tree, index, index)
+    owner = _owners(memory.topology(), tree.vma[met]) if met else []
+    candidates = [
+        candidate
+        for row, pid in zip(met, owner)
+        for candidate in _candidate(
+            pid, _Node(*(int(c[row]) for c in (tree.vma, tree.start, tree.end, tree.pgoff))), index
+        )
+    ]
+    candidates = [_looked_up(one, pfn) for one in candidates]
+    return KernelWalk(pfn, kind, anchor, index, mapcount, head, order, len(tree), visited, candidates)
+
+
+class _Node(NamedTuple):
+    vma: int
+    start: int
+    end: int
+    pgoff: int
+
+
+# The lowest pid that has each VMA, -1 for none.
+def _owners(topology: Topology, vmas: I64) -> list[int]:
+    order = np.argsort(topology.vmas.pid, kind="stable")
+    row = rows_of(topology.vmas.address[order], vmas)
+    return np.where(row >= 0, topology.vmas.pid[order][row], -1).tolist()
+
+
+def _candidate(pid: int, node: _Node, index: int) -> Iterator[Candidate]:
+    address = vma_address(node.start, node.end, node.pgoff, index)
+    if address is not None:
+        yield Candidate(pid, node.vma, node.start, node.end, node.pgoff, address, "")
+
+
+def _looked_up(one: Candidate, pfn: int) -> Candidate:
+    try:
+        with Pagemap(one.pid) as pagemap:
+            entry = pagemap.entry(one.address) & (1 << 64) - 1
+    except OSError:
+        found = "not readable"
+    else:
+        if entry & _PRESENT:
+            found = "hit" if entry & _PFN == pfn else "another page"
+        else:
+            found = "swapped out" if entry >> 62 & 1 else "nothing"
+    return Candidate(one.pid, one.vma, one.start, one.end, one.pgoff, one.address, found)
+
+
+# ---- many pages at once ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the walks of many pages meet; int64 columns, one row per page and VMA.
+
+    Attributes:
+        page: position among the pages asked.
+        pid: as in :class:`Candidate`.
+        vma: address of the ``vm_area_struct``.
+        address: where the page would be.
+    """
+
+    page: I64
+    pid: I64
+    vma: I64
+    address: I64
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+
+def anchors(mapping: I64) -> tuple[Bool, Bool, I64]:
+    """Which tagged pointers (rule 1.1) lead to an anon_vma, which to an address_space; and the pointers without tag."""
+    tag, pointer = mapping & TAG_MASK, mapping & ~TAG_MASK
+    return tag == ANON_TAG, (tag == 0) & (pointer != 0), pointer
+
+
+def walk_many(topology: Topology, trees: Trees, anchor: I64, index: I64) -> Candidates:
+    """The candidates of many pages, in one go: what :func:`walk_page` finds one by one, without looking at entries.
+
+    Args:
+        topology: to learn whose the VMAs are.
+        trees: those that the pages hang on, and any others.
+        anchor: int64, one per page: the address of its anon_vma or address_space. A page whose tree is not among
+            ``trees`` has no candidates.
+        index: int64, one per page.
+    """
+    tree = rows_of(trees.anchor, anchor)
+    asked = np.flatnonzero(tree >= 0)
+    # Indexes become ranks, so that (tree, index) is one number, and every node asks for a slice of the pages.
+    values, rank = np.unique(index[asked], return_inverse=True)
+    width = len(values) + 1
+    key = tree[asked] * width + rank
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    low = np.searchsorted(key, trees.tree * width + np.searchsorted(values, trees.pgoff))
+    high = np.searchsorted(key, trees.tree * width + np.searchsorted(values, trees.last, side="right"))
+    count = np.maximum(high - low, 0)
+    some = np.flatnonzero(count)
+    node = np.repeat(some, count[some])
+    page = asked[order[expand(low[some], count[some])]]
+    address = trees.start[node] + ((index[page] - trees.pgoff[node]) << PAGE_SHIFT)
+    pids = np.array(_owners(topology, trees.vma), np.int64)
+    return Candidates(page, pids[node], trees.vma[node], address)
+
+
+def meets(trees: Trees, tree: I64, vma: I64, index: I64, address: I64) -> Bool:
+    """Whether the walk of a page meets an entry, for many entries: the question of :func:`walk_many` turned round.
+
+    Args:
+        trees: some trees.
+        tree: int64, the tree that the page hangs on, -1 for none of them.
+        vma: int64, the address of the ``vm_area_struct`` that has the entry.
+        index: int64, of the page.
+        address: int64, of the entry.
+    """
+    if not len(trees.node):
+        return np.zeros(len(tree), np.bool_)
+    vmas, code = np.unique(trees.vma, return_inverse=True)
+    key = code * len(trees.anchor) + trees.tree
+    order = np.argsort(key, kind="stable")
+    at = np.minimum(np.searchsorted(vmas, vma), len(vmas) - 1)
+    wanted = at * len(trees.anchor) + tree
+    place = np.minimum(np.searchsorted(key, wanted, sorter=order), len(key) - 1)
+    node = order[place]
+    there = (tree >= 0) & (vmas[at] == vma) & (key[node] == wanted)
+    inside = (trees.pgoff[node] <= index) & (index <= trees.last[node])
+    return there & inside & (address == trees.start[node] + ((index - trees.pgoff[node]) << PAGE_SHIFT))

@@ -1,0 +1,286 @@
+"""Is the running kernel's reverse map sound? Every invariant that can be read, over every process.
+
+The anon_vma topology and the interval trees are read whole, this process included, so that counters must be met
+exactly; pages and entries come from a picture (:mod:`rmap.live.capture`). All of it is read while the machine runs:
+what looks wrong is read again, and only what is still there, unchanged, is called a violation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.errors import NotPermitted
+from rmap.live import procfs
+from rmap.live.bpf import KernelMemory, Topology
+from rmap.live.capture import capture
+from rmap.live.kernel_walk import anchors, meets
+from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees, rows_of
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.snapshot import topology as pure
+from rmap.snapshot.check import inspect_pages
+from rmap.snapshot.findings import DESCRIBED, Checked, Found, Report, Violation, report_of
+from rmap.snapshot.topology import WHAT, inspect_topology, pointer
+
+READINGS = 3
+"""How often what looks wrong is read again."""
+PAUSE = 0.02
+"""Seconds between two readings."""
+
+_KSM = Path("/sys/kernel/mm/ksm")
+_WALKED = (f.ANON, f.FILE, f.SHMEM)
+
+
+@dataclass(frozen=True)
+class MachineCheck:
+    """What was found.
+
+    Attributes:
+        report: what was checked, and the violations that stayed.
+        races: differences that were gone when read again.
+        unsettled: differences that were there each time, but never twice the same: no judgement.
+        readings: how often was read again.
+        facts: release, and numbers of processes, vmas, anon_vmas, anon_pages, pages, ptes; refused, ended, raced.
+        seconds: how long it took.
+    """
+
+    report: Report
+    races: int
+    unsettled: list[Violation]
+    readings: int
+    facts: dict[str, str | int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Reading:
+    found: list[Found]
+    picture: Snapshot
+    topology: Topology | None
+
+    def violations(self) -> dict[tuple[str, object], Violation]:
+        return {v.identity: v for one in self.found for v in one.violations}
+
+
+def check_machine(
+    memory: KernelMemory | None, *, readings: int = READINGS, progress: Callable[[int, int], None] | None = None
+) -> MachineCheck:
+    """Check the running machine.
+
+    Args:
+        memory: the kernel's; None where it cannot be read: then what /proc shows is checked, and the rest is listed.
+        readings: how often what looks wrong is read again.
+        progress: called with (processes read, processes in all).
+
+    Raises:
+        NotPermitted: the kernel does not show page frames to this user.
+    """
+    began = time.perf_counter()
+    first = _read(memory, None, progress)
+    there = first.violations()
+    moved: set[tuple[str, object]] = set()
+    again = 0
+    while there and again < readings:
+        again += 1
+        time.sleep(PAUSE)
+        now = _read(memory, _to_read_again(there.values()), None).violations()
+        there = {identity: violation for identity, violation in there.items() if identity in now}
+        moved |= {identity for identity, violation in there.items() if not _same(violation, now[identity])}
+    stayed = [violation for identity, violation in there.items() if identity not in moved]
+    unsettled = [violation for identity, violation in there.items() if identity in moved]
+    total = sum(one.checked.violations for one in first.found)
+    return MachineCheck(
+        report=_judged(first.found, stayed),
+        races=total - len(stayed) - len(unsettled),
+        unsettled=unsettled,
+        readings=again,
+        facts=_facts(first),
+        seconds=time.perf_counter() - began,
+    )
+
+
+# A violation that is seen again must be so in every word.
+def _same(one: Violation, other: Violation) -> bool:
+    return (one.message, one.objects) == (other.message, other.objects)
+
+
+def _to_read_again(violations: Iterable[Violation]) -> list[int]:
+    return sorted({pid for violation in violations for pid in violation.pids})
+
+
+def _judged(found: list[Found], stayed: list[Violation]) -> Report:
+    names = {violation.identity for violation in stayed}
+    judged = []
+    for one in found:
+        kept = [violation for violation in one.violations if violation.identity in names]
+        judged.append(Found(one.checked._replace(violations=len(kept)), kept))
+    return report_of(judged)
+
+
+def _facts(reading: _Reading) -> dict[str, str | int]:
+    picture, topology = reading.picture, reading.topology
+    found, kind = picture.reverse.found, picture.per_frame("kind")
+    return {
+        "release": picture.about["release"],
+        "processes": len(picture.processes) if topology is None else len(np.unique(topology.vmas.mm)),
+        "vmas": len(picture.vmas) if topology is None else len(np.unique(topology.vmas.address)),
+        "anon_vmas": 0 if topology is None else len(topology.anon_vmas),
+        "anon_pages": int(np.count_nonzero((kind == f.ANON) & (found > 0))),
+        "pages": picture.nr_mapped,
+        "ptes": picture.nr_ptes,
+        **{name: picture.about[name] for name in ("refused", "ended", "raced")},
+    }
+
+
+def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callable[[int, int], None] | None) -> _Reading:
+    if memory is None:
+        picture = capture(pids, progress=progress, bpf=False)
+        missing = [Found(line, []) for line in _without_memory()]
+        return _Reading(missing + inspect_pages(picture), picture, None)
+    topology = memory.topology()
+    anon = read_trees(memory, np.unique(topology.anon_vmas.address), of_anon_vmas=True)
+    mapped = np.unique(topology.vmas.mapping[topology.vmas.mapping != 0])
+    files = read_trees(memory, mapped, of_anon_vmas=False)
+    picture = capture(pids, progress=progress, memory=memory)
+    found = [*inspect_topology(_columns(topology, anon)), *inspect_trees(anon, files, topology)]
+    found += inspect_pages(picture, strict=_anchors_are_strict())
+    found.append(_walks(memory, topology, (anon, files), picture))
+    return _Reading(found, picture, topology)
+
+
+def _without_memory() -> list[Checked]:
+    reason = "the kernel's own memory cannot be read here (`rmap doctor`)"
+    return [
+        *(Checked(number, what, 0, "VMAs", reason) for number, what in WHAT.items()),
+        Checked("I12", "interval trees are in order", 0, "nodes", reason),
+        Checked("I22", "a file's i_mmap has each of its VMAs once", 0, "file VMAs", reason),
+    ]
+
+
+# The columns that the pure check asks for, of VMAs each of which stands once.
+def _columns(topology: Topology, anon: Trees) -> pure.Topology:
+    vmas, table = topology.vmas, topology.anon_vmas
+    own = np.unique(vmas.address, return_index=True)[1]
+    new = np.full(len(vmas), -1, np.int64)
+    new[own] = np.arange(len(own))
+    links = new[topology.links.vma] >= 0
+    order = np.argsort(new[topology.links.vma[links]], kind="stable")
+    pid = vmas.pid[own]
+
+    def vma_name(row: int) -> str:
+        at = own[row]
+        who = f"{vmas.pid[at]} {_comm(int(vmas.pid[at]))}"
+        return f"VMA {who} {vmas.start[at]:x}-{vmas.end[at]:x}, struct {pointer(int(vmas.address[at]))}"
+
+    def anon_vma_name(row: int) -> str:
+        root = int(table.root[row])
+        above = pointer(int(table.address[root])) if root >= 0 else "unknown"
+        return f"anon_vma {pointer(int(table.address[row]))} (root {above})"
+
+    items = _ksm_items()
+    return pure.Topology(
+        active=vmas.anon_vma[own],
+        pid=pid,
+        link_vma=new[topology.links.vma[links]][order],
+        link_anon_vma=topology.links.anon_vma[links][order],
+        root=table.root,
+        parent=table.parent,
+        refcount=table.refcount,
+        num_children=table.num_children,
+        num_active_vmas=table.num_active_vmas,
+        partial=np.zeros(len(table), np.bool_),
+        outside=_with_strangers(topology, anon),
+        root_is_last=not os.uname().release.startswith("7."),
+        ksm=np.full(len(table), items > 0),
+        ksm_items=items,
+        vma_name=vma_name,
+        anon_vma_name=anon_vma_name,
+        vma_where=lambda row: (int(pid[row]), int(vmas.start[own[row]])),
+        anon_vma_where=lambda row: int(table.address[row]),
+    )
+
+
+# The anon_vmas whose tree has a VMA of an mm that no process read has: one that began meanwhile, or that outlives its
+# last process.
+def _with_strangers(topology: Topology, anon: Trees) -> Bool:
+    strange = np.unique(anon.tree[members_outside(anon, topology)])
+    return np.isin(topology.anon_vmas.address, anon.anchor[strange])
+
+
+def _comm(pid: int) -> str:
+    try:
+        return procfs.read_stat(pid).comm
+    except OSError:
+        return "(ended)"
+
+
+# How many references KSM holds to anon_vmas: one per page in its stable tree (rule 2.9).
+def _ksm_items() -> int:
+    try:
+        return sum(int((_KSM / name).read_text()) for name in ("pages_shared", "pages_sharing"))
+    except (OSError, ValueError):
+        return 0
+
+
+# I16 has no exception as long as nothing was swapped in and no large folio was split since the machine was started.
+def _anchors_are_strict() -> bool:
+    wanted = ("pswpin", "swpin_zero", "thp_split_page", "thp_swpin")
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return False
+    return not any(int(number) for name, number in (line.split() for line in lines) if name in wanted)
+
+
+# I19 itself: from every page through the kernel's own trees, every entry that the page tables have must be met. A walk
+# meets an entry iff its VMA is in the tree of the page's anchor (where the order of the tree, I12, lets the descent
+# find it), and the page's index gives the entry's address there (rules 5.2 to 5.5).
+def _walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], picture: Snapshot) -> Found:
+    line = Checked("I19", "the walk through the kernel's own trees meets every entry of a page", 0, "pages")
+    kind = picture.per_frame("kind")
+    walked = np.isin(kind, _WALKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    pfns = picture.pfns()[walked]
+    pages = memory.struct_pages(pfns)
+    anonymous, of_file, anchor = anchors(pages.mapping)
+    entries = picture.walk_many(pfns)
+    page = np.repeat(np.arange(len(pfns)), picture.reverse.found[walked])
+    vma = _kernel_vmas(topology, picture)[entries.vma]
+    met = np.zeros(len(page), np.bool_)
+    for which, those in zip((anonymous, of_file), trees):
+        tree = rows_of(those.anchor, np.where(which, anchor, 0))[page]
+        met |= meets(those, tree, vma, pages.index[page], entries.address)
+    missed = np.flatnonzero(~met)
+    violations = []
+    for row in missed[:DESCRIBED].tolist():
+        pid, address = int(entries.pid[row]), int(entries.address[row])
+        objects = (
+            f"pfn {entries.pfn[row]:#x}, mapping {pointer(int(pages.mapping[page[row]]))}",
+            f"entry at {address:#x} of {pid} {picture.processes.comm[entries.process[row]]}",
+        )
+        text = "the walk from the page does not meet an entry that maps it"
+        violations.append(Violation("I19", text, objects, (pid,), ("walk", pid, address)))
+    return Found(line._replace(checked=len(pfns), violations=len(missed)), violations)
+
+
+# For each VMA of the picture the address of its struct, 0 for one that the kernel's memory does not have so.
+def _kernel_vmas(topology: Topology, picture: Snapshot) -> I64:
+    vmas = picture.vmas
+    pid = picture.processes.pid[vmas.process].astype(np.int64)
+    row = rows_of(topology.vmas.pid << 36 | topology.vmas.start >> 12, pid << 36 | vmas.start >> 12)
+    same = (row >= 0) & (topology.vmas.end[row] == vmas.end)
+    return np.where(same, topology.vmas.address[row], 0)
+
+
+def open_memory() -> KernelMemory | None:
+    """The kernel's memory, None where it cannot be read."""
+    try:
+        return KernelMemory()
+    except NotPermitted:
+        return None
