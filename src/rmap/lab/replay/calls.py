@@ -1,0 +1,311 @@
+"""System calls of x86-64 as a trace has them, told to the model.
+
+The model acts where the kernel acted: an mmap goes to the address that the kernel chose, a moved mapping likewise. What
+the model answers otherwise, it is told to do all the same, as far as it can, and the difference is a finding.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rmap.errors import SyscallError
+from rmap.kernel.exec import UNKNOWN_BRK
+from rmap.mm import brk as brk_calls
+from rmap.mm import madvise as madvise_calls
+from rmap.mm import mlock as mlock_calls
+from rmap.mm import mmap as mmap_calls
+from rmap.mm import mprotect as mprotect_calls
+from rmap.mm import mremap as mremap_calls
+from rmap.mm import truncate as truncate_calls
+from rmap.mm.address_space import File
+from rmap.mm.mm_struct import Mm
+from rmap.mm.vma import VM_ACCESS, VM_GROWSDOWN
+from rmap.units import PAGE_MASK, page_align
+
+if TYPE_CHECKING:
+    from rmap.lab.replay.player import Player
+
+NAMES = {
+    9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 28: "madvise", 30: "shmat", 67: "shmdt",
+    77: "ftruncate", 149: "mlock", 150: "munlock", 151: "mlockall", 152: "munlockall", 216: "remap_file_pages",
+    237: "mbind", 285: "fallocate", 323: "userfaultfd", 325: "mlock2", 329: "pkey_mprotect", 440: "process_madvise",
+    453: "map_shadow_stack", 462: "mseal", 157: "prctl", 26: "msync", 27: "mincore", 29: "shmget", 31: "shmctl",
+    76: "truncate", 56: "clone", 57: "fork", 58: "vfork", 59: "execve", 322: "execveat", 435: "clone3",
+    238: "set_mempolicy", 239: "get_mempolicy", 319: "memfd_create", 330: "pkey_alloc", 331: "pkey_free",
+    310: "process_vm_readv", 311: "process_vm_writev", 101: "ptrace", 447: "memfd_secret", 312: "kcmp",
+    256: "migrate_pages", 279: "move_pages", 450: "set_mempolicy_home_node", 275: "splice", 278: "vmsplice",
+    426: "io_uring_enter", 425: "io_uring_setup", 427: "io_uring_register", 60: "exit", 231: "exit_group",
+}  # fmt: skip
+"""The calls that may come up, by number."""
+
+HARMLESS = frozenset(
+    ("msync", "mincore", "shmget", "shmctl", "memfd_create", "pkey_alloc", "pkey_free", "get_mempolicy",
+     "kcmp", "clone", "clone3", "fork", "vfork", "execve", "execveat", "exit", "exit_group", "process_vm_readv",
+     "io_uring_setup")
+)  # fmt: skip
+"""Calls that change neither VMAs nor entries, or whose effect is an event of its own."""
+
+PR_SET_NAME = 15
+
+MAP_SHARED, MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x0F, 0x10, 0x20
+MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE = 0x100, 0x2000, 0x4000, 0x8000
+MAP_NONBLOCK, MAP_STACK, MAP_HUGETLB, MAP_FIXED_NOREPLACE = 0x10000, 0x20000, 0x40000, 0x100000
+MAP_PRIVATE, MAP_SHARED_VALIDATE = 0x02, 0x03
+PROT_GROWSDOWN, PROT_GROWSUP = 0x01000000, 0x02000000
+MREMAP_MAYMOVE, MREMAP_DONTUNMAP = 1, 4
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+
+ADVICE = {
+    0: "normal", 1: "random", 2: "sequential", 3: "willneed", 4: "dontneed", 8: "free", 9: "remove", 10: "dontfork",
+    11: "dofork", 12: "mergeable", 13: "unmergeable", 14: "hugepage", 15: "nohugepage", 16: "dontdump", 17: "dodump",
+    18: "wipeonfork", 19: "keeponfork", 20: "cold", 21: "pageout", 22: "populate_read", 23: "populate_write",
+    24: "dontneed_locked", 25: "collapse", 100: "hwpoison", 101: "soft_offline", 102: "guard_install",
+    103: "guard_remove",
+}  # fmt: skip
+
+MASK64 = (1 << 64) - 1
+Args = tuple[int, int, int, int, int, int]
+
+
+def unsigned(value: int) -> int:
+    """An int64 of a trace as the unsigned word it was."""
+    return value & MASK64
+
+
+class NotModelled(Exception):
+    """The model cannot do this call; the next picture says what it did."""
+
+
+def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Map where the kernel did."""
+    _, length, prot, flags, _, offset = (unsigned(a) for a in args)
+    if flags & MAP_HUGETLB:
+        raise NotModelled("mmap of huge pages (MAP_HUGETLB)")
+    kind = flags & MAP_TYPE
+    if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+        raise NotModelled(f"mmap of type {kind:#x}")
+    file = None if flags & MAP_ANONYMOUS else _file(player, file_row)
+    if file is not None and file.special is not None:
+        raise NotModelled(f"mmap of the device {file.name}")
+    length = page_align(length)
+    replaces = bool(flags & MAP_FIXED)
+    if not replaces and mm.overlapping(result, result + length):
+        player.finding("mmap: the model has areas where the kernel had none", f"at {result:#x}")
+        replaces = True
+    mmap_calls.mmap(
+        player.core,
+        mm,
+        length,
+        prot=prot & VM_ACCESS,
+        shared=kind != MAP_PRIVATE,
+        file=file,
+        offset=0 if file is None else offset,
+        addr=result,
+        fixed=replaces,
+        noreplace=not replaces,
+        growsdown=bool(flags & MAP_GROWSDOWN),
+        populate=flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE,
+        noreserve=bool(flags & MAP_NORESERVE),
+        locked=bool(flags & MAP_LOCKED),
+        stack=bool(flags & MAP_STACK),
+    )
+
+
+def _file(player: Player, row: int) -> File:
+    if row < 0:
+        raise NotModelled("mmap of a file the recorder does not know")
+    return player.files[row]
+
+
+def munmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Unmap."""
+    mmap_calls.munmap(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+
+
+def mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Change a protection. With PROT_GROWSDOWN the range begins where the stack does."""
+    start, length, prot = (unsigned(a) for a in args[:3])
+    if prot & PROT_GROWSDOWN:
+        vma = mm.find(start)
+        if vma is not None and vma.flags & VM_GROWSDOWN:
+            length += start - vma.start
+            start = vma.start
+    mprotect_calls.mprotect(player.core, mm, start, length, prot & VM_ACCESS)
+
+
+def pkey_mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """The same; a key is not modelled."""
+    if args[3] != -1:
+        raise NotModelled("pkey_mprotect with a key")
+    mprotect(player, mm, args, result, file_row)
+
+
+def brk(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Move the heap's end. The first call, which asks, tells where the heap begins."""
+    asked, result = unsigned(args[0]), unsigned(result)
+    if mm.start_brk == UNKNOWN_BRK:
+        if asked == result:
+            raise NotModelled("brk of a heap whose beginning is not known")
+        mm.start_brk = mm.brk = result
+        return
+    if asked:
+        brk_calls.brk(player.core, mm, asked)
+    if mm.brk != result:
+        if page_align(mm.brk) != page_align(result):
+            player.finding("brk: another end of the heap", f"{mm.brk:#x}, the kernel {result:#x}")
+        mm.brk = result
+
+
+def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Resize or move a mapping to where the kernel moved it."""
+    start, old_size, new_size, flags = (unsigned(a) for a in args[:4])
+    moved = result != start or bool(flags & MREMAP_DONTUNMAP)
+    mremap_calls.mremap(
+        player.core,
+        mm,
+        start,
+        old_size,
+        new_size,
+        maymove=moved,
+        new_addr=result if moved else None,
+        dontunmap=bool(flags & MREMAP_DONTUNMAP),
+    )
+    if moved:
+        player.seen(mm).add_present(player.core, mm, result, result + page_align(new_size))
+
+
+def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Give advice."""
+    advice = ADVICE.get(args[2])
+    if advice in madvise_calls.NOT_MODELLED:
+        raise NotModelled(f"madvise of {advice}")
+    start, length = unsigned(args[0]), unsigned(args[1])
+    if advice == "free":
+        player.seen(mm).freed.append((start & PAGE_MASK, start + length))
+    madvise_calls.madvise(player.core, mm, start, length, advice or f"advice {args[2]}")
+
+
+def mlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Lock a range."""
+    mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+
+
+def mlock2(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Lock a range, on fault if asked to."""
+    mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]), onfault=bool(args[2] & 1))
+
+
+def munlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Unlock a range."""
+    mlock_calls.munlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+
+
+def mlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Lock everything."""
+    flags = args[0]
+    mlock_calls.mlockall(
+        player.core,
+        mm,
+        current=bool(flags & MCL_CURRENT),
+        future=bool(flags & MCL_FUTURE),
+        onfault=bool(flags & MCL_ONFAULT),
+    )
+
+
+def munlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Unlock everything."""
+    mlock_calls.munlockall(player.core, mm)
+
+
+def ftruncate(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Set a file's size. A file that nobody maps does not matter."""
+    if file_row >= 0:
+        resize(player, file_row, unsigned(args[1]))
+
+
+def resize(player: Player, file_row: int, size: int) -> None:
+    """A file has another size now."""
+    mapping = player.files[file_row].mapping
+    if mapping is None:
+        return
+    if size < mapping.size:
+        truncate_calls.truncate(player.core, mapping, size)
+    else:
+        player.inodes.grow(mapping, size)
+
+
+def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Punch a hole, or make a file longer."""
+    if file_row < 0:
+        return
+    mode, offset, length = (unsigned(a) for a in args[1:4])
+    mapping = player.files[file_row].mapping
+    if mapping is None:
+        return
+    if mode & FALLOC_FL_PUNCH_HOLE:
+        truncate_calls.punch_hole(player.core, mapping, offset, length)
+    elif mode & ~FALLOC_FL_KEEP_SIZE:
+        raise NotModelled(f"fallocate with mode {mode:#x}")
+    elif not mode:
+        player.inodes.grow(mapping, offset + length)
+
+
+Call = Callable[["Player", Mm, Args, int, int], None]
+
+CALLS: dict[int, Call] = {
+    9: mmap,
+    10: mprotect,
+    11: munmap,
+    12: brk,
+    25: mremap,
+    28: madvise,
+    77: ftruncate,
+    149: mlock,
+    150: munlock,
+    151: mlockall,
+    152: munlockall,
+    285: fallocate,
+    325: mlock2,
+    329: pkey_mprotect,
+}
+"""The calls that the model has."""
+
+CHANGE_WHEN_REFUSED = frozenset((10, 28))
+"""Calls that Linux leaves half done when it refuses them at a hole: those are played too (mprotect, madvise)."""
+
+
+def is_error(result: int) -> bool:
+    """Whether a result is an errno."""
+    return -4095 <= result < 0
+
+
+def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int) -> None:
+    """Let the model do a call, and compare its answer with the kernel's."""
+    name = NAMES.get(nr, f"system call {nr}")
+    call = CALLS.get(nr)
+    if is_error(result) and nr not in CHANGE_WHEN_REFUSED:
+        player.refused += 1
+        return
+    if call is None:
+        if name not in HARMLESS and not (name == "prctl" and args[0] == PR_SET_NAME):
+            player.not_modelled(f"call not modelled: {name}", mm)
+        return
+    wanted = -result if is_error(result) else 0
+    try:
+        call(player, mm, args, result, file_row)
+    except NotModelled as unknown:
+        player.not_modelled(f"call not modelled: {unknown}", mm)
+    except SyscallError as refusal:
+        got = refusal.errno or 0
+        if got != wanted:
+            player.finding(f"{name}: {_said(got)}, the kernel {_said(wanted)}", f"process {player.pid}: {refusal}")
+    else:
+        if wanted:
+            player.finding(f"{name}: done, the kernel {_said(wanted)}", f"process {player.pid}: {name}{args[:3]}")
+
+
+def _said(error: int) -> str:
+    return f"said {errno.errorcode.get(error, error)}" if error else "did it"

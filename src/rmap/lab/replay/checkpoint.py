@@ -1,0 +1,127 @@
+"""One checkpoint: the model is held against the picture, then put right.
+
+What is compared, and why an entry may differ without fault of the model, is in :mod:`rmap.lab.replay.agreement` and
+:mod:`rmap.lab.replay.causes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmap.kernel.entries import ANON
+from rmap.lab.replay import agreement, resync
+from rmap.lab.replay import results as r
+from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
+from rmap.lab.replay.causes import by_cause, causes
+from rmap.lab.replay.seen import Seen
+from rmap.lab.replay.topology import topology
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.trace import Picture
+
+if TYPE_CHECKING:
+    from rmap.lab.replay.player import Player
+
+PAGE_MASK = (1 << PAGE_BITS) - 1
+
+
+def hold_against(player: Player, picture: Picture, number: int, time_ns: int, *, compare: bool) -> r.Checkpoint:
+    """Compare the model with a picture of every process, then make it equal.
+
+    Args:
+        number: of the picture, and ``time_ns`` when it was taken, for the answer.
+        compare: False leaves the comparison out.
+    """
+    theirs = picture.snapshot
+    left, right = resync.sides(player, theirs)
+    entries = Entry(left, right)
+    why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
+    rows = tuple(_compare(player, left, right, entries, why)) if compare else ()
+    notes = _notes(player, theirs)
+    areas = resync.put_areas_right(player, theirs)
+    if player.core.rmap.topology() is not None:
+        areas += resync.cut_like(player, theirs)
+    if areas:
+        entries = Entry(left, Side(player.kernel.snapshot()))
+        why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
+    differing = np.flatnonzero(np.array([bool(cause) for cause in why], np.bool_))
+    left_out = resync.put_entries_right(player, entries, differing)
+    resync.evict_swapped(player, entries)
+    if left_out:
+        notes.append(f"{left_out:,} entries of the picture have no place in the model")
+    _restart(player, entries)
+    return r.Checkpoint(
+        number=number,
+        cause=picture.cause,
+        time_ns=time_ns,
+        processes=len(theirs.processes),
+        vmas=len(theirs.vmas),
+        ptes=theirs.nr_ptes,
+        agreements=rows,
+        resynchronised=by_cause(why, differing),
+        areas=areas,
+        notes=tuple(notes),
+    )
+
+
+def _compare(player: Player, left: Side, right: Side, entries: Entry, why: list[str]) -> list[r.Agreement]:
+    rows = [
+        agreement.layout(left, right, lambda picture, vma: _file_name(player, picture, vma)),
+        agreement.sharing(entries, why),
+        agreement.kinds(entries),
+        agreement.mapcounts(entries, False),
+        agreement.mapcounts(entries, True),
+    ]
+    pages = agreement.exclusive(entries)
+    return [*rows, *([pages] if pages is not None else []), *topology(entries)]
+
+
+def _file_name(player: Player, picture: Snapshot, vma: int) -> object:
+    # What both sides call a VMA's file. The model numbers its own; shared anonymous memory has no name both know.
+    row, label = int(picture.vmas.file[vma]), picture.vmas.label[vma]
+    if row < 0:
+        return label if label not in ("", "[heap]", "[stack]") else "none"
+    files = picture.files
+    if files.kind[row] == f.FILE_DEVICE:
+        return files.path[row]
+    if picture.about["source"] == "model":
+        return player.inodes.by_mapping.get(int(files.inode[row]))
+    return int(files.dev[row]), int(files.inode[row])
+
+
+def _seen(player: Player, theirs: Snapshot) -> dict[int, Seen]:
+    found = {}
+    for pid in theirs.processes.pid.tolist():
+        process = player.kernel.processes.get(pid)
+        if process is not None:
+            found[pid] = player.seen(process.mm)
+    return found
+
+
+def _notes(player: Player, theirs: Snapshot) -> list[str]:
+    ours = _lowest_pids(player)
+    pids = set(theirs.processes.pid.tolist())
+    notes = []
+    if pids - ours:
+        notes.append(f"processes the model does not have: {', '.join(map(str, sorted(pids - ours)))}")
+    if ours - pids:
+        notes.append(f"processes only the model has: {', '.join(map(str, sorted(ours - pids)))}")
+    return notes
+
+
+def _restart(player: Player, entries: Entry) -> None:
+    # From here on the model is equal to the picture: its anonymous pages are accounted for.
+    anon = entries.kind == ANON
+    pids, pages = entries.key[anon] >> PAGE_BITS, entries.key[anon] & PAGE_MASK
+    for pid in _lowest_pids(player):
+        player.seen(player.kernel.processes[pid].mm).restart(pages[pids == pid])
+
+
+def _lowest_pids(player: Player) -> set[int]:
+    # One process of each mm: the one that a picture names.
+    lowest: dict[int, int] = {}
+    for pid, process in player.kernel.processes.items():
+        lowest[process.mm.id] = min(pid, lowest.get(process.mm.id, pid))
+    return set(lowest.values())

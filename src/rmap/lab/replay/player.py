@@ -1,0 +1,301 @@
+"""Playing a trace: events become calls of the model, under any design.
+
+Threads share their process's mm. A process's first address space, and every other that exec makes, comes from a
+picture. At each checkpoint the model is held against the picture first, and put right afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rmap.errors import LimitError, SyscallError
+from rmap.kernel import Kernel, Process
+from rmap.kernel.inodes import MOST_CACHED, Inodes, pages_of_bytes
+from rmap.lab.replay import calls
+from rmap.lab.replay.checkpoint import hold_against
+from rmap.lab.replay.results import Checkpoint, Finding, Played
+from rmap.lab.replay.seen import Seen
+from rmap.mm import fault
+from rmap.mm.address_space import File
+from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.trace import Trace
+from rmap.trace import tables as t
+from rmap.units import PAGE_MASK, PAGE_SHIFT
+
+SPARE_FRAMES = 1 << 16
+MOST_FRAMES = 1 << 24
+Watch = Callable[["Player", Checkpoint], None]
+
+
+def no_watch(player: Player, checkpoint: Checkpoint) -> None:
+    """A ``Watch`` for who only wants the end."""
+
+
+@dataclass
+class _Found:
+    count: int = 0
+    first: str = ""
+
+
+@dataclass
+class _Events:
+    # The columns as lists, which Python reads ten times faster one by one.
+    kind: list[int]
+    pid: list[int]
+    nr: list[int]
+    a: tuple[list[int], ...]
+    result: list[int]
+    file: list[int]
+    time: list[int] = field(default_factory=list)
+
+
+class Player:
+    """A machine on which a trace is played.
+
+    Args:
+        trace: what happened.
+        design: the reverse map.
+        profile: the kernel release whose rules hold.
+        watch: told of every checkpoint, when the model has been held against it and put right.
+        compare: hold the model against the pictures. Without, it is only put right.
+
+    Attributes:
+        kernel, core: the machine.
+        inodes: its files. files: the open that each row of the trace's ``opens`` is.
+        pid: whose event is being played.
+        refused: calls that the kernel refused and that changed nothing.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        design: str = "anon_vma_chain",
+        profile: str = "6.18",
+        *,
+        watch: Watch = no_watch,
+        compare: bool = True,
+    ) -> None:
+        self.trace = trace
+        frames = frames_needed(trace)
+        self.kernel = Kernel(design, profile, nr_pages=frames, nr_swap=frames)
+        self.core = self.kernel.core
+        self.inodes = Inodes(self.core)
+        self.files = self._open_files()
+        self.pid = 0
+        self.refused = 0
+        self.checkpoints: list[Checkpoint] = []
+        self._watch = watch
+        self._compare = compare
+        self._seen: dict[int, Seen] = {}
+        self._findings: dict[str, _Found] = {}
+        self._calls: Counter[int] = Counter()
+        self._processes = 0
+        self._execs = 0
+
+    def _open_files(self) -> list[File]:
+        files, opens = self.trace.files, self.trace.opens
+        made = []
+        for row, writable in zip(opens.file.tolist(), opens.writable.tolist()):
+            dev, inode, path = int(files.dev[row]), int(files.inode[row]), files.path[row]
+            if files.device[row]:
+                made.append(self.inodes.device(dev, inode, path))
+                continue
+            mapping = self.inodes.mapping(dev, inode, path, int(files.size[row]), bool(files.shmem[row]))
+            made.append(File(mapping, path, bool(writable)))
+        return made
+
+    # -- what calls and checkpoints ask and tell ------------------------------------------------------------------
+    def seen(self, mm: Mm) -> Seen:
+        """What events have shown of an address space."""
+        found = self._seen.get(mm.id)
+        if found is None:
+            found = self._seen[mm.id] = Seen()
+        return found
+
+    def finding(self, what: str, first: str) -> None:
+        """Something went otherwise than on the kernel."""
+        found = self._findings.setdefault(what, _Found())
+        found.count += 1
+        found.first = found.first or first
+
+    def not_modelled(self, what: str, mm: Mm) -> None:
+        """A call that the model does not have: what it did to this address space comes with the next picture."""
+        self.finding(what, f"process {self.pid}")
+        self.seen(mm).unmodelled = True
+
+    # -- playing --------------------------------------------------------------------------------------------------
+    def play(self) -> Played:
+        """Play every event.
+
+        Raises:
+            LimitError: the trace needs more memory than a machine of the model has.
+        """
+        events = self._columns()
+        handlers: dict[int, Callable[[_Events, int], None]] = {
+            t.SYSCALL: self._syscall,
+            t.FORK: self._fork,
+            t.EXEC: self._exec,
+            t.EXIT: self._exit,
+            t.CHECKPOINT: self._checkpoint,
+            t.RESIZED: self._resized,
+        }
+        processes, touch, core = self.kernel.processes, fault.touch, self.core
+        addresses, codes = events.a[0], events.a[1]
+        at = 0
+        for at, kind in enumerate(events.kind):
+            if kind != t.FAULT:
+                if kind in handlers:
+                    self.pid = events.pid[at]
+                    handlers[kind](events, at)
+                continue
+            # Most events are faults: no more calls than needed.
+            process = processes.get(events.pid[at])
+            address = addresses[at]
+            if process is None or not 0 <= address < TASK_SIZE:
+                self._stray(events.pid[at], address)
+                continue
+            mm, write = process.mm, codes[at] & t.WRITE
+            try:
+                touch(core, mm, address, 1, bool(write))
+            except SyscallError as refusal:
+                self._refused_fault(process, address, bool(write), refusal)
+                continue
+            if write:
+                seen = self._seen.get(mm.id) or self.seen(mm)
+                seen.writes.append(address >> PAGE_SHIFT)
+        return self._played()
+
+    def _columns(self) -> _Events:
+        e = self.trace.events
+        a = tuple(column.tolist() for column in (e.a0, e.a1, e.a2, e.a3, e.a4, e.a5))
+        time = (e.time - e.time[0]).tolist() if len(e) else []
+        return _Events(e.kind.tolist(), e.pid.tolist(), e.nr.tolist(), a, e.result.tolist(), e.file.tolist(), time)
+
+    def _stray(self, pid: int, address: int) -> None:
+        if pid not in self.kernel.processes:
+            self.finding("events of a process that the trace does not introduce", f"process {pid}")
+        else:
+            self.finding("faults outside the address space of programs", f"{calls.unsigned(address):#x}")
+
+    def _refused_fault(self, process: Process, address: int, write: bool, refusal: SyscallError) -> None:
+        # A file may have grown by writes, which no event shows: the kernel did not refuse, so it has.
+        vma = process.mm.find(address)
+        beyond = vma is not None and fault.refusal(vma, write) == "" and vma.mapping is not None
+        if vma is None or vma.mapping is None or not beyond:
+            self.finding("faults that end in a signal here", f"process {process.pid}: {refusal}")
+            return
+        index = vma.linear_page_index(address & PAGE_MASK)
+        self.inodes.grow(vma.mapping, (index + 1) << PAGE_SHIFT)
+        self.finding("files that grew unseen", f"{vma.mapping.name}, page {index:#x}")
+        fault.touch(self.core, process.mm, address, 1, write)
+        if write:
+            self.seen(process.mm).writes.append(address >> PAGE_SHIFT)
+
+    def _process(self) -> Process | None:
+        process = self.kernel.processes.get(self.pid)
+        if process is None:
+            self.finding("events of a process that the trace does not introduce", f"process {self.pid}")
+        return process
+
+    def _syscall(self, events: _Events, at: int) -> None:
+        process = self._process()
+        if process is None:
+            return
+        nr = events.nr[at]
+        self._calls[nr] += 1
+        a = events.a
+        args = (a[0][at], a[1][at], a[2][at], a[3][at], a[4][at], a[5][at])
+        calls.play(self, process.mm, nr, args, events.result[at], events.file[at])
+
+    def _fork(self, events: _Events, at: int) -> None:
+        if events.a[3][at]:
+            return  # a thread: the same process, the same mm
+        parent, child = self._process(), events.a[0][at]
+        if parent is None:
+            return
+        if child in self.kernel.processes:
+            self.finding("a pid used again before its process ended", f"process {child}")
+            self.kernel.exit(self.kernel.processes[child])
+        self._processes += 1
+        if events.a[4][at]:
+            self.kernel.clone_vm(parent, pid=child)
+            return
+        inherited = self.seen(parent.mm).child()
+        made = self.kernel.fork(parent, pid=child)
+        self._seen[made.mm.id] = inherited
+
+    def _exec(self, events: _Events, at: int) -> None:
+        process = self.kernel.processes.get(self.pid)
+        if process is None:
+            process = self.kernel.spawn(pid=self.pid)
+            self._processes += 1
+        self._execs += 1
+        old = process.mm
+        picture = self.trace.pictures[events.a[0][at]].snapshot
+        for reason, n in self.kernel.exec(process, picture, self.inodes).items():
+            self.finding(f"entries of an exec that were left out: {reason}", f"{n:,} in process {self.pid}")
+        if not old.users:
+            self._seen.pop(old.id, None)
+        self.seen(process.mm).add_present(self.core, process.mm, 0, TASK_SIZE)
+
+    def _exit(self, events: _Events, at: int) -> None:
+        process = self._process()
+        if process is None:
+            return
+        self.kernel.exit(process)
+        if not process.mm.users:
+            self._seen.pop(process.mm.id, None)
+
+    def _checkpoint(self, events: _Events, at: int) -> None:
+        number = events.a[0][at]
+        found = hold_against(self, self.trace.pictures[number], number, events.time[at], compare=self._compare)
+        self.checkpoints.append(found)
+        self._watch(self, found)
+
+    def _resized(self, events: _Events, at: int) -> None:
+        calls.resize(self, events.file[at], events.a[0][at])
+
+    def _played(self) -> Played:
+        kinds = Counter(self.trace.events.kind.tolist())
+        return Played(
+            events={t.KINDS[kind]: n for kind, n in sorted(kinds.items())},
+            calls={calls.NAMES.get(nr, f"system call {nr}"): n for nr, n in self._calls.most_common()},
+            findings=tuple(Finding(what, f.count, f.first) for what, f in self._findings.items()),
+            checkpoints=tuple(self.checkpoints),
+            processes=self._processes,
+            execs=self._execs,
+        )
+
+
+def frames_needed(trace: Trace) -> int:
+    """An upper bound of the frames that a replay takes: files whole, a page for every fault, what pictures show.
+
+    Raises:
+        LimitError: more than a machine of the model is given.
+    """
+    sizes: dict[tuple[int, int], int] = {}
+    tables: list[Any] = [trace.files, *(picture.snapshot.files for picture in trace.pictures)]
+    for files in tables:
+        for dev, inode, size in zip(files.dev.tolist(), files.inode.tolist(), files.size.tolist()):
+            sizes[dev, inode] = max(size, sizes.get((dev, inode), 0))
+    events = trace.events
+    resized = events.kind == t.RESIZED
+    for row, size in zip(events.file[resized].tolist(), events.a0[resized].tolist()):
+        file = int(trace.opens.file[row])
+        key = int(trace.files.dev[file]), int(trace.files.inode[file])
+        sizes[key] = max(size, sizes[key])
+    cached = sum(pages_of_bytes(size) for size in sizes.values() if 0 < size <= MOST_CACHED)
+    pictured = max((int(p.snapshot.frames.count.sum()) for p in trace.pictures), default=0)
+    execs = sum(int(p.snapshot.frames.count.sum()) for p in trace.pictures if p.cause == t.CAUSES[t.AT_EXEC])
+    calls_ahead = (events.kind == t.SYSCALL) & np.isin(events.nr, (9, 12, 28, 149, 151, 325))
+    lengths = np.minimum(events.a1[calls_ahead].clip(0), 1 << 30) >> PAGE_SHIFT
+    ahead = min(int(lengths.sum()), 1 << 20) if len(lengths) else 0
+    wanted = cached + pictured + execs + int(np.count_nonzero(events.kind == t.FAULT)) + ahead + SPARE_FRAMES
+    if wanted > MOST_FRAMES:
+        raise LimitError(f"the trace would need {wanted:,} frames: the limit is {MOST_FRAMES:,}")
+    return wanted

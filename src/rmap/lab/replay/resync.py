@@ -1,0 +1,274 @@
+"""Putting the model right after a checkpoint: its VMAs and entries become those of the picture.
+
+Entries first that are wrong go, then what the picture has comes: pages of files, the zero page, new anonymous pages,
+and entries that share one with another process.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.kernel import Process
+from rmap.kernel.entries import ANON, NONE, SWAPPED, drop, map_new_anon, share_anon
+from rmap.kernel.exec import make_vma, write_entries
+from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
+from rmap.mm.address_space import File
+from rmap.mm.costs import ADOPT
+from rmap.mm.merge import split_vma
+from rmap.mm.mm_struct import Mm
+from rmap.mm.mmap import do_munmap
+from rmap.mm.page_tables import ptep_of
+from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from rmap.lab.replay.player import Player
+
+PAGE_MASK = (1 << PAGE_BITS) - 1
+
+
+# -- areas ------------------------------------------------------------------------------------------------------------
+def put_areas_right(player: Player, theirs: Snapshot) -> int:
+    """Give every process the areas of the picture where it has others; returns how many were made or cut.
+
+    Where only the borders between areas differ, the model's stay: a design may merge what another does not.
+    """
+    changed = 0
+    bounds = np.searchsorted(theirs.vmas.process, np.arange(len(theirs.processes) + 1)).tolist()
+    for process, pid in enumerate(theirs.processes.pid.tolist()):
+        known = player.kernel.processes.get(pid)
+        if known is not None:
+            changed += _areas_of(player, theirs, known.mm, range(bounds[process], bounds[process + 1]))
+    return changed
+
+
+def _areas_of(player: Player, theirs: Snapshot, mm: Mm, rows: range) -> int:
+    vmas = theirs.vmas
+    edges = {int(x) for row in rows for x in (vmas.start[row], vmas.end[row])}
+    edges |= {x for vma in mm.vmas for x in (vma.start, vma.end)}
+    ordered = sorted(edges)
+    row_at = {int(vmas.start[row]): row for row in rows}
+    current, changed = -1, 0
+    for low, high in pairwise(ordered):
+        current = row_at.get(low, current)
+        row = current if current >= 0 and low < int(vmas.end[current]) else -1
+        own = mm.find(low)
+        if _same_area(player, theirs, row, low, own):
+            continue
+        changed += 1
+        if own is not None:
+            do_munmap(player.core, mm, low, high, "munmap")
+        if row >= 0:
+            _make_area(player, theirs, mm, row, low, high)
+    return changed
+
+
+def _same_area(player: Player, theirs: Snapshot, row: int, at: int, own: Vma | None) -> bool:
+    if row < 0 or own is None:
+        return row < 0 and own is None
+    vmas = theirs.vmas
+    pgoff = int(vmas.pgoff[row])
+    if pgoff >= 0 and pgoff + ((at - int(vmas.start[row])) >> PAGE_SHIFT) != own.linear_page_index(at):
+        return False
+    if int(vmas.flags[row]) & f.VM_ALL != own.flags & f.VM_ALL and theirs.about["vma_flags"] != "maps":
+        return False
+    has_file = int(vmas.file[row]) >= 0
+    if not has_file or own.mapping is None:
+        return not has_file or own.file is not None
+    known = player.inodes.by_mapping.get(own.mapping.id)
+    file = int(vmas.file[row])
+    return known is None or known == (int(theirs.files.dev[file]), int(theirs.files.inode[file]))
+
+
+def _make_area(player: Player, theirs: Snapshot, mm: Mm, row: int, low: int, high: int) -> None:
+    files: dict[int, File] = {}
+    file_row = int(theirs.vmas.file[row])
+    if file_row >= 0:
+        wanted = (int(theirs.files.dev[file_row]), int(theirs.files.inode[file_row]))
+        for other in mm.vmas:
+            if other.mapping is not None and player.inodes.by_mapping.get(other.mapping.id) == wanted:
+                assert other.file is not None
+                files[file_row] = other.file
+    brk = mm.start_brk, mm.brk
+    locked = mm.locked_vm
+    vma = make_vma(player.core, mm, theirs, row, player.inodes, files)
+    mm.start_brk, mm.brk = brk
+    vma.pgoff += (low - vma.start) >> PAGE_SHIFT
+    vma.start, vma.end = low, high
+    mm.locked_vm = locked + (vma.pages if vma.flags & VM_LOCKED else 0)
+    mm.insert(vma)
+    player.core.link_file(vma)
+
+
+def cut_like(player: Player, theirs: Snapshot) -> int:
+    """Cut areas of the model where the kernel's end; returns how many cuts."""
+    cuts = 0
+    for process, start in zip(theirs.vmas.process.tolist(), theirs.vmas.start.tolist()):
+        known = player.kernel.processes.get(int(theirs.processes.pid[process]))
+        own = known.mm.find(start) if known is not None else None
+        if own is not None and own.start < start:
+            split_vma(player.core, own, start, new_below=False)
+            cuts += 1
+    return cuts
+
+
+# -- entries ----------------------------------------------------------------------------------------------------------
+def put_entries_right(player: Player, entries: Entry, differing: I64) -> int:
+    """Make the model's entries those of the picture.
+
+    Args:
+        differing: rows of ``entries``, ascending.
+
+    Returns:
+        how many could not be: there is no such area, or the model has no such entries.
+    """
+    player.core.costs.enter(ADOPT)
+    left = 0
+    moved = _to_be_shared_anew(entries, differing)
+    gone = differing[moved & (entries.my_kind[differing] != NONE)]
+    for vma, addrs, _ in _by_area(player, entries, gone):
+        drop(player.core, vma, addrs)
+    anon = np.isin(entries.kind[differing], (ANON, SWAPPED))
+    plain = differing[~anon & (entries.kind[differing] != NONE)]
+    for vma, addrs, rows in _by_area(player, entries, plain):
+        for kind in np.unique(entries.kind[rows]).tolist():
+            here = addrs[entries.kind[rows] == kind]
+            if not write_entries(player.core, vma, here, kind):
+                left += len(here)
+    return left + _put_anonymous_right(player, entries, differing[anon & moved])
+
+
+def _to_be_shared_anew(entries: Entry, differing: I64) -> Bool:
+    # All that differ, but for one anonymous entry of each page of the kernel's, which keeps the model's page: the first
+    # whose page no other keeps.
+    moved = np.ones(len(differing), np.bool_)
+    kept: set[int] = set()
+    owners: set[int] = set()
+    both = np.flatnonzero((entries.kind[differing] == ANON) & (entries.my_kind[differing] == ANON))
+    frames = entries.of("frame", differing[both]).tolist()
+    own = entries.my("frame", differing[both]).tolist()
+    for i, frame, my_frame in zip(both.tolist(), frames, own):
+        if frame not in owners and my_frame not in kept:
+            owners.add(frame)
+            kept.add(my_frame)
+            moved[i] = False
+    return moved
+
+
+def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, I64]]:
+    # The rows area by area: (area of the model, addresses, rows). Rows where it has none are left out.
+    found: list[tuple[Vma, I64, I64]] = []
+    keys = entries.key[rows]
+    pids, addrs = keys >> PAGE_BITS, (keys & PAGE_MASK) << PAGE_SHIFT
+    at = 0
+    while at < len(rows):
+        process = player.kernel.processes.get(int(pids[at]))
+        vma = process.mm.find(int(addrs[at])) if process is not None else None
+        if vma is None:
+            at += 1
+            continue
+        stop = int(np.searchsorted(keys, int(pids[at]) << PAGE_BITS | vma.end >> PAGE_SHIFT))
+        found.append((vma, addrs[at:stop], rows[at:stop]))
+        at = stop
+    return found
+
+
+def _put_anonymous_right(player: Player, entries: Entry, rows: I64) -> int:
+    # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
+    left = 0
+    theirs = entries.theirs.entries
+    private = np.isin(theirs.kind, (ANON, SWAPPED))
+    names, mappers = np.unique(_page_names(theirs.frame, theirs.kind)[private], return_counts=True)
+    page = _page_names(entries.of("frame", rows), entries.kind[rows])
+    alone = mappers[np.searchsorted(names, page)] == 1
+    for vma, addrs, _ in _by_area(player, entries, rows[alone]):
+        if not write_entries(player.core, vma, addrs, ANON):
+            left += len(addrs)
+    by_page: dict[int, list[int]] = defaultdict(list)
+    for name, row in zip(page[~alone].tolist(), rows[~alone].tolist()):
+        by_page[name].append(row)
+    return left + sum(_share_page(player, entries, members) for members in by_page.values())
+
+
+def _page_names(frame: I64, kind: I64) -> I64:
+    # One number for frames and slots, which may have the same.
+    return frame << 1 | (kind == SWAPPED)
+
+
+def _sharers(entries: Entry, row: int) -> list[int]:
+    # The kernel's other entries of the same anonymous page: rows of entries.
+    theirs = entries.theirs.entries
+    own = int(entries.row[row])
+    same = np.flatnonzero((theirs.frame == theirs.frame[own]) & (theirs.kind == theirs.kind[own]))
+    return [int(np.searchsorted(entries.key, entries.theirs.key[at])) for at in same.tolist() if at != own]
+
+
+def _share_page(player: Player, entries: Entry, members: list[int]) -> int:
+    left = 0
+    waiting = set(members)
+    source: tuple[Vma, int] | None = None
+    for row in _sharers(entries, members[0]):
+        if row not in waiting:
+            source = _place(player, entries, row)
+            break
+    places = [place for place in (_place(player, entries, row) for row in members) if place is not None]
+    left += len(members) - len(places)
+    for vma, addr in sorted(places, key=lambda place: len(_ancestors(place[0].mm))):
+        where = np.array([addr], np.int64)
+        if vma.flags & VM_SHARED:
+            left += 1
+        elif source is None or not _may_share(source[0], vma) or not ptep_of(source[0].mm, source[1]):
+            map_new_anon(player.core, vma, where)
+            source = source or (vma, addr)
+        else:
+            share_anon(player.core, vma, addr, *source)
+    return left
+
+
+def _place(player: Player, entries: Entry, row: int) -> tuple[Vma, int] | None:
+    key = int(entries.key[row])
+    process: Process | None = player.kernel.processes.get(key >> PAGE_BITS)
+    addr = (key & PAGE_MASK) << PAGE_SHIFT
+    vma = process.mm.find(addr) if process is not None else None
+    return None if vma is None else (vma, addr)
+
+
+def _ancestors(mm: Mm) -> list[int]:
+    line = []
+    above: Mm | None = mm
+    while above is not None:
+        line.append(above.id)
+        above = above.parent
+    return line
+
+
+def _may_share(source: Vma, vma: Vma) -> bool:
+    # A page is shared downwards only: its anon_vma is one of the descendant's, too.
+    return source.mm.id in _ancestors(vma.mm)
+
+
+def evict_swapped(player: Player, entries: Entry) -> int:
+    """Pages that the kernel has swapped out everywhere go to swap in the model too; returns how many were asked to."""
+    rows = np.flatnonzero(entries.kind == SWAPPED)
+    pfns = set()
+    for row in rows.tolist():
+        at = _place(player, entries, row)
+        if at is not None:
+            entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])]
+            if entry & 1:
+                pfns.add(entry >> PAGE_SHIFT)
+    if pfns:
+        player.kernel.reclaim(sorted(pfns))
+    return len(pfns)
+
+
+def sides(player: Player, theirs: Snapshot) -> tuple[Side, Side]:
+    """The picture, and one of the model now."""
+    return Side(theirs), Side(player.kernel.snapshot())
