@@ -19,6 +19,7 @@ PTRS_PER_TABLE = 512
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?b?|b)?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smh])?")
 
 
 def page_align(length: int) -> int:
@@ -73,3 +74,16 @@ def parse_share(text: str) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"a share lies between 0 and 100%: {text!r}")
     return share
+
+
+def parse_duration(text: str) -> float:
+    """Read a time in seconds: ``90``, ``90s``, ``2m``, ``1.5h``.
+
+    Raises:
+        UsageError: the text is not a time above zero.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match is not None else 0.0
+    if not seconds:
+        raise UsageError(f"not a time: {text!r} (examples: 90s, 2m, 1.5h)")
+    return seconds

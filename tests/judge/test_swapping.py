@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from judge.conftest import swap_here
-from rmap.lab.conform import Pair
 from judge.words import at, layout, mapped, pages, present, refused, shared, written
+from rmap.lab.conform import Pair
 
 
 @pytest.fixture

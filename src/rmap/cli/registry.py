@@ -39,6 +39,7 @@ COMMANDS = {
     "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
     "snap": (LIVE, "Record the running machine's memory as a picture, in one file."),
     "check": (LIVE, "Hold the machine against the numbered rules of its reverse map."),
+    "conform": (LIVE, "Hold the model against the running kernel: the same random calls by both."),
     "doctor": (LIVE, "What rmap can see of this machine, what it cannot, and why."),
 }
 """Group and summary of every command, in the order of ``rmap --help``."""

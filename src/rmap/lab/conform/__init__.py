@@ -12,11 +12,16 @@ from rmap.lab.conform.machines import Diverged, Model, Pair
 from rmap.lab.conform.play import Player
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.puppets import PuppetDied
+from rmap.lab.conform.run import Conformance, Divergence, Incident, conform
 from rmap.lab.conform.scenario import Scenario, Step, at, pages, scenario
+from rmap.lab.conform.script import in_step
 from rmap.lab.conform.stage import Stage
 
 __all__ = [
+    "Conformance",
     "Diverged",
+    "Divergence",
+    "Incident",
     "Model",
     "Pair",
     "Player",
@@ -25,6 +30,8 @@ __all__ = [
     "Stage",
     "Step",
     "at",
+    "conform",
+    "in_step",
     "missing_ability",
     "pages",
     "scenario",

@@ -12,7 +12,7 @@ PLAIN_FLAGS = VM_ACCESS | VM_SHARED | 0xF0  # shown by the letters of /proc/PID/
 
 
 def differences(kernel: Sight, model: Sight) -> list[str]:
-    """How the model departs from the kernel; empty if it does not. What follows from an earlier difference is left out."""
+    """How the model departs from the kernel; empty if it does not. What follows from an earlier one is left out."""
     if kernel == model:
         return []
     if kernel.processes != model.processes:
@@ -29,7 +29,7 @@ def differences(kernel: Sight, model: Sight) -> list[str]:
 
 def _areas(kernel: Sight, model: Sight) -> list[str]:
     return [
-        f"mm {number}, areas:\n{_sides([spell_area(a, kernel) for a in real], [spell_area(a, model) for a in modelled])}"
+        f"mm {number}, areas:\n{_sides(_spell_areas(kernel, number), _spell_areas(model, number))}"
         for number, (real, modelled) in enumerate(zip(kernel.areas, model.areas))
         if real != modelled
     ]
@@ -85,6 +85,10 @@ def spell_page(page: PageFacts, sight: Sight) -> str:
     elif owner != NOT_SEEN:
         words.append(f"index {index:#x} of {sight.files[owner]}")
     return ", ".join(words)
+
+
+def _spell_areas(sight: Sight, mm: int) -> list[str]:
+    return [spell_area(area, sight) for area in sight.areas[mm]]
 
 
 def _spell_anon_vma(facts: AnonVmaFacts) -> str:

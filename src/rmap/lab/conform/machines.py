@@ -295,6 +295,8 @@ class Both:
             "madvise",
             "mlock",
             "munlock",
+            "mlockall",
+            "munlockall",
             "brk",
             "fork",
             "clone_vm",

@@ -11,7 +11,7 @@ from typing import Any
 from rmap.errors import RmapError
 from rmap.lab.conform.machines import Both, BothFiles, Compared, Diverged, Pair
 from rmap.lab.conform.puppets import PuppetDied
-from rmap.lab.conform.scenario import FILE_PAGES, FILES, Step, pages
+from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, Step, pages
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory
 
@@ -144,7 +144,9 @@ class _World:
     # Whether it was refused, by both alike.
     def make(self, step: Step) -> bool:
         how = {key: self._files[value] if key == "file" else value for key, value in step.how.items()}
-        subject: Any = self._pair if step.call == "spawn" else self._there.get(step.process, self._files["shm"])
+        subject: Any = self._pair if step.call == "spawn" else self._there.get(step.process)
+        if subject is None:
+            subject = self._files[SUBJECTS[step.process]]
         try:
             made = getattr(subject, step.call)(*step.args, **how)
         except OSError:

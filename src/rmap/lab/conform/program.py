@@ -16,6 +16,8 @@ from rmap.live.pagemap import Pagemap
 
 SOURCE = Path(__file__).with_name("puppet.c")
 SHIPPED = Path(__file__).with_name("puppet")
+PROTOCOL = b"rmap puppet protocol 2"
+"""As in puppet.c; counted up whenever requests or answers change."""
 COMPILERS = ("gcc", "cc", "clang")
 COMPILER_OPTIONS = ("-O2", "-static", "-no-pie")
 
@@ -47,10 +49,15 @@ def puppet_program() -> Path:
     Raises:
         NotPermitted: it did not come with the package, and there is no C compiler here that links it statically.
     """
-    found = SHIPPED if os.access(SHIPPED, os.X_OK) else _compiled()
+    found = SHIPPED if _is_shipped() else _compiled()
     if isinstance(found, str):
         raise NotPermitted("the puppet program is not there", needed=found)
     return found
+
+
+# Built from a source that speaks as we do: in a working copy it may have changed since.
+def _is_shipped() -> bool:
+    return os.access(SHIPPED, os.X_OK) and PROTOCOL in SHIPPED.read_bytes()
 
 
 # The reason why not, where it cannot be compiled.

@@ -36,13 +36,17 @@
 #define MMAP_AREA 0x700000000000UL /* only the kernel's own mappings and the stack start above this */
 #define BORROWERS 16
 
+/* As PROTOCOL in program.py, which looks for it in a built program. */
+static const char protocol[] __attribute__((used)) = "rmap puppet protocol 2";
+
 /* Same order as OPERATIONS in puppets.py. */
 enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MLOCK2, MUNLOCK,
-		 BRK };
+		 MLOCKALL, MUNLOCKALL, BRK };
 
 static const long SYSCALL_OF[] = {
 	[MMAP] = SYS_mmap, [MUNMAP] = SYS_munmap, [MPROTECT] = SYS_mprotect, [MREMAP] = SYS_mremap,
-	[MADVISE] = SYS_madvise, [MLOCK] = SYS_mlock, [MLOCK2] = SYS_mlock2, [MUNLOCK] = SYS_munlock, [BRK] = SYS_brk
+	[MADVISE] = SYS_madvise, [MLOCK] = SYS_mlock, [MLOCK2] = SYS_mlock2, [MUNLOCK] = SYS_munlock,
+	[MLOCKALL] = SYS_mlockall, [MUNLOCKALL] = SYS_munlockall, [BRK] = SYS_brk
 };
 
 struct request { int64_t operation; uint64_t arg[6]; };

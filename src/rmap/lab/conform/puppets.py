@@ -28,18 +28,22 @@ PATIENCE = 20.0  # seconds to wait for an answer: a puppet that needs longer is 
 # Same order as `enum operation` in puppet.c.
 OPERATIONS = (
     *("read", "write", "fork", "borrow", "take_file", "exit"),
-    *("mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "mlock2", "munlock", "brk"),
+    *("mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "mlock2", "munlock", "mlockall", "munlockall"),
+    "brk",
 )
 NUMBER_OF = {name: number for number, name in enumerate(OPERATIONS)}
 PROT = {"r": 0x1, "w": 0x2, "x": 0x4}
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
 MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x100, 0x2000, 0x4000, 0x8000, 0x100000
+MAP_STACK = 0x20000
 MLOCK_ONFAULT = 1
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 ADVICE = {
     "normal": 0, "random": 1, "sequential": 2, "willneed": 3, "dontneed": 4, "free": 8, "remove": 9, "dontfork": 10,
-    "dofork": 11, "unmergeable": 13, "hugepage": 14, "nohugepage": 15, "dontdump": 16, "dodump": 17, "wipeonfork": 18,
-    "keeponfork": 19, "cold": 20, "pageout": 21, "populate_read": 22, "populate_write": 23, "dontneed_locked": 24,
+    "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15, "dontdump": 16, "dodump": 17,
+    "wipeonfork": 18, "keeponfork": 19, "cold": 20, "pageout": 21, "populate_read": 22, "populate_write": 23,
+    "dontneed_locked": 24,
 }  # fmt: skip
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE = 1, 2
 
@@ -120,6 +124,7 @@ class Puppet:
         populate: bool = False,
         noreserve: bool = False,
         locked: bool = False,
+        stack: bool = False,
     ) -> int:
         bits = MAP_SHARED if flags == "shared" else MAP_PRIVATE
         bits |= MAP_ANONYMOUS if file is None else 0
@@ -127,6 +132,7 @@ class Puppet:
         bits |= MAP_POPULATE if populate else 0
         bits |= MAP_NORESERVE if noreserve else 0
         bits |= MAP_LOCKED if locked else 0
+        bits |= MAP_STACK if stack else 0
         if addr is not None:
             bits |= MAP_FIXED_NOREPLACE if noreplace else MAP_FIXED
         fd = (1 << 64) - 1 if file is None else self._fd_of(file)
@@ -163,6 +169,13 @@ class Puppet:
 
     def munlock(self, addr: int, length: int) -> None:
         self._call("munlock", addr, length)
+
+    def mlockall(self, *, current: bool = True, future: bool = False, onfault: bool = False) -> None:
+        flags = (MCL_CURRENT if current else 0) | (MCL_FUTURE if future else 0) | (MCL_ONFAULT if onfault else 0)
+        self._call("mlockall", flags)
+
+    def munlockall(self) -> None:
+        self._call("munlockall")
 
     def brk(self, addr: int) -> int:
         return self._call("brk", addr)

@@ -32,6 +32,9 @@ FILES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """The open files of every scenario: what is opened, and how. Two of one file do not merge their mappings (rule 3.1)."""
 
+SUBJECTS = {-1: "shm", -2: "disk", -3: "disk_read_only", -4: "zero"}
+"""The files that calls are about which no process makes: truncate and punch_hole."""
+
 DRAWN_FILES = ("disk", "disk", "shm", "shm", "disk_again", "disk_read_only", "zero")
 SWAPPING_FILES = ("shm", "zero")  # what pageout does to pages of a disk depends on when they were written back
 
@@ -51,7 +54,7 @@ class Step:
     """One call.
 
     Attributes:
-        process: who calls, by its number in the order of first appearance; -1: a file, which has no owner.
+        process: who calls, by its number in the order of first appearance; below 0: a file of :data:`SUBJECTS`.
         call: the method.
         args, how: its arguments. ``file`` names one of :data:`FILES`.
         makes: the number of the process that it makes, if it makes one.
@@ -67,7 +70,7 @@ class Step:
         words = [spell_number(arg) for arg in self.args]
         words += [f"{key}={value if key == 'file' else spell_number(value)}" for key, value in self.how.items()]
         made = f"p{self.makes} = " if self.makes is not None else ""
-        subject = "machine" if self.call == "spawn" else "shm" if self.process < 0 else f"p{self.process}"
+        subject = "machine" if self.call == "spawn" else SUBJECTS.get(self.process, f"p{self.process}")
         return f"{made}{subject}.{self.call}({', '.join(words)})"
 
     @property
@@ -129,6 +132,7 @@ class _Draw:
         self.alive: list[int] = []
         self.made = 0
         self.borrowed = 0
+        self.disk_pages = FILE_PAGES
         self.waits_for: dict[int, int] = {}  # the child of a vfork -> its parent, which waits
 
     def steps(self, count: int) -> Iterator[Step]:
@@ -217,6 +221,13 @@ class _Draw:
     def _munlock(self, process: int) -> Step:
         return Step(process, "munlock", self._range())
 
+    def _mlockall(self, process: int) -> Step:
+        options = ("current", "future", "onfault")
+        return Step(process, "mlockall", (), {option: True for option in options if self.random.random() < 0.5})
+
+    def _munlockall(self, process: int) -> Step:
+        return Step(process, "munlockall")
+
     def _brk(self, process: int) -> Step:
         return Step(process, "brk", (START_BRK + self.random.choice((-PAGE, 0, 1, *(n * PAGE for n in range(1, 7)))),))
 
@@ -267,24 +278,31 @@ class _Draw:
     # -- calls about a file
 
     def _truncate(self, process: int) -> Step:
-        return Step(-1, "truncate", (self.random.randrange(FILE_PAGES + 4) * PAGE,))
+        subject = self.random.choices(list(SUBJECTS), (14, 4, 1, 1))[0]
+        if subject != -2:
+            return Step(subject, "truncate", (self.random.randrange(FILE_PAGES + 4) * PAGE,))
+        # A file on disk only shrinks: what is read into holes, in which folios, is the file system's affair.
+        self.disk_pages = self.random.randint(0, self.disk_pages)
+        return Step(subject, "truncate", (self.disk_pages * PAGE,))
 
     def _punch_hole(self, process: int) -> Step:
+        subject = self.random.choices((-1, -3, -4), (14, 1, 1))[0]
         first = self.random.randrange(FILE_PAGES)
-        return Step(-1, "punch_hole", (first * PAGE, self.random.randint(1, 6) * PAGE))
+        return Step(subject, "punch_hole", (first * PAGE, self.random.randint(1, 6) * PAGE))
 
 
-OPTIONS = {"populate": 0.1, "growsdown": 0.04, "noreserve": 0.04, "locked": 0.03}
+OPTIONS = {"populate": 0.1, "growsdown": 0.04, "noreserve": 0.04, "locked": 0.03, "stack": 0.03}
 """Further arguments of mmap, and how often they are given."""
 
 WEIGHTS = {
-    "mmap": 18, "munmap": 5, "mprotect": 10, "madvise": 11, "mremap": 10, "mlock": 3, "munlock": 2, "brk": 4, "read": 10,
-    "write": 18, "fork": 5, "clone_vm": 1, "vfork": 1, "spawn": 1, "exit": 3, "truncate": 1, "punch_hole": 1,
+    "mmap": 18, "munmap": 5, "mprotect": 10, "madvise": 11, "mremap": 10, "mlock": 3, "munlock": 2, "mlockall": 0.5,
+    "munlockall": 0.5, "brk": 4, "read": 10, "write": 18, "fork": 5, "clone_vm": 1, "vfork": 1, "spawn": 1, "exit": 3,
+    "truncate": 1, "punch_hole": 1,
 }  # fmt: skip
 ADVICE = (
     *("dontneed", "dontneed", "dontneed", "free", "cold", "dontfork", "dofork", "wipeonfork", "keeponfork"),
     *("populate_read", "populate_write", "normal", "random", "sequential", "willneed", "dontneed_locked", "remove"),
-    *("dontdump", "dodump", "hugepage", "nohugepage", "unmergeable"),
+    *("dontdump", "dodump", "hugepage", "nohugepage", "mergeable", "unmergeable"),
 )
 
 SWAPPING_ADVICE = (*ADVICE, *("pageout",) * 24)

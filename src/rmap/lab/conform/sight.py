@@ -124,14 +124,17 @@ def sight_of(
             named.append((start, end, flags, pgoff, open_file, _name(mappings, mapping), anon, links))
         areas.append(named)
     entries, frames = _name_entries([mms[mm].entries for mm in mm_names.numbers])
-    anon, files = families.names.get, mappings.names.get
+    name_of_anon_vma, name_of_file = families.names.get, mappings.names.get
     pages = [
-        (count, exclusive, is_anon, (anon if is_anon else files)(owner, NOT_SEEN), index)
+        (count, exclusive, is_anon, (name_of_anon_vma if is_anon else name_of_file)(owner, NOT_SEEN), index)
         for count, exclusive, is_anon, owner, index in page_facts(frames)
     ]
-    known = [anon_vmas[number] for number in families.numbers]
-    named_anon_vmas = [(anon(root, NOT_SEEN), anon(parent, NOT_SEEN), *counts) for root, parent, *counts in known]
-    return Sight(living_in, areas, entries, pages, named_anon_vmas, list(map(file_name, mappings.numbers)))  # type: ignore[arg-type]
+    families_seen: list[AnonVmaFacts] = []
+    for number in families.numbers:
+        root, parent, refcount, children, active = anon_vmas[number]
+        named_kin = name_of_anon_vma(root, NOT_SEEN), name_of_anon_vma(parent, NOT_SEEN)
+        families_seen.append((*named_kin, refcount, children, active))
+    return Sight(living_in, areas, entries, pages, families_seen, list(map(file_name, mappings.numbers)))
 
 
 class _Names:

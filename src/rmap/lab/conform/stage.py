@@ -45,7 +45,7 @@ class Stage:
         self._listener.listen(BACKLOG)
         cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         # A session of their own: Ctrl-C at a terminal is for whoever drives them.
-        command = [program, str(self._folder / "socket"), str(cpu)]
+        command = [str(program), str(self._folder / "socket"), str(cpu)]
         self._process = subprocess.Popen(command, start_new_session=True)
         try:
             self._master = self.admit(self._process.pid, self.new_mm())

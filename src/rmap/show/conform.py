@@ -1,0 +1,78 @@
+"""What a differential run found: the verdict, how much was compared, and what differs as a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rmap.lab.conform import Conformance, Incident
+from rmap.show.text import columns, labelled, plural, wrap
+from rmap.units import format_count
+
+LABEL_WIDTH = 12
+MOST_INCIDENTS = 5
+DIFFERENCE = "difference"
+
+
+def conformance(result: Conformance) -> list[str]:
+    """The whole answer of ``rmap conform``."""
+    lines = [*wrap(verdict(result)), "", *_facts(result), "", *_calls(result.calls, result.refused)]
+    for incidents, what in (
+        (result.not_seen_again, "Differed once and not again when repeated; it depends on more than the calls:"),
+        (result.lost, "Lost a puppet to something else than its calls; nothing was concluded:"),
+    ):
+        lines += ["", *wrap(what), *_incidents(incidents)] if incidents else []
+    if result.divergence is not None:
+        lines += ["", result.divergence.script.rstrip()]
+    return lines
+
+
+def verdict(result: Conformance) -> str:
+    """The answer in one sentence."""
+    done = f"{plural(result.steps, 'step')} in {plural(result.scenarios, 'scenario')}"
+    if result.divergence is not None:
+        found = result.divergence
+        return (
+            f"The model is WRONG, or the kernel is: after {done}, the scenario of seed {found.seed} diverges; "
+            f"{plural(len(found.steps), 'call')} of its {found.drawn} show it."
+        )
+    ends = "all equal" if result.complete else "all equal so far; interrupted, so this is a part of what was asked for"
+    odd = result.not_seen_again
+    return f"{done}: {ends}{f', but for {plural(len(odd), DIFFERENCE)} not seen again' if odd else ''}."
+
+
+def _facts(result: Conformance) -> Iterator[str]:
+    c = result.compared
+    sees = "the kernel's own structures, by BPF" if result.bpf is None else f"what /proc shows (no BPF: {result.bpf})"
+    swap = f"; {format_count(result.swapping)} with swap" if result.swap else ""
+    rate = result.steps / result.seconds if result.seconds else 0.0
+    facts = (
+        ("kernel", f"Linux {result.release}"),
+        ("model", f"design {result.design}, rules of {result.profile}"),
+        ("seeds", f"{result.seed} to {max(result.seed, result.next_seed - 1)}{swap}"),
+        ("compared", f"{sees}, after {plural(c.looks, 'step')}"),
+        ("", f"VMAs {format_count(c.vmas)}, PTEs {format_count(c.ptes)}, pages {format_count(c.pages)}"),
+        ("", f"anon_vmas {format_count(c.anon_vmas)}, links {format_count(c.links)}" if c.anon_vmas else ""),
+        ("", f"{plural(c.settled, 'look')} taken again, and equal then" if c.settled else ""),
+        ("time", f"{result.seconds:.1f} s, {rate:,.0f} steps a second"),
+        *(("undone", sentence) for sentence in result.undone),
+    )
+    for label, text in facts:
+        if text:
+            yield from labelled(label, text, LABEL_WIDTH)
+
+
+def _calls(calls: Mapping[str, int], refused: Mapping[str, int]) -> list[str]:
+    rows = [
+        (kind, format_count(count), format_count(refused.get(kind, 0)))
+        for kind, count in sorted(calls.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return columns(("CALL", "MADE", "REFUSED"), rows, "<>>")
+
+
+def _incidents(incidents: list[Incident]) -> Iterator[str]:
+    for incident in incidents[:MOST_INCIDENTS]:
+        first, *rest = incident.why.splitlines()
+        yield from wrap(first, f"  seed {incident.seed}: ", "    ")
+        yield from (f"    {line}" for line in rest)
+    if len(incidents) > MOST_INCIDENTS:
+        yield f"  ... {format_count(len(incidents) - MOST_INCIDENTS)} more (--json)"
