@@ -126,6 +126,27 @@ def test_another_choice_of_processes(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
+def test_page_tables_as_the_machine_has_them(memory: KernelMemory) -> None:
+    """Rules 4.5 and 4.7: after a fork both sides are write-protected; a copy is writable, exclusive and dirty (I17)."""
+    need(memory.page_tables)
+    with family(LINE.replace("ready(", "buffer[2 * PAGE]\nready(")) as told:
+        (child,) = told.children
+        vmas = memory.topology([told.pid, child]).vmas
+        mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
+        addresses = told.value + np.arange(5) * PAGE
+        parent, copy = memory.ptes(mm[told.pid], addresses), memory.ptes(mm[child], addresses)
+        assert parent.present.tolist()[:4] == [True] * 4 and not parent.write[:4].any() and parent.dirty[:4].all()
+        assert copy.present.tolist()[:4] == [False, True, True, True]  # the first was unmapped
+        assert copy.write.tolist()[:4] == [False, True, False, False]
+        assert parent.pfn.tolist()[:4] == [frame(told.pid, at) for at in addresses.tolist()[:4]]
+        assert set(parent.shift.tolist()[:4]) == {12}
+        picture = capture([told.pid, child], memory=memory)
+        assert picture.about["pte_write"]
+        (line,) = [line for line in picture.check() if line.invariant == "I17"]
+        assert line.checked > 0 and not line.violations
+
+
+@pytest.mark.live
 def test_a_file_knows_its_mappings(memory: KernelMemory, tmp_path: Path) -> None:
     """Rule 1.12: i_mmap holds every VMA of the file, private or shared, at any offset."""
     path = tmp_path / "data"

@@ -289,6 +289,8 @@ def _add_pages(world: _World, view: KernelView | None) -> None:
     frames = describe(extents, vmas)
     if view is not None:
         view.describe(frames)
+        if world.builder.about["pte_write"]:
+            extents = view.mark_ptes(extents, vmas, frames)
     extents = mark_special(extents, frames)
     links = world.builder.rows("anon_vma_chains")
     linked = np.array([link["vma"] << 32 | link["anon_vma"] for link in links], np.int64)

@@ -35,9 +35,13 @@ class Extents:
     count: I64
     flags: I64
 
+    def columns(self) -> tuple[I64, I64, I64, I64, I64]:
+        """All five, in order."""
+        return self.vma, self.address, self.pfn, self.count, self.flags
+
     def take(self, rows: I64 | Bool) -> Extents:
         """Only these rows."""
-        return Extents(self.vma[rows], self.address[rows], self.pfn[rows], self.count[rows], self.flags[rows])
+        return Extents(*(column[rows] for column in self.columns()))
 
 
 class VmaColumns(NamedTuple):
@@ -161,21 +165,22 @@ def mark_special(extents: Extents, frames: Described) -> Extents:
     of_them = np.where(present, before[np.where(present, at + extents.count, 0)] - before[at], 0)
     mixed = (of_them > 0) & (of_them < extents.count)
     if mixed.any():
-        extents = _single(extents, mixed)
+        cut, kept = single_pages(extents.take(mixed)), extents.take(~mixed)
+        extents = Extents(*(np.concatenate(pair) for pair in zip(kept.columns(), cut.columns())))
         return mark_special(extents, frames)
     return replace(extents, flags=np.where(of_them > 0, extents.flags | f.PTE_SPECIAL, extents.flags))
 
 
-# Some present extents cut into single pages.
-def _single(extents: Extents, rows: Bool) -> Extents:
-    cut, kept = extents.take(rows), extents.take(~rows)
-    within = expand(np.zeros(len(cut.count), np.int64), cut.count)
+def single_pages(extents: Extents) -> Extents:
+    """Extents cut into single pages. Slots of swap, like frames, rise with the address; markers have none."""
+    within = expand(np.zeros(len(extents.count), np.int64), extents.count)
+    step = np.where(extents.flags & f.PTE_PRESENT, 1, np.where(extents.flags & f.PTE_SWAP, f.SWAP_STEP, 0))
     return Extents(
-        np.concatenate((kept.vma, np.repeat(cut.vma, cut.count))),
-        np.concatenate((kept.address, np.repeat(cut.address, cut.count) + (within << PAGE_SHIFT))),
-        np.concatenate((kept.pfn, np.repeat(cut.pfn, cut.count) + within)),
-        np.concatenate((kept.count, np.ones(len(within), np.int64))),
-        np.concatenate((kept.flags, np.repeat(cut.flags, cut.count))),
+        np.repeat(extents.vma, extents.count),
+        np.repeat(extents.address, extents.count) + (within << PAGE_SHIFT),
+        np.repeat(extents.pfn, extents.count) + within * np.repeat(step, extents.count),
+        np.ones(len(within), np.int64),
+        np.repeat(extents.flags, extents.count),
     )
 
 
@@ -183,8 +188,9 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I6
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
     Contradictory are: more entries found than the kernel counts; pagemap's exclusive bit against a count other than 1;
-    and, where page indexes and anon_vmas are known, a page at a place where its index does not put it (I14, I21), or of an anon_vma that the VMA is not linked to (I13). What still contradicts itself each time it is read again is
-    left as it is: that is a finding, not a race.
+    and, where page indexes and anon_vmas are known, a page at a place where its index does not put it (I14, I21), or
+    of an anon_vma that the VMA is not linked to (I13). What still contradicts itself each time it is read again is left
+    as it is: that is a finding, not a race.
 
     Args:
         extents: the entries.

@@ -12,9 +12,11 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.live.bpf import KernelMemory, Topology
-from rmap.live.frames import Described
+from rmap.live.frames import Described, Extents, VmaColumns, single_pages
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot.builder import join_extents
+from rmap.units import PAGE_SHIFT
 
 _ANON_TAG = 1
 _TAG_MASK = 3
@@ -32,12 +34,14 @@ class KernelView:
         address: int64, ascending: of the anon_vmas in the picture.
         row: int64: their rows.
         unmatched: VMAs of the picture that the kernel's memory does not have so.
+        mm: address of each process's ``mm_struct``, by pid.
     """
 
     memory: KernelMemory
     address: I64
     row: I64
     unmatched: int
+    mm: dict[int, int]
 
     def describe(self, frames: Described) -> None:
         """Write into frames what their struct pages say: page index, anon_vma, PG_anon_exclusive.
@@ -62,6 +66,25 @@ class KernelView:
         frames.file[senseless] = frames.index[senseless] = _NOWHERE
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
         frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+
+    def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described) -> Extents:
+        """Mark the entries that are writable, dirty, or of an exclusive page in swap: what the page tables say.
+
+        Frames that an entry does not map any more are marked ``raced``.
+        """
+        state, done = frames.state, []
+        pid = vmas.pid[extents.vma]
+        for one in np.unique(pid).tolist():
+            part = single_pages(extents.take(pid == one))
+            raw = self.memory.ptes(self.mm.get(one, 0), part.address)
+            present = (part.flags & f.PTE_PRESENT) != 0
+            inside = part.address >> PAGE_SHIFT & (np.int64(1) << raw.shift - PAGE_SHIFT) - 1
+            same = present & raw.present & (raw.pfn + inside == part.pfn)
+            state.raced[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
+            flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
+            flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
+            done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
+        return Extents(*(np.concatenate(column) for column in zip(*done)))
 
     def _row_of(self, address: I64) -> I64:
         if not len(self.address):
@@ -94,7 +117,9 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
         builder.add_chain(number, linked[first[at] : first[at + 1]])
     builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
     order = np.flatnonzero(ids >= 0)
-    return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()))
+    builder.about["pte_write"] = memory.page_tables is None
+    mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
+    return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 
 
 # A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, twice in the

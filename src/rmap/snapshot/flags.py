@@ -53,13 +53,13 @@ PTE_OTHER = 0x008
 """Another entry that is not present (a migration entry, a marker): ``pfn`` is -1."""
 PTE_EXCLUSIVE = 0x010
 """Present: the frame's mapcount was 1 (pagemap bit 56; this is *not* PG_anon_exclusive, rule 8.2).
-Swap: the exclusive marker, known only in pictures of the model."""
+Swap: the exclusive marker, meaningful only where ``about["pte_write"]`` is true."""
 PTE_FILE = 0x020
 """The page is a file's, or shared anonymous memory (pagemap bit 61)."""
 PTE_SPECIAL = 0x040
 """No reverse map tracks this entry: the zero page, a page the kernel owns, device memory (rules 1.4, 4.1, 4.17)."""
 PTE_WRITE = 0x080
-"""Writable. /proc does not tell; meaningful only where ``about["pte_write"]`` is true."""
+"""Writable. /proc does not tell, BPF does; meaningful only where ``about["pte_write"]`` is true."""
 PTE_DIRTY = 0x100
 """Dirty. As above."""
 PTE_UFFD_WP = 0x200

@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from rmap.errors import NotPermitted
 from rmap.live.bpf.libbpf import BpfObject, refusal, run
 from rmap.live.bpf.topology import Topology, parse
 from rmap.live.pagemap import Pagemap
-from rmap.units import PAGE_SIZE
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 OBJECT = Path(__file__).with_name("memory.bpf.o")
 
@@ -29,8 +29,12 @@ _BATCH = 65536
 _PAGE_WORDS = 12
 _NODE_WORDS = 10
 _ANON_VMA_TREE, _I_MMAP_TREE = 0, 1
+_PTE_WORDS = 2
 _EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
 _PFN = (1 << 55) - 1
+_FRAME = 0x000FFFFFFFFFF000
+_TOP_SHIFTS = (39, 48)  # four levels, five levels
+_MOST_GIBIBYTES = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,44 @@ class IntervalTree:
         return len(self.node)
 
 
+@dataclass(frozen=True)
+class RawPtes:
+    """Page-table entries as the machine has them, in the order asked (x86-64).
+
+    Attributes:
+        entry: int64: the entry that decides about the address: of the lowest level reached.
+        shift: int64: what that entry covers, as a power of two in bytes: 12 for a page, 21 for a PMD, and so on.
+    """
+
+    entry: I64
+    shift: I64
+
+    @property
+    def present(self) -> Bool:
+        """Whether the entry maps a page, or a huge page."""
+        return (self.entry & 1 != 0) & ((self.shift == 12) | (self.entry & 1 << 7 != 0))
+
+    @property
+    def write(self) -> Bool:
+        """Whether it allows writing."""
+        return self.present & (self.entry & 1 << 1 != 0)
+
+    @property
+    def dirty(self) -> Bool:
+        """Whether the page was written through it. Where writing is not allowed, the bit is kept elsewhere (58)."""
+        return self.present & (self.entry & (1 << 6 | 1 << 58) != 0)
+
+    @property
+    def pfn(self) -> I64:
+        """The frame of the entry; of a huge page, its first."""
+        return np.where(self.present, (self.entry & _FRAME) >> PAGE_SHIFT, 0)
+
+    @property
+    def swap_exclusive(self) -> Bool:
+        """The exclusive marker of a swap entry (rule 4.12); makes no sense for others."""
+        return ~self.present & (self.shift == 12) & (self.entry & 1 << 3 != 0)
+
+
 class KernelMemory:
     """Reads the running kernel's memory. A context manager; one reader at a time.
 
@@ -108,7 +150,7 @@ class KernelMemory:
         self._wanted = self._object.map("wanted")
         self._only_wanted = self._object.map("only_wanted")
         self._asked_for: set[int] | None = None
-        self._programs = {name: self._object.program(name) for name in ("pages", "tree")}
+        self._programs = {name: self._object.program(name) for name in ("pages", "tree", "ptes")}
         self._exchange = mmap.mmap(self._object.map("exchange").fd, _whole_pages(_EXCHANGE_BYTES))
         words = np.frombuffer(self._exchange, np.int64)
         self._asked, self._answer = words[:_BATCH], words[_BATCH : _BATCH + _BATCH * _PAGE_WORDS]
@@ -151,6 +193,56 @@ class KernelMemory:
             run(self._programs["pages"], np.array([self._vmemmap, len(part)], np.int64))
             rows[first : first + len(part)] = self._answer[: len(part) * _PAGE_WORDS].reshape(-1, _PAGE_WORDS)
         return self._decode(pfns, rows)
+
+    @cached_property
+    def page_tables(self) -> str | None:
+        """What is missing for :meth:`ptes`, in words; None if nothing is."""
+        return "x86-64" if os.uname().machine != "x86_64" else None if self._direct_map else "a known direct map"
+
+    def ptes(self, mm: int, addresses: I64) -> RawPtes:
+        """Page-table entries of one process, without its memory map's lock.
+
+        Args:
+            mm: address of its ``mm_struct``, as :meth:`topology` gives it. If it was freed meanwhile, what is read
+                makes no sense: compare the frames with those of pagemap.
+            addresses: int64, bytes, in any order.
+
+        Raises:
+            NotPermitted: :attr:`page_tables` says why.
+        """
+        if self.page_tables is not None or self._direct_map is None:
+            raise refusal(self.page_tables or "a known direct map")
+        base, top_shift = self._direct_map
+        rows = np.empty((len(addresses), _PTE_WORDS), np.int64)
+        for first in range(0, len(addresses), _BATCH):
+            part = addresses[first : first + _BATCH]
+            rows[first : first + len(part)] = self._read_ptes(mm, base, top_shift, part)
+        return RawPtes(rows[:, 0], rows[:, 1])
+
+    def _read_ptes(self, mm: int, base: int, top_shift: int, addresses: I64) -> I64:
+        n = len(addresses)
+        self._asked[:n] = addresses
+        run(self._programs["ptes"], np.array([mm, base, top_shift, n], np.int64))
+        return self._answer[: n * _PTE_WORDS].reshape(-1, _PTE_WORDS)
+
+    # Where the kernel maps all memory in one piece, and how many levels page tables have. The base is a multiple of
+    # 1 GiB below every object of the kernel's; the right one is that under which this process's own page tables lead
+    # from an address to the frame that pagemap tells for it.
+    @cached_property
+    def _direct_map(self) -> tuple[int, int] | None:
+        mm = self._number("own_mm")
+        with mmap.mmap(-1, PAGE_SIZE) as page, Pagemap(os.getpid()) as pagemap:
+            page[0] = 1
+            address = np.frombuffer(page, np.int8).ctypes.data
+            pfn = pagemap.entry(address) & _PFN
+            for top_shift in _TOP_SHIFTS:
+                for below in range(_MOST_GIBIBYTES):
+                    base = ((mm >> 30) - below) << 30
+                    found = self._read_ptes(mm, base, top_shift, np.array([address], np.int64))
+                    raw = RawPtes(found[:, 0].copy(), found[:, 1].copy())
+                    if raw.present[0] and raw.shift[0] == PAGE_SHIFT and raw.pfn[0] == pfn:
+                        return base, top_shift
+        return None
 
     def anon_vma_tree(self, address: int) -> IntervalTree:
         """The interval tree of an anon_vma.

@@ -186,6 +186,60 @@ int exclusive_bit(__u64 *bit)
 	return 0;
 }
 
+/* ---- page tables (x86-64) --------------------------------------------------------------------------------------- */
+
+#define PTE_WORDS 2
+#define PRESENT 1ULL
+#define HUGE (1ULL << 7)
+#define FRAME 0x000ffffffffff000ULL
+
+struct pte_request { __u64 mm, direct_map, top_shift, count; };
+struct pte_context { struct exchange *exchange; __u64 top, direct_map, top_shift; };
+
+/* The entry that decides about an address: the last one, or the first on the way that ends it. And at which level. */
+static long one_pte(__u32 i, struct pte_context *context)
+{
+	struct exchange *exchange = context->exchange;
+	__u64 slot = i & (BATCH - 1), address = exchange->asked[slot], table = context->top, entry = 0;
+	__s64 shift = context->top_shift;
+
+	for (int level = 0; level < 5; level++) {
+		if (bpf_probe_read_kernel(&entry, sizeof(entry), (void *)(table + (address >> shift & 511) * 8)))
+			entry = 0;
+		if (shift <= 12 || !(entry & PRESENT) || entry & HUGE)
+			break;
+		table = context->direct_map + (entry & FRAME);
+		shift -= 9;
+	}
+	exchange->answer[slot * PTE_WORDS] = entry;
+	exchange->answer[slot * PTE_WORDS + 1] = shift;
+	return 0;
+}
+
+SEC("syscall")
+int ptes(struct pte_request *request)
+{
+	struct pte_context context = { .direct_map = request->direct_map, .top_shift = request->top_shift };
+	struct mm_struct *mm = (void *)request->mm;
+	__u32 zero = 0;
+
+	context.exchange = bpf_map_lookup_elem(&exchange, &zero);
+	if (!context.exchange)
+		return 1;
+	context.top = (__u64)BPF_CORE_READ(mm, pgd);
+	bpf_loop(request->count, one_pte, &context, 0);
+	return 0;
+}
+
+SEC("syscall")
+int own_mm(__u64 *mm)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	*mm = (__u64)BPF_CORE_READ(task, mm);
+	return 0;
+}
+
 /* ---- interval trees --------------------------------------------------------------------------------------------- */
 
 struct tree_request { __u64 root, tree, count, more; __s64 writable; };
