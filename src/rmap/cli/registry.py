@@ -35,6 +35,8 @@ COMMANDS = {
     "demo": (LAB, "A real machine's memory under every design: right? costs? evict."),
     "compare": (LAB, "What each design costs for a workload or a recorded machine."),
     "workloads": (LAB, "The workloads that compare knows, and their parameters."),
+    "replay": (LAB, "Play a recorded program again in the model, under any reverse map."),
+    "verify": (LAB, "Hold the model against a recorded program: does it do what the kernel did?"),
     "explain": (LAB, "A small story, step by step: what a fault, a fork, a COW changes."),
     "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
     "snap": (LIVE, "Record the running machine's memory as a picture, in one file."),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rmap.lab.results import Correctness
+
 LAYOUT = "VMA layout"
 SHARING = "anonymous sharing"
 KINDS_OF_ENTRIES = "kinds of PTEs"
@@ -141,5 +143,59 @@ class Played:
 
     @property
     def agrees(self) -> bool:
-        """Whether the last checkpoint agrees; False if there is none."""
-        return bool(self.checkpoints) and self.checkpoints[-1].agrees
+        """Whether every checkpoint agrees, each since the one before; False if there is none."""
+        return bool(self.checkpoints) and all(checkpoint.agrees for checkpoint in self.checkpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Which trace it was.
+
+    Attributes:
+        name: of the file.
+        command: what was recorded.
+        recorder, release, host, time: of the recording.
+        events, pictures: how many it has.
+        span_ns: from the first event to the last.
+        complete: whether the recording came to its end, and ``why_incomplete``.
+        lost: events the recorder lost.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    recorder: str
+    release: str
+    host: str
+    time: str
+    events: int
+    pictures: int
+    span_ns: int
+    complete: bool
+    why_incomplete: str
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """A trace, played under one design.
+
+    Attributes:
+        film: which.
+        design, profile: under what.
+        played: what happened.
+        correctness: the design's walks against the page tables, when the last picture had been met; where there is
+            none, after the last event.
+        processes, vmas: of the machine at that moment.
+        structures: bytes of the design's metadata at that moment, by its own names.
+        costs: every counter, by operation and name, of the whole.
+    """
+
+    film: Film
+    design: str
+    profile: str
+    played: Played
+    correctness: Correctness
+    processes: int
+    vmas: int
+    structures: Mapping[str, int]
+    costs: Mapping[str, Mapping[str, int]]
