@@ -1,0 +1,185 @@
+"""From a recorder's rows to events of a trace, written to the spool as they come.
+
+Two things have to be put together. Files: a row names a ``struct file`` by its address, which the kernel uses again
+once that file is closed and unmapped; what is behind an address is told anew whenever it has changed, so the order of
+rows says which open is meant. (Used again for the same inode, it stands for the same open: no VMA of the former one
+can be left, so nobody can tell.) Pictures: the picture of an exec is taken by whoever stopped the process; until it
+is there, rows from that exec on wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.live.record import raw
+from rmap.snapshot import Snapshot
+from rmap.trace import tables as t
+from rmap.trace.spool import Spool
+
+_COLUMNS = list(t.Events.columns())
+_KIND, _PID, _A0, _FILE = (_COLUMNS.index(name) for name in ("kind", "pid", "a0", "file"))
+_WRITABLE, _SHMEM, _DEVICE = 1, 2, 4
+_MINOR_BITS = 20
+
+
+@dataclass
+class _Inode:
+    row: int
+    size: int
+
+
+class Assembler:
+    """Writes a spool from a recorder's rows.
+
+    Args:
+        spool: where to.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._waiting = raw.empty()
+        self._pictures: dict[int, deque[Snapshot | None]] = defaultdict(deque)  # taken, not yet placed, by pid
+        self._inodes: dict[tuple[int, int, int], _Inode] = {}
+        self._opens: dict[tuple[int, int, bool], int] = {}  # (address, row of the file, writable) -> row
+        self._open_at: dict[int, int] = {}  # address -> row of the open it stands for now
+        self._names: dict[int, str] = {}
+        self._time = 0
+
+    def add(self, rows: I64) -> None:
+        """Add a recorder's rows (``rmap.live.record.raw``)."""
+        self._waiting = np.concatenate((self._waiting, rows)) if len(self._waiting) else rows
+        self._flush()
+
+    def exec_picture(self, pid: int, snapshot: Snapshot | None) -> None:
+        """The picture of the latest exec of a process; None if it died before one could be taken."""
+        self._pictures[pid].append(snapshot)
+        self._flush()
+
+    def checkpoint(self, snapshot: Snapshot, cause: int, time: int) -> None:
+        """A picture of every process, all stopped, after everything that was added. ``time`` in ns."""
+        self._give_up_waiting()
+        number = self._spool.add_picture(snapshot, cause, -1)
+        self._write(_event(time, t.CHECKPOINT, -1, -1, number))
+
+    def gone_on(self, actor: int, pages: int, time: int) -> None:
+        """Somebody else changed memory: ``actor`` of ``rmap.trace.tables.ACTORS``; ``time`` in ns."""
+        self._write(_event(time, t.GONE_ON, -1, -1, actor, pages))
+
+    def finish(self) -> int:
+        """Write what waits for pictures that will not come. Returns how many execs have no picture."""
+        return self._give_up_waiting()
+
+    # The rows up to the first exec whose picture is not there yet.
+    def _flush(self) -> None:
+        rows = self._waiting
+        start = 0
+        for row in np.flatnonzero(raw.low(rows[:, raw.KIND_NR]) == t.EXEC).tolist():
+            pid = int(raw.low(rows[row, raw.TGID_TID]))
+            if not self._pictures[pid]:
+                self._convert(rows[start:row])
+                self._waiting = rows[row:]
+                return
+            self._convert(rows[start:row])
+            snapshot = self._pictures[pid].popleft()
+            if snapshot is not None:
+                tid = int(raw.high(rows[row, raw.TGID_TID]))
+                number = self._spool.add_picture(snapshot, t.AT_EXEC, pid)
+                self._write(_event(int(rows[row, raw.TIME]), t.EXEC, pid, tid, number))
+            start = row + 1
+        self._convert(rows[start:])
+        self._waiting = raw.empty()
+
+    def _give_up_waiting(self) -> int:
+        given_up = 0
+        while len(self._waiting):
+            given_up += 1
+            self._pictures[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
+            self._flush()
+        return given_up
+
+    # Between two introductions of files, an address stands for one open.
+    def _convert(self, rows: I64) -> None:
+        if not len(rows):
+            return
+        kind = raw.low(rows[:, raw.KIND_NR])
+        start = 0
+        for row in np.flatnonzero(kind >= raw.NAME).tolist():
+            self._write(self._events(rows[start:row]))
+            self._introduce(rows[row], int(kind[row]))
+            start = row + 1
+        self._write(self._events(rows[start:]))
+
+    def _events(self, rows: I64) -> I64:
+        made = np.empty((len(rows), len(_COLUMNS)), np.int64)
+        made[:, 0] = rows[:, raw.TIME]
+        made[:, 1] = raw.low(rows[:, raw.KIND_NR])
+        made[:, 2] = raw.low(rows[:, raw.TGID_TID])
+        made[:, 3] = raw.high(rows[:, raw.TGID_TID])
+        made[:, 4] = raw.high(rows[:, raw.KIND_NR])
+        made[:, 5:12] = rows[:, raw.A0 : raw.RESULT + 1]
+        made[:, _FILE] = -1
+        named = np.flatnonzero(rows[:, raw.FILE_PTR])
+        if len(named):
+            addresses, which = np.unique(rows[named, raw.FILE_PTR], return_inverse=True)
+            opens = np.array([self._open_at.get(address, -1) for address in addresses.tolist()], np.int64)
+            made[named, _FILE] = opens[which]
+        return made
+
+    # Clocks of two processors may differ by less than it takes to write a record; the order of rows is right.
+    def _write(self, events: I64) -> None:
+        if not len(events):
+            return
+        events[0, 0] = max(int(events[0, 0]), self._time)
+        events[:, 0] = np.maximum.accumulate(events[:, 0])
+        self._time = int(events[-1, 0])
+        self._spool.add_events(events)
+
+    def _introduce(self, row: I64, kind: int) -> None:
+        address = int(row[raw.FILE_PTR])
+        words = row[raw.A0 : raw.A0 + 6]
+        if kind == raw.NAME:
+            self._names[address] = words.tobytes().partition(b"\0")[0].decode(errors="replace")
+            return
+        device, number, size, bits, fd, generation = words.tolist()
+        name = self._names.pop(address, "")
+        key = (device, number, generation)
+        inode = self._inodes.get(key)
+        if inode is None:
+            dev = os.makedev(device >> _MINOR_BITS, device & ((1 << _MINOR_BITS) - 1))
+            path = _path_of(int(raw.low(row[raw.TGID_TID])), fd, dev, number) or name
+            added = self._spool.add_file(
+                dev=dev, inode=number, path=path, size=size, shmem=bool(bits & _SHMEM), device=bool(bits & _DEVICE)
+            )
+            inode = self._inodes[key] = _Inode(added, size)
+        open_key = (address, inode.row, bool(bits & _WRITABLE))
+        if open_key not in self._opens:
+            self._opens[open_key] = self._spool.add_open(inode.row, writable=open_key[2])
+        self._open_at[address] = self._opens[open_key]
+        if size != inode.size:
+            inode.size = size
+            if not raw.high(row[raw.KIND_NR]):  # else the call that follows tells
+                pid, tid = int(raw.low(row[raw.TGID_TID])), int(raw.high(row[raw.TGID_TID]))
+                event = _event(int(row[raw.TIME]), t.RESIZED, pid, tid, size)
+                event[0, _FILE] = self._open_at[address]
+                self._write(event)
+
+
+def _event(time: int, kind: int, pid: int, tid: int, a0: int, a1: int = 0) -> I64:
+    return np.array([[time, kind, pid, tid, 0, a0, a1, 0, 0, 0, 0, 0, -1]], np.int64)
+
+
+# The path behind a descriptor, if it is still open and still the same file.
+def _path_of(pid: int, fd: int, dev: int, inode: int) -> str:
+    link = f"/proc/{pid}/fd/{fd}"
+    if fd >= 0:
+        with suppress(OSError):
+            found = os.stat(link)
+            if (found.st_dev, found.st_ino) == (dev, inode):
+                return os.readlink(link)
+    return ""

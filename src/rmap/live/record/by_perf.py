@@ -1,0 +1,313 @@
+"""The recorder that is ``perf record``, for where BPF programs cannot be loaded.
+
+It costs more, and knows less: which ``struct file`` is behind a descriptor is not told, so mappings of the same inode
+through the same descriptor of the same process count as one open; whether an open may write shows only where a shared
+mapping does. Faults that execve takes cannot be told apart by their mm, so all of a thread between the entry of
+execve and the exec itself are left out. perf writes while the program runs; its file is read at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.errors import NotPermitted, SourceError
+from rmap.live.record import raw
+from rmap.trace import tables as t
+
+_MEMORY_CALLS = (
+    *(9, 10, 11, 12, 25, 28, 30, 67, 76, 77, 149, 150, 151, 152, 206, 207, 216, 237, 285, 311, 325, 329),
+    *(440, 450, 453, 462),
+)
+_CLONES = (56, 57, 58, 435)
+_EXECS = (59, 322)
+_READY_SECONDS = 20.0
+_MMAP = 9
+_MAP_SHARED, _MAP_ANONYMOUS, _PROT_WRITE = 1, 0x20, 2
+
+_LINE = re.compile(r"\s*(-?\d+)/(-?\d+)\s+(\d+)\.(\d{9}):\s+([A-Za-z_0-9:]+?):?\s*(?=[ (]|$)(.*)")
+_ENTER = re.compile(r"NR (\d+) \((.*)\)")
+_EXIT = re.compile(r"NR (\d+) = (-?\d+)")
+_FAULT = re.compile(r"address=0x([0-9a-f]+) .* error_code=0x([0-9a-f]+)")
+_FORK = re.compile(r"\((\d+):(\d+)\):\((\d+):(\d+)\)")
+_MMAP2 = re.compile(
+    r"\d+/\d+: \[0x([0-9a-f]+)\(0x([0-9a-f]+)\) @ (\S+) ([0-9a-f]+):([0-9a-f]+) (\d+) (\d+)\]: (\S+) (.*)"
+)
+_LOST = re.compile(r"lost (\d+)")
+
+
+class PerfRecorder:
+    """Runs ``perf record`` on one process and its descendants.
+
+    Args:
+        data: where perf writes; its folder must exist when recording begins.
+
+    Raises:
+        NotPermitted: perf is not installed, or not permitted to this user.
+    """
+
+    name = "perf"
+
+    def __init__(self, data: Path) -> None:
+        self._perf = shutil.which("perf") or ""
+        if not self._perf:
+            raise NotPermitted(
+                "programs cannot be recorded by perf here", needed="the program perf (Debian: linux-perf)"
+            )
+        if os.geteuid() != 0:
+            with suppress(OSError, ValueError):
+                if int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > -1:
+                    raise NotPermitted(
+                        "programs cannot be recorded by perf here",
+                        needed="CAP_PERFMON, or kernel.perf_event_paranoid -1 (tracepoints)",
+                    )
+        self._data = data
+        self._process: subprocess.Popen[bytes] | None = None
+        self._hints: dict[int, tuple[int, bool]] = {}
+        self._lost = 0
+
+    def follow(self, pid: int) -> None:
+        """Start perf, and wait until it records."""
+        control_read, control = os.pipe()
+        answer, answer_write = os.pipe()
+        calls = "||".join(f"id=={nr}" for nr in (*_MEMORY_CALLS, *_CLONES, *_EXECS))
+        command = [
+            *(self._perf, "record", "-q", "-d", "-m", "8192", "-k", "CLOCK_MONOTONIC", "-D", "-1"),
+            *("-e", "raw_syscalls:sys_enter", "--filter", calls, "-e", "raw_syscalls:sys_exit", "--filter", calls),
+            *("-e", "exceptions:page_fault_user", "-e", "exceptions:page_fault_kernel"),
+            *("-e", "sched:sched_process_exec", "-e", "sched:sched_process_exit"),
+            *("-p", str(pid), f"--control=fd:{control_read},{answer_write}", "-o", str(self._data)),
+        ]
+        errors = self._data.with_suffix(".err")
+        with errors.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+                pass_fds=(control_read, answer_write),
+                start_new_session=True,
+            )
+        os.close(control_read)
+        os.close(answer_write)
+        try:
+            os.write(control, b"enable\n")
+            said = os.read(answer, 16)  # "ack\n", or nothing if perf has ended
+        except BrokenPipeError:
+            said = b""
+        finally:
+            os.close(control)
+            os.close(answer)
+        if not said.startswith(b"ack"):
+            self.close()
+            raise SourceError(f"perf does not record here: {errors.read_text(errors='replace').strip()}")
+
+    def hint(self, child: int, flags: int, shared: bool) -> None:
+        """How a new process was made, as its tracer saw it: perf does not tell."""
+        self._hints[child] = (flags, shared)
+
+    def take(self) -> I64:
+        """Nothing: perf's file is read at the end."""
+        return raw.empty()
+
+    def take_until_now(self) -> I64:
+        """Nothing."""
+        return raw.empty()
+
+    def finish(self) -> I64:
+        """Stop perf and read what it wrote."""
+        self._stop()
+        if not self._data.exists():
+            return raw.empty()
+        reader = _Reader(self._hints)
+        with self._script() as lines:
+            rows = reader.read(lines)
+        self._lost = reader.lost
+        return rows
+
+    def lost(self) -> int:
+        """Events that perf lost."""
+        return self._lost
+
+    def unseen(self) -> str:
+        """Nothing that perf knows of."""
+        return ""
+
+    def close(self) -> None:
+        """Stop perf."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_READY_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _script(self) -> _Script:
+        return _Script(
+            [
+                *(self._perf, "script", "-i", str(self._data), "--ns", "-F", "pid,tid,time,event,trace"),
+                *("--show-mmap-events", "--show-task-events", "--show-lost-events"),
+            ]
+        )
+
+
+class _Script:
+    # The lines of `perf script`, while it runs.
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def __exit__(self, *stopped_by: object) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@dataclass
+class _Call:
+    nr: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    start: int
+    end: int
+    device: int
+    inode: int
+    generation: int
+    path: str
+
+
+@dataclass
+class _Reader:
+    # From the lines of `perf script` to a recorder's rows.
+    hints: dict[int, tuple[int, bool]]
+    lost: int = 0
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)  # by thread: entered, not returned
+    mapped: dict[int, _Mapped] = field(default_factory=dict)  # by thread: the latest file mapped
+    files: dict[tuple[int, int, int, int], int] = field(default_factory=dict)  # -> address, made up
+    threads: dict[int, int] = field(default_factory=dict)  # living threads, by process
+
+    def read(self, lines: Iterator[bytes] | IO[bytes]) -> I64:
+        for line in lines:
+            match = _LINE.match(line.decode(errors="replace"))
+            if match is None:
+                continue
+            pid, tid, seconds, fraction, event, rest = match.groups()
+            self.one(int(pid), int(tid), int(seconds) * 10**9 + int(fraction), event, rest)
+        return np.array(self.rows, np.int64).reshape(-1, raw.WIDTH)
+
+    def one(self, pid: int, tid: int, time: int, event: str, rest: str) -> None:
+        if event == "PERF_RECORD_LOST" and (lost := _LOST.search(rest)):
+            self.lost += int(lost[1])
+        elif event == "PERF_RECORD_MMAP2" and (mapped := _MMAP2.search(rest)):
+            start, length, _, major, minor, inode, generation, _, path = mapped.groups()
+            if int(inode):
+                begin = int(start, 16)
+                device = int(major, 16) << 20 | int(minor, 16)
+                self.mapped[tid] = _Mapped(
+                    begin, begin + int(length, 16), device, int(inode), int(generation), path.rstrip()
+                )
+        elif event == "PERF_RECORD_FORK" and (fork := _FORK.search(rest)):
+            self.fork(time, *map(int, fork.groups()))
+        elif event == "raw_syscalls:sys_enter" and (enter := _ENTER.search(rest)):
+            arguments = tuple(_signed(int(word, 16)) for word in enter[2].split(", "))
+            self.calls[tid] = _Call(int(enter[1]), arguments)
+        elif event == "raw_syscalls:sys_exit" and (left := _EXIT.search(rest)):
+            self.returned(pid, tid, time, int(left[1]), int(left[2]))
+        elif event.startswith("exceptions:page_fault") and (fault := _FAULT.search(rest)):
+            self.fault(pid, tid, time, _signed(int(fault[1], 16)), int(fault[2], 16), event.endswith("kernel"))
+        elif event == "sched:sched_process_exec":
+            self.calls.pop(tid, None)
+            self.threads[pid] = 1
+            self.add(time, t.EXEC, 0, pid, tid)
+        elif event == "sched:sched_process_exit":
+            self.threads[pid] = self.threads.get(pid, 1) - 1
+            if not self.threads[pid]:
+                self.add(time, t.EXIT, 0, pid, tid)
+
+    def add(
+        self, time: int, kind: int, nr: int, pid: int, tid: int, *arguments: int, result: int = 0, file: int = 0
+    ) -> None:
+        padded = (*arguments, *[0] * (6 - len(arguments)))
+        self.rows.append((time, kind | nr << 32, pid | tid << 32, *padded, result, file))
+
+    def fork(self, time: int, child: int, child_tid: int, pid: int, tid: int) -> None:
+        thread = child == pid
+        call = self.calls.get(tid)
+        flags = -1
+        if call is not None and call.nr in (56, 57, 58):
+            flags = {56: call.arguments[0], 57: 0, 58: t.CLONE_VM | t.CLONE_VFORK}[call.nr]
+        hinted, shared = self.hints.get(child_tid, (flags, thread or (flags != -1 and bool(flags & t.CLONE_VM))))
+        self.threads[child] = self.threads.get(child, 0 if not thread else 1) + 1
+        known = flags if flags != -1 else hinted
+        self.add(time, t.FORK, 0, pid, tid, child, child_tid, known, int(thread), int(thread or shared))
+
+    def fault(self, pid: int, tid: int, time: int, address: int, error: int, in_kernel: bool) -> None:
+        call = self.calls.get(tid)
+        if address < 0 or (call is not None and call.nr in _EXECS):
+            return
+        self.add(time, t.FAULT, 0, pid, tid, address, error, int(in_kernel))
+
+    def returned(self, pid: int, tid: int, time: int, nr: int, result: int) -> None:
+        call = self.calls.pop(tid, None)
+        if call is None or call.nr != nr or nr not in _MEMORY_CALLS:
+            return
+        file = 0
+        if nr == _MMAP and result >= 0 and not (call.arguments[3] & _MAP_ANONYMOUS):
+            file = self.file(pid, tid, time, call.arguments, result)
+        self.add(time, t.SYSCALL, nr, pid, tid, *call.arguments, result=result, file=file)
+
+    # The open behind an mmap, told of when it is met first. Its address is made up.
+    def file(self, pid: int, tid: int, time: int, arguments: tuple[int, ...], result: int) -> int:
+        mapped = self.mapped.get(tid)
+        if mapped is None or not mapped.start <= result < mapped.end:
+            return 0
+        fd = arguments[4] & 0xFFFFFFFF
+        key = (pid, fd, mapped.device, mapped.inode)
+        if key not in self.files:
+            address = self.files[key] = len(self.files) + 1
+            bits = int(bool(arguments[3] & _MAP_SHARED and arguments[2] & _PROT_WRITE))
+            size, shmem, device = -1, mapped.path.startswith(("/memfd:", "/SYSV", "/dev/shm/")), False
+            with suppress(OSError):
+                found = os.stat(mapped.path)
+                if found.st_ino == mapped.inode:
+                    size = found.st_size
+            device = mapped.path.startswith("/dev/") and not shmem
+            name = np.frombuffer(mapped.path.encode()[:47].ljust(48, b"\0"), np.int64).tolist()
+            self.add(time, raw.NAME, 0, pid, tid, *name, file=address)
+            kinds = bits | shmem << 1 | device << 2
+            generation = mapped.generation
+            self.add(
+                time, raw.FILE, 0, pid, tid, mapped.device, mapped.inode, size, kinds, fd, generation, file=address
+            )
+        return self.files[key]
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value

@@ -1,0 +1,180 @@
+"""A recording while it runs: the thread that traces the program, takes pictures and empties the recorder.
+
+It is one thread, because the kernel ties tracees to the thread that seized them, and because it makes the order plain:
+at a stop the recorder is emptied first, then the picture is taken, so the picture has its place among the events.
+When this thread ends, for whatever reason, every recorded process runs on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rmap.errors import SourceError
+from rmap.live.bpf import KernelMemory
+from rmap.live.capture import capture
+from rmap.live.record.assemble import Assembler
+from rmap.live.record.raw import Recorder
+from rmap.live.record.tracer import Tracer
+from rmap.snapshot import Snapshot
+from rmap.trace.spool import Spool
+from rmap.trace.tables import AT_CHECKPOINT, AT_END
+
+POLL_SECONDS = 0.02
+"""How long the ring may fill unread: at 1.5 million records a second, the fastest a processor makes, a tenth of it."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When pictures of everything are taken, besides at the end.
+
+    Attributes:
+        every: seconds from one to the next; 0 for none.
+        at: seconds after the start.
+        exits: also when a process is about to exit.
+    """
+
+    every: float = 0.0
+    at: tuple[float, ...] = ()
+    exits: bool = False
+
+
+@dataclass
+class Outcome:
+    """How a recording ended; what is in it, is in the spool.
+
+    Attributes:
+        status: the wait status of the program, None if it had not ended.
+        ended: whether nothing of the program is left.
+        end_picture: whether the picture of the end could be taken.
+        missed: checkpoints that could not be taken, with the reason.
+        failure: what went wrong in the recorder, if something did.
+        execs_without_picture: processes that were killed right after an exec are not counted.
+    """
+
+    status: int | None = None
+    ended: bool = False
+    end_picture: bool = False
+    missed: list[str] = field(default_factory=list)
+    failure: BaseException | None = None
+    execs_without_picture: int = 0
+
+
+class Session(threading.Thread):
+    """The tracing thread.
+
+    Args:
+        root: the child that will be the program, waiting before its exec.
+        recorder: sees the events.
+        spool: gets them.
+        checkpoints: when to take pictures.
+        memory: for pictures with the kernel's own topology; None without BPF.
+        when_done: called at the very end, in this thread.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        recorder: Recorder,
+        spool: Spool,
+        checkpoints: Checkpoints,
+        memory: KernelMemory | None,
+        when_done: Callable[[], None],
+    ) -> None:
+        super().__init__(name="rmap-recorder", daemon=True)
+        self.outcome = Outcome()
+        self.attached = threading.Event()
+        self._root = root
+        self._recorder = recorder
+        self._checkpoints = checkpoints
+        self._memory = memory
+        self._when_done = when_done
+        self._assembler = Assembler(spool)
+        self._told_to_stop = threading.Event()
+        self._tracer: Tracer | None = None
+        self._pausing = False
+        self._began = 0.0
+        self._due = sorted(checkpoints.at)
+
+    def stop(self) -> None:
+        """Ask for an early end: what was recorded is kept, the program runs on."""
+        self._told_to_stop.set()
+
+    def run(self) -> None:
+        """Trace until nothing is left, or until told to stop."""
+        try:
+            self._trace()
+        except BaseException as error:
+            self.outcome.failure = error
+        finally:
+            self.attached.set()
+        try:
+            self._assembler.add(self._recorder.finish())
+            self.outcome.execs_without_picture = self._assembler.finish()
+        except BaseException as error:
+            self.outcome.failure = self.outcome.failure or error
+        self._when_done()
+
+    def _trace(self) -> None:
+        self._tracer = tracer = Tracer(self._root, self)
+        self._recorder.follow(self._root)
+        self._began = time.monotonic()
+        if self._checkpoints.every:
+            self._due = [self._checkpoints.every]
+        self.attached.set()
+        while not tracer.ended and not self._told_to_stop.is_set():
+            tracer.wait(POLL_SECONDS)
+            self._assembler.add(self._recorder.take())
+            self._checkpoint_if_due()
+            self.outcome.status = tracer.root_status
+        self.outcome.ended = tracer.ended
+
+    def _checkpoint_if_due(self) -> None:
+        now = time.monotonic() - self._began
+        if not self._due or now < self._due[0] or self._tracer is None or self._tracer.ended:
+            return
+        if self._checkpoints.every:
+            self._due = [now + self._checkpoints.every]
+        else:
+            self._due = [at for at in self._due if at > now]
+        self._picture(AT_CHECKPOINT)
+
+    # Stop everything, empty the recorder, take the picture, go on.
+    def _picture(self, cause: int) -> None:
+        tracer = self._tracer
+        if tracer is None or self._pausing:
+            return
+        self._pausing = True
+        try:
+            tracer.pause()
+        except SourceError as error:
+            self.outcome.missed.append(str(error))
+            return
+        finally:
+            self._pausing = False
+        try:
+            self._assembler.add(self._recorder.take_until_now())
+            snapshot = self._capture(tracer.pids())
+            if snapshot is None:
+                self.outcome.missed.append("no recorded process could be read")
+                return
+            self._assembler.checkpoint(snapshot, cause, time.monotonic_ns())
+            self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
+        finally:
+            tracer.go_on()
+
+    def _capture(self, pids: list[int]) -> Snapshot | None:
+        snapshot = capture(pids, vm_flags=True, memory=self._memory, bpf=self._memory is not None)
+        return snapshot if len(snapshot.processes) else None
+
+    def at_exec(self, pid: int) -> None:
+        """Take the picture of one process that has just got a new program."""
+        self._assembler.add(self._recorder.take_until_now())
+        self._assembler.exec_picture(pid, self._capture([pid]))
+
+    def at_exit(self, pid: int, last: bool) -> None:
+        """Take the picture of the end, before the last memory goes; or one more, where that was asked for."""
+        if last or self._checkpoints.exits:
+            self._picture(AT_END if last else AT_CHECKPOINT)
