@@ -52,10 +52,11 @@ def frame(pid: int, address: int) -> int:
         return pagemap.entry(address) & PFN
 
 
+# At a place of its own: beside another VMA it would be one with it, or share its anon_vma.
 LINE = """
-buffer = mm(4)
+place = libc.mmap(0x200000000000, 4 * PAGE, 3, PRIVATE | 0x100000, -1, 0)
+buffer = (ctypes.c_char * (4 * PAGE)).from_address(place)
 touch(buffer, 0, 1, 2, 3)
-place = address(buffer)
 def child():
     touch(buffer, 1)
     libc.munmap(ctypes.c_void_p(place), PAGE)
