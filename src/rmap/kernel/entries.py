@@ -7,7 +7,7 @@ of a living machine to what a picture shows: they call the hooks a running kerne
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -61,6 +61,12 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.vma)
+
+    def take(self, rows: Bool) -> Entries:
+        """Only some of the rows."""
+        if rows.all():
+            return self
+        return Entries(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
 
 
 def spread(picture: Snapshot) -> Entries:

@@ -8,7 +8,7 @@ from rmap.lab.replay.results import Film, Finding, ReplayReport
 from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_bytes, format_count
 
-LABEL = 10
+LABEL = 12
 MOST_CALLS = 8
 COSTS = (
     ("faults", "FAULTS"),

@@ -46,7 +46,9 @@ class Side:
         picture = self.picture
         pid = picture.processes.pid.astype(np.int64)[picture.vmas.process] << PAGE_BITS
         self.vma_key = pid | (picture.vmas.start >> PAGE_SHIFT)
-        self.entries = spread(picture)
+        entries = spread(picture)
+        # Page tables of frames without a struct page cannot be seen from outside (pagemap passes VM_PFNMAP over).
+        self.entries = entries.take((picture.vmas.flags[entries.vma] & f.VM_PFNMAP) == 0)
         self.key = pid[self.entries.vma] | (self.entries.address >> PAGE_SHIFT)
 
 

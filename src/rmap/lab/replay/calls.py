@@ -21,13 +21,14 @@ from rmap.mm import mremap as mremap_calls
 from rmap.mm import truncate as truncate_calls
 from rmap.mm.address_space import File
 from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import VM_ACCESS, VM_GROWSDOWN
+from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRITE
 from rmap.units import PAGE_MASK, page_align
 
 if TYPE_CHECKING:
     from rmap.lab.replay.player import Player
 
 NAMES = {
+    2: "open", 85: "creat", 257: "openat", 437: "openat2", 206: "io_setup", 207: "io_destroy",
     9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 28: "madvise", 30: "shmat", 67: "shmdt",
     77: "ftruncate", 149: "mlock", 150: "munlock", 151: "mlockall", 152: "munlockall", 216: "remap_file_pages",
     237: "mbind", 285: "fallocate", 323: "userfaultfd", 325: "mlock2", 329: "pkey_mprotect", 440: "process_madvise",
@@ -56,6 +57,7 @@ MAP_PRIVATE, MAP_SHARED_VALIDATE = 0x02, 0x03
 PROT_GROWSDOWN, PROT_GROWSUP = 0x01000000, 0x02000000
 MREMAP_MAYMOVE, MREMAP_DONTUNMAP = 1, 4
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
 ADVICE = {
@@ -237,6 +239,35 @@ def resize(player: Player, file_row: int, size: int) -> None:
         player.inodes.grow(mapping, size)
 
 
+def open_truncating(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """An open with O_TRUNC: the trace has the size that the file had afterwards as the last argument."""
+    if file_row >= 0:
+        resize(player, file_row, unsigned(args[5]))
+
+
+def shmat(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Map a SysV segment, whole."""
+    if file_row < 0:
+        raise NotModelled("shmat of a segment the recorder does not know")
+    file = player.files[file_row]
+    if file.mapping is None or not file.mapping.size:
+        raise NotModelled("shmat of a segment without a size")
+    prot = VM_READ | (0 if args[2] & SHM_RDONLY else VM_WRITE) | (VM_EXEC if args[2] & SHM_EXEC else 0)
+    length = page_align(file.mapping.size)
+    mmap_calls.mmap(player.core, mm, length, prot=prot, shared=True, file=file, addr=result, fixed=True)
+
+
+def shmdt(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+    """Unmap a SysV segment: what is left of it behind its beginning."""
+    start = unsigned(args[0])
+    vma = mm.find(start)
+    if vma is None or vma.mapping is None:
+        raise SyscallError(errno.EINVAL, "shmdt", f"nothing is attached at {start:#x}")
+    for piece in mm.overlapping(start, start + page_align(vma.mapping.size)):
+        if piece.file is vma.file:
+            mmap_calls.munmap(player.core, mm, piece.start, piece.end - piece.start)
+
+
 def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Punch a hole, or make a file longer."""
     if file_row < 0:
@@ -249,27 +280,33 @@ def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) ->
         truncate_calls.punch_hole(player.core, mapping, offset, length)
     elif mode & ~FALLOC_FL_KEEP_SIZE:
         raise NotModelled(f"fallocate with mode {mode:#x}")
-    elif not mode:
-        player.inodes.grow(mapping, offset + length)
+    else:
+        player.inodes.grow(mapping, unsigned(args[5]))
 
 
 Call = Callable[["Player", Mm, Args, int, int], None]
 
 CALLS: dict[int, Call] = {
+    2: open_truncating,
     9: mmap,
     10: mprotect,
     11: munmap,
     12: brk,
     25: mremap,
     28: madvise,
+    30: shmat,
+    67: shmdt,
     77: ftruncate,
+    85: open_truncating,
     149: mlock,
     150: munlock,
     151: mlockall,
     152: munlockall,
+    257: open_truncating,
     285: fallocate,
     325: mlock2,
     329: pkey_mprotect,
+    437: open_truncating,
 }
 """The calls that the model has."""
 
