@@ -1,7 +1,7 @@
 """The same subject once per design: right? what does it cost?
 
-A subject is a workload or a picture. Every design has a process and a kernel of its own; what is counted is the same on
-every machine.
+A subject is a workload, a picture or a recorded program. Every design has a process and a kernel of its own; what is
+counted is the same on every machine.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from functools import partial
 
 from rmap.errors import UsageError
 from rmap.lab.picture_run import run_picture
-from rmap.lab.remarks import picture_remarks, workload_remarks
+from rmap.lab.remarks import picture_remarks, trace_remarks, workload_remarks
 from rmap.lab.results import Comparison, DesignResult, Progress, no_progress
+from rmap.lab.trace_run import name_of, run_trace
 from rmap.lab.workers import chosen, once_per_design
 from rmap.lab.workload_run import run_workload
 from rmap.lab.workloads import WORKLOADS
 from rmap.mm.profile import profile_named
 from rmap.snapshot import Snapshot
+from rmap.trace import Trace
 
 
 def compare_workload(
@@ -78,6 +80,37 @@ def compare_picture(
     answers = once_per_design(partial(run_picture, source, profile, _seed(seed)), chosen(designs), progress)
     results = tuple(result for _, result in answers)
     return Comparison(answers[0][0], profile, results, tuple(picture_remarks(results)))
+
+
+def compare_trace(
+    trace: str | os.PathLike[str] | Trace,
+    *,
+    name: str = "",
+    summary: str = "",
+    designs: Sequence[str] | None = None,
+    profile: str = "6.18",
+    seed: int = 1,
+    progress: Progress = no_progress,
+) -> Comparison:
+    """Play a recorded program under each design (``rmap.lab.trace_run``).
+
+    Args:
+        trace: a file, the folder of an unfinished recording, or a trace in memory.
+        name, summary: what to call it, if not by its file name and command.
+        designs, profile, seed, progress: as for :func:`compare_workload`.
+
+    Raises:
+        UsageError: no such design or profile.
+        TraceError: the file is no trace.
+        LimitError: it needs more memory than a machine of the model is given.
+    """
+    profile_named(profile)
+    source = trace if isinstance(trace, Trace) else os.fspath(trace)
+    called = name or ("trace" if isinstance(source, Trace) else name_of(source))
+    job = partial(run_trace, source, called, summary, profile, _seed(seed))
+    answers = once_per_design(job, chosen(designs), progress)
+    results = _without_empty_rows([result for _, result in answers])
+    return Comparison(answers[0][0], profile, results, tuple(trace_remarks(results)))
 
 
 def _seed(seed: int) -> int:

@@ -26,6 +26,14 @@ def workload_remarks() -> list[str]:
     return [f"Walks: {SAMPLE_PAGES:,} pages of each kind, or all where there are fewer, drawn evenly."]
 
 
+def trace_remarks(results: Sequence[DesignResult]) -> list[str]:
+    """When memory and walks were measured, and what each design did otherwise than the recorded kernel."""
+    moment = f"Memory and walks: at the picture with the most entries; {SAMPLE_PAGES:,} pages of each kind at most."
+    vmas = {result.vmas for result in results}
+    differ = ["The designs veto different merges, so they end with other VMAs."] if len(vmas) > 1 else []
+    return [moment, *differ, *(f"{result.design}: {note}." for result in results for note in result.notes)]
+
+
 def _pays(result: DesignResult) -> str:
     fork = result.costs.get("fork", {})
     if fork.get("entries_written"):

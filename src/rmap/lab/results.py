@@ -17,11 +17,11 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was compared: a picture of a machine, or a workload.
+    """What was compared: a picture of a machine, a workload, or a recorded program.
 
     Attributes:
-        kind: ``"picture"`` or ``"workload"``.
-        name: the workload's name (``"fork-server"``) or the picture's file name (``"web.rmap"``).
+        kind: ``"picture"``, ``"workload"`` or ``"trace"``.
+        name: the workload's name (``"fork-server"``), the picture's or the trace's file name (``"web.rmap"``).
         summary: one phrase for a reader: ``"shipped: a forking web server and shells, Linux 6.18"``.
         processes: processes (mms) at the moment that was checked.
         vmas: their VMAs.
@@ -33,7 +33,7 @@ class Subject:
             (``"fork families: from shared frames, as the picture has no anon_vmas"``).
     """
 
-    kind: Literal["picture", "workload"]
+    kind: Literal["picture", "workload", "trace"]
     name: str
     summary: str
     processes: int
@@ -142,6 +142,7 @@ class DesignResult:
         eviction: where the script evicts, else None.
         costs: every raw counter, by operation and name.
         structures: bytes of metadata by the design's own names, which ``memory`` groups.
+        notes: what went otherwise under this design than on the recorded kernel, a sentence each.
     """
 
     design: str
@@ -153,6 +154,7 @@ class DesignResult:
     eviction: Eviction | None = None
     costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     structures: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

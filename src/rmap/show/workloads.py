@@ -1,8 +1,9 @@
-"""The workloads and their parameters."""
+"""The workloads and their parameters, and the recorded programs that ship."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rmap.show.text import wrap
@@ -13,14 +14,20 @@ if TYPE_CHECKING:
 OPTION_WIDTH = 24
 
 
-def workloads(known: Iterable[Workload]) -> list[str]:
-    """The lines of ``rmap workloads``: each workload, and its options with their defaults."""
+def workloads(known: Iterable[Workload], traces: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """The lines of ``rmap workloads``: each workload, and its options with their defaults; then recorded programs.
+
+    Args:
+        traces: name and summary of each.
+    """
     lines: list[str] = []
     for workload in known:
         lines += wrap(workload.summary, f"{workload.name:<15}")
         for parameter in workload.parameters:
             option = f"  {option_of(parameter)} {default_of(parameter)}"
             lines += wrap(parameter.help, f"{option:<{OPTION_WIDTH}} ")
+    for name, summary in traces.items():
+        lines += wrap(f"Recorded: {summary}", f"{name:<15}")
     return lines
 
 

@@ -6,8 +6,9 @@ counts (entries written, objects made, PTEs looked at), so they are the same on
 every machine. Every walk is compared with the page tables first; a design that
 misses or invents an entry ends the command with status 1.
 
-SUBJECT is a workload (rmap workloads lists them), a picture recorded by
-rmap snap (any path, or a name that ends in .rmap), or several of them;
+SUBJECT is a workload (rmap workloads lists them), a recorded program (shipped:
+also listed there; or what rmap record wrote, NAME.trace), a picture recorded
+by rmap snap (any path, or a name that ends in .rmap), or several of them;
 without one it is the picture that ships with rmap. A workload has options of
 its own: `rmap compare fork-server --help` shows them.
 
@@ -15,6 +16,7 @@ examples
   rmap compare fork-server --children 100 --pages 65536 --rewrite 10%
   rmap compare split-storm shell-storm
   rmap compare here.rmap
+  rmap compare prefork build.trace
   rmap compare fork-server --designs pte_chain --json
 """
 
@@ -32,12 +34,13 @@ from rmap.lab.results import Comparison, Progress
 from rmap.units import parse_share, parse_size
 
 PICTURE_SUFFIX = ".rmap"
+TRACE_SUFFIXES = (".trace", ".trace.part")
 PREFIX = "parameter_"
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments, with those of the workloads named in ``words``."""
-    parser.add_argument("subjects", metavar="SUBJECT", nargs="*", help="a workload or a picture")
+    parser.add_argument("subjects", metavar="SUBJECT", nargs="*", help="a workload, a recorded program or a picture")
     add_designs_option(parser)
     parser.add_argument("--profile", default="6.18", help="the kernel release whose rules hold (default: 6.18)")
     parser.add_argument("--seed", type=int, default=1, help="of whatever is drawn (default: 1)")
@@ -58,7 +61,8 @@ def run(args: Namespace) -> int:
 
 
 def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison:
-    from rmap.lab.compare import compare_picture, compare_workload
+    from rmap.lab.compare import compare_picture, compare_trace, compare_workload
+    from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped
 
@@ -68,9 +72,17 @@ def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison
         return compare_workload(subject, {name: v for name, v in given.items() if v is not None}, **common)
     if subject is None:
         return compare_picture(shipped(), **common)
+    shipped_programs = shipped_traces()
+    if subject in shipped_programs:
+        return compare_trace(shipped_programs[subject], name=subject, summary=SUMMARIES[subject], **common)
+    if subject.rstrip("/").endswith(TRACE_SUFFIXES):
+        return compare_trace(Path(subject), **common)
     if not (subject.endswith(PICTURE_SUFFIX) or Path(subject).is_file()):
-        names = ", ".join(WORKLOADS)
-        raise UsageError(f"{subject!r} is neither a workload ({names}) nor a picture (NAME{PICTURE_SUFFIX})")
+        names = ", ".join((*WORKLOADS, *shipped_programs))
+        raise UsageError(
+            f"{subject!r} is neither a workload or recorded program ({names}) nor a picture (NAME{PICTURE_SUFFIX}) "
+            "nor a trace (NAME.trace)"
+        )
     return compare_picture(Path(subject), **common)
 
 

@@ -2,11 +2,13 @@
 
 A workload is a program of system calls that the model kernel runs: the same
 calls under every design. Each is aimed at what one design does well and
-another badly.
+another badly. A recorded program is what a real one did, as rmap record saw it;
+rmap compare, rmap replay and rmap verify know those that ship by their names.
 
 examples
   rmap workloads
   rmap compare zygote --children 50
+  rmap compare prefork
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """List them."""
+    from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
     from rmap.lab.workloads import WORKLOADS
     from rmap.show.workloads import workloads
 
@@ -39,5 +42,7 @@ def run(args: Namespace) -> int:
         }
         for workload in known
     ]
-    emit(args, {"workloads": data}, lambda: workloads(known))
+    traces = {name: SUMMARIES[name] for name in shipped_traces()}
+    recorded = [{"name": name, "summary": summary} for name, summary in traces.items()]
+    emit(args, {"workloads": data, "traces": recorded}, lambda: workloads(known, traces))
     return status.OK

@@ -77,14 +77,9 @@ def _plainer(step: Step) -> Iterator[Step]:
     # The same call, one thing plainer each time. Every one of them has less to be made plainer, so this ends.
     how = step.how
     for key in how:
-        if key == "offset" or key == "addr":
-            continue
-        fewer = {k: v for k, v in how.items() if k != key and not (key == "file" and k == "offset")}
-        if key == "prot":
-            if how[key] == "rw":
-                continue
-            fewer = how | {"prot": "rw"}
-        yield replace(step, how=fewer)
+        if key not in ("offset", "addr"):
+            left_out = {key, "offset"} if key == "file" else {key}
+            yield replace(step, how={name: value for name, value in how.items() if name not in left_out})
     if how.get("offset"):
         yield replace(step, how=how | {"offset": 0})
     length_at = {"mmap": 0, "read": 1, "write": 1, "munmap": 1, "mprotect": 1, "madvise": 1, "mlock": 1}.get(step.call)
