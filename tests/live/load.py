@@ -285,7 +285,7 @@ def busy(rng: random.Random, common: Common) -> None:
         start = area(64)
         write(start, 64)
         protect(start + rng.randrange(1, 32) * PAGE, 4, READ)
-        write(common.heap + rng.randrange(HEAP_PAGES // 2, HEAP_PAGES - 32) * PAGE, 4)
+        write(common.heap + rng.randrange(260, 290) * PAGE, 4)  # where nothing was protected or moved
         pid = os.fork()
         if pid == 0:
             write(start + 40 * PAGE, 8)

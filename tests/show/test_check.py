@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rmap.live.soundness import MachineCheck
 from rmap.show.check import check, runs, watch_line
 from rmap.snapshot import Checked
-from rmap.snapshot.findings import Violation
+from rmap.snapshot.findings import Report, Violation
 
 FACTS = {
     "release": "6.18.44",
@@ -50,7 +51,7 @@ found by  reading
 """
 ONE = Violation(
     "I6",
-    "num_active_vmas is 2, but 1 VMAs point at the anon_vma",
+    "num_active_vmas is 2; VMAs that point at the anon_vma: 1",
     ("anon_vma ffff888104a3c0d0 (root ffff888104a3c0d0)", "VMA 4711 gunicorn 7f5a176ca000-7f5a1b6ca000"),
     (4711,),
     1,
@@ -60,7 +61,7 @@ BROKEN    3 violations of I6, I19; 14 invariants checked
 machine   Linux 6.18.44: 69 processes, 7,412 VMAs, 2,826 anon_vmas, 120,000
           mapped pages (114,718 anonymous), 200,000 PTEs
 
-I6   num_active_vmas is 2, but 1 VMAs point at the anon_vma
+I6   num_active_vmas is 2; VMAs that point at the anon_vma: 1
      anon_vma ffff888104a3c0d0 (root ffff888104a3c0d0)
      VMA 4711 gunicorn 7f5a176ca000-7f5a1b6ca000
      read 4 times, the same each time
@@ -91,9 +92,12 @@ def test_no_line_is_too_long() -> None:
 
 
 def test_a_round_of_watching_is_one_line() -> None:
-    line = watch_line(12, "10:00:05", FACTS, [], 3, 0.414)
-    assert line == "  12  10:00:05  ok  7,412 VMAs, 120,000 pages, 3 races, 0.41 s"
-    assert "2 violations of I6" in watch_line(1, "10:00:05", FACTS, ["I6", "I6"], 0, 1.0)
+    found = MachineCheck(Report([], []), 3_000, [], 1, {}, 0.414)
+    line = watch_line(12, "10:00:05", FACTS, [], found)
+    assert line == "  12  10:00:05  ok  7,412 VMAs, 120,000 pages, 3,000 races, 0.41 s"
+    found = replace(found, unsettled=[ONE, ONE], races=1)
+    line = watch_line(1, "10:00:05", FACTS, ["I6", "I6"], found)
+    assert line.endswith("2 violations of I6  7,412 VMAs, 120,000 pages, 1 race, 2 not judged, 0.41 s")
 
 
 def test_numbers_in_a_row() -> None:

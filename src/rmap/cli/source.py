@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmap.cli.output import say, waiting
 from rmap.show.picture import capture_notes
@@ -24,7 +24,7 @@ def picture_of(args: Namespace) -> Snapshot:
     return capture() if args.input is None else Snapshot.load(args.input)
 
 
-def capture(pids: list[int] | None = None, **options: bool) -> Snapshot:
+def capture(pids: list[int] | None = None, **options: Any) -> Snapshot:
     """Take a picture of the running machine, saying on stderr what it could not see.
 
     Args:

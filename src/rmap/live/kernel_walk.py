@@ -11,13 +11,14 @@ is a race of the reader's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I64, Bool, expand
+from rmap.columns import I64, Bool, expand, runs
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
 from rmap.live.pagemap import Pagemap
 from rmap.live.trees import Trees, rows_of
@@ -26,7 +27,7 @@ from rmap.units import PAGE_SHIFT
 TAG_MASK = 3
 ANON_TAG, KSM_TAG = 1, 3
 _PFN = (1 << 55) - 1
-_PRESENT = 1 << 63
+_PRESENT, _SWAPPED = 1 << 63, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -147,25 +148,21 @@ def walk_page(memory: KernelMemory, pfn: int) -> KernelWalk:
     tag, anchor = mapping & TAG_MASK, mapping & ~TAG_MASK
     mapcount, head, order = int(pages.mapcount[0]), int(pages.head[0]), int(pages.order[0])
     kind = {ANON_TAG: "anon", KSM_TAG: "ksm"}.get(tag, "file" if anchor else "none")
-    if not pages.valid[0] or kind in ("ksm", "none") or not mapcount:
-        kind = kind if pages.valid[0] and (mapcount or kind == "file") else "none"
-        if kind != "file":
-            return KernelWalk(pfn, kind, 0, index, mapcount, head, order)
+    if not pages.valid[0] or (not mapcount and kind != "file"):  # without a mapping it is of no meaning (rule 1.2)
+        kind = "none"
+    if kind in ("ksm", "none"):
+        return KernelWalk(pfn, kind, 0, index, mapcount, head, order)
     tree = memory.anon_vma_tree(anchor) if kind == "anon" else memory.i_mmap_tree(anchor)
     met, visited = descend(tree, index, index)
     owner = _owners(memory.topology(), tree.vma[met]) if met else []
-    candidates = [
-        candidate
-        for row, pid in zip(met, owner)
-        for candidate in _candidate(
-            pid, _Node(*(int(c[row]) for c in (tree.vma, tree.start, tree.end, tree.pgoff))), index
-        )
-    ]
-    candidates = [_looked_up(one, pfn) for one in candidates]
+    columns = (tree.vma, tree.start, tree.end, tree.pgoff)
+    nodes = [_Node(pid, *(int(column[row]) for column in columns)) for row, pid in zip(met, owner)]
+    candidates = [_looked_at(node, pfn, index) for node in nodes]
     return KernelWalk(pfn, kind, anchor, index, mapcount, head, order, len(tree), visited, candidates)
 
 
 class _Node(NamedTuple):
+    pid: int
     vma: int
     start: int
     end: int
@@ -179,24 +176,63 @@ def _owners(topology: Topology, vmas: I64) -> list[int]:
     return np.where(row >= 0, topology.vmas.pid[order][row], -1).tolist()
 
 
-def _candidate(pid: int, node: _Node, index: int) -> Iterator[Candidate]:
+# The descent has found that the interval has the index, so the address lies in the VMA.
+def _looked_at(node: _Node, pfn: int, index: int) -> Candidate:
     address = vma_address(node.start, node.end, node.pgoff, index)
-    if address is not None:
-        yield Candidate(pid, node.vma, node.start, node.end, node.pgoff, address, "")
-
-
-def _looked_up(one: Candidate, pfn: int) -> Candidate:
+    if address is None:
+        return Candidate(*node, 0, "not readable")
     try:
-        with Pagemap(one.pid) as pagemap:
-            entry = pagemap.entry(one.address) & (1 << 64) - 1
+        with Pagemap(node.pid) as pagemap:
+            entry = pagemap.entry(address) & (1 << 64) - 1
     except OSError:
         found = "not readable"
     else:
         if entry & _PRESENT:
             found = "hit" if entry & _PFN == pfn else "another page"
         else:
-            found = "swapped out" if entry >> 62 & 1 else "nothing"
-    return Candidate(one.pid, one.vma, one.start, one.end, one.pgoff, one.address, found)
+            found = "swapped out" if entry & _SWAPPED else "nothing"
+    return Candidate(*node, address, found)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The walk against the page tables: places are (pid, address).
+
+    Attributes:
+        common: entries that both found.
+        missed: entries that only the page tables have.
+        invented: entries that only the walk found.
+        own: entries of this process, which a picture leaves out.
+        raced: differences that were gone, or others, when both were read again.
+    """
+
+    common: int
+    missed: list[tuple[int, int]]
+    invented: list[tuple[int, int]]
+    own: int
+    raced: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether both found the same."""
+        return not (self.missed or self.invented)
+
+    def settled(self, earlier: Difference | None) -> Difference:
+        """Of this comparison what the one before had too: the machine runs on between page tables and walk."""
+        if earlier is None:
+            return self
+        missed = sorted(set(self.missed) & set(earlier.missed))
+        invented = sorted(set(self.invented) & set(earlier.invented))
+        gone = len(self.missed) + len(self.invented) - len(missed) - len(invented)
+        return replace(self, missed=missed, invented=invented, raced=gone)
+
+
+def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> Difference:
+    """Hold a walk against the entries (pid, address) that the page tables have."""
+    there = set(mappings)
+    own = {place for place in walk.hits if place[0] == os.getpid()}
+    hits = walk.hits - own
+    return Difference(len(hits & there), sorted(there - hits), sorted(hits - there), len(own))
 
 
 # ---- many pages at once ----------------------------------------------------------------------------------------------
@@ -279,3 +315,32 @@ def meets(trees: Trees, tree: I64, vma: I64, index: I64, address: I64) -> Bool:
     there = (tree >= 0) & (vmas[at] == vma) & (key[node] == wanted)
     inside = (trees.pgoff[node] <= index) & (index <= trees.last[node])
     return there & inside & (address == trees.start[node] + ((index - trees.pgoff[node]) << PAGE_SHIFT))
+
+
+def hits(candidates: Candidates, pfns: I64) -> Bool:
+    """Which candidates hit: the entry at their address maps their page, as pagemap shows it now.
+
+    Args:
+        candidates: of many pages.
+        pfns: int64, the pages that were asked about.
+    """
+    hit = np.zeros(len(candidates), np.bool_)
+    order = np.lexsort((candidates.address, candidates.pid))
+    pids, first = np.unique(candidates.pid[order], return_index=True)
+    for pid, rows in zip(pids.tolist(), np.split(order, first[1:])):
+        address = candidates.address[rows]
+        begin, count = runs(np.unique(address >> PAGE_SHIFT))
+        ranges = zip((begin << PAGE_SHIFT).tolist(), ((begin + count) << PAGE_SHIFT).tolist())
+        try:
+            with Pagemap(pid) as pagemap:
+                where, entry = pagemap.read(ranges)
+        except OSError:  # ended meanwhile, or of no process
+            continue
+        at = np.searchsorted(where, address)
+        held = at < len(where)
+        held[held] = where[at[held]] == address[held]
+        found = np.full(len(rows), -1, np.int64)
+        present = entry < 0
+        found[held] = np.where(present[at[held]], entry[at[held]] & _PFN, -1)
+        hit[rows] = found == pfns[candidates.page[rows]]
+    return hit

@@ -2,7 +2,9 @@
 
 The anon_vma topology and the interval trees are read whole, this process included, so that counters must be met
 exactly; pages and entries come from a picture (:mod:`rmap.live.capture`). All of it is read while the machine runs:
-what looks wrong is read again, and only what is still there, unchanged, is called a violation.
+what looks wrong is read again. What is gone then was a race. What is still there, the same in every word, is a
+violation if the processes involved did not run meanwhile; if they did, it is not judged: a process that maps and unmaps
+all the time gets the same addresses, the same frames, the same structs again and again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +48,7 @@ class MachineCheck:
     Attributes:
         report: what was checked, and the violations that stayed.
         races: differences that were gone when read again.
-        unsettled: differences that were there each time, but never twice the same: no judgement.
+        unsettled: differences that were there each time, in processes that did not hold still: no judgement.
         readings: how often was read again.
         facts: release, and numbers of processes, vmas, anon_vmas, anon_pages, pages, ptes; refused, ended, raced.
         seconds: how long it took.
@@ -84,15 +87,17 @@ def check_machine(
     """
     began = time.perf_counter()
     first = _read(memory, None, progress)
-    there = first.violations()
+    there, again = first.violations(), 0
     moved: set[tuple[str, object]] = set()
-    again = 0
+    before = _run_times(_involved(there.values()))
     while there and again < readings:
         again += 1
         time.sleep(PAUSE)
-        now = _read(memory, _to_read_again(there.values()), None).violations()
+        now = _read(memory, _involved(there.values()), None).violations()
         there = {identity: violation for identity, violation in there.items() if identity in now}
         moved |= {identity for identity, violation in there.items() if not _same(violation, now[identity])}
+    rested = {pid for pid, spent in _run_times(_involved(there.values())).items() if spent == before.get(pid)}
+    moved |= {identity for identity, violation in there.items() if not (violation.pids and {*violation.pids} <= rested)}
     stayed = [violation for identity, violation in there.items() if identity not in moved]
     unsettled = [violation for identity, violation in there.items() if identity in moved]
     total = sum(one.checked.violations for one in first.found)
@@ -111,8 +116,21 @@ def _same(one: Violation, other: Violation) -> bool:
     return (one.message, one.objects) == (other.message, other.objects)
 
 
-def _to_read_again(violations: Iterable[Violation]) -> list[int]:
+def _involved(violations: Iterable[Violation]) -> list[int]:
     return sorted({pid for violation in violations for pid in violation.pids})
+
+
+# The time that each process has run, all threads together, in nanoseconds; without those that have ended.
+def _run_times(pids: list[int]) -> dict[int, int]:
+    spent = {}
+    for pid in pids:
+        if pid == os.getpid():
+            spent[pid] = 0  # this process does nothing but read
+            continue
+        with suppress(OSError, ValueError, IndexError):
+            paths = [f"/proc/{pid}/task/{name}/schedstat" for name in os.listdir(f"/proc/{pid}/task")]
+            spent[pid] = sum(int(Path(path).read_text().split()[0]) for path in paths)
+    return spent
 
 
 def _judged(found: list[Found], stayed: list[Violation]) -> Report:

@@ -117,7 +117,7 @@ def inspect_trees(anon: Trees, files: Trees, topology: Topology) -> Iterator[Fou
         topology: VMAs and chains, read just before.
     """
     own = _unique_vmas(topology)
-    yield _order(anon, files)
+    yield _order(anon, files, topology)
     yield _anon_members(anon, topology, own)
     yield _file_members(files, topology, own)
 
@@ -127,7 +127,7 @@ def _unique_vmas(topology: Topology) -> I64:
     return np.unique(topology.vmas.address, return_index=True)[1]
 
 
-def _order(anon: Trees, files: Trees) -> Found:
+def _order(anon: Trees, files: Trees, topology: Topology) -> Found:
     nodes = len(anon.node) + len(files.node)
     line = Checked("I12", "interval trees are in order, and know where they end", nodes, "nodes")
     violations: list[Violation] = []
@@ -135,18 +135,24 @@ def _order(anon: Trees, files: Trees) -> Found:
     for trees in (anon, files):
         for text, rows in disorder(trees):
             count += len(rows)
-            violations += [_of_node(trees, row, text) for row in rows.tolist()[:DESCRIBED]]
+            violations += [_of_node(trees, row, text, topology) for row in rows.tolist()[:DESCRIBED]]
     return Found(line._replace(violations=count), violations)
 
 
-def _of_node(trees: Trees, row: int, text: str) -> Violation:
+def _of_node(trees: Trees, row: int, text: str, topology: Topology) -> Violation:
     objects = (
         trees.name(int(trees.tree[row])),
         f"node {pointer(int(trees.node[row]))}, pages {trees.pgoff[row]:#x}-{trees.last[row]:#x}, "
         f"subtree_last {trees.subtree_last[row]:#x}",
         f"VMA {pointer(int(trees.vma[row]))} {trees.start[row]:x}-{trees.end[row]:x}",
     )
-    return Violation("I12", text, objects, (), int(trees.node[row]))
+    return Violation("I12", text, objects, _pids(trees, topology, int(trees.tree[row])), int(trees.node[row]))
+
+
+# Whose VMAs a tree has.
+def _pids(trees: Trees, topology: Topology, tree: int) -> tuple[int, ...]:
+    mms = trees.mm[trees.tree == tree]
+    return tuple(np.unique(topology.vmas.pid[np.isin(topology.vmas.mm, mms)]).tolist())
 
 
 def disorder(trees: Trees) -> Iterator[tuple[str, I64]]:
@@ -216,7 +222,7 @@ def _members(trees: Trees, topology: Topology, tree: I64, vma: I64, line: Checke
             vmas = topology.vmas
             named = f" {vmas.pid[row]} {vmas.start[row]:x}-{vmas.end[row]:x}" if row >= 0 else ""
             objects = (trees.name(at), f"VMA {pointer(there)}{named}")
-            pids = (int(vmas.pid[row]),) if row >= 0 else ()
+            pids = (int(vmas.pid[row]),) if row >= 0 else _pids(trees, topology, at)
             where = (int(trees.anchor[at]), there, name)
             violations.append(Violation(line.invariant, _FAULTS[name], objects, pids, where))
     note = f"{format_count(outside)} more belong to no process" if outside else ""
@@ -241,6 +247,7 @@ def _file_members(trees: Trees, topology: Topology, own: I64) -> Found:
     wrong = np.flatnonzero(np.maximum(trees.i_mmap_writable, 0) != counted).tolist()
     for tree in wrong:
         text = f"i_mmap_writable is {trees.i_mmap_writable[tree]}, but {counted[tree]} VMAs may write to the file"
-        found.violations.append(Violation("I22", text, (trees.name(tree),), (), (int(trees.anchor[tree]), "writable")))
+        where = (int(trees.anchor[tree]), "writable")
+        found.violations.append(Violation("I22", text, (trees.name(tree),), _pids(trees, topology, tree), where))
     line = found.checked
     return Found(line._replace(violations=line.violations + len(wrong)), found.violations)

@@ -1,4 +1,4 @@
-"""The invariants: what holds, with how many items were looked at; what is broken; what could not be checked, and why."""
+"""The invariants: what holds, of how many items; what is broken; what could not be checked, and why."""
 
 from __future__ import annotations
 
@@ -57,6 +57,17 @@ class ViolationLine(Protocol):
     def objects(self) -> tuple[str, ...]: ...
 
 
+class Rounded(Protocol):
+    """What one round of watching found besides violations."""
+
+    @property
+    def races(self) -> int: ...
+    @property
+    def unsettled(self) -> Sequence[object]: ...
+    @property
+    def seconds(self) -> float: ...
+
+
 def check(
     rows: Iterable[CheckedLine],
     violations: Sequence[ViolationLine],
@@ -96,9 +107,7 @@ def check(
     return [*lines, *labelled("found by", origin)]
 
 
-def watch_line(
-    number: int, clock: str, facts: Mapping[str, Any], broken: Sequence[str], races: int, seconds: float
-) -> str:
+def watch_line(number: int, clock: str, facts: Mapping[str, Any], broken: Sequence[str], found: Rounded) -> str:
     """One round of ``rmap check --watch``.
 
     Args:
@@ -106,12 +115,12 @@ def watch_line(
         clock: the time of day.
         facts: as for :func:`check`.
         broken: the invariants that were found broken, once per violation.
-        races: how many differences were gone when read again.
-        seconds: how long the round took.
+        found: differences that were gone when read again, those that could not be judged, and how long the round took.
     """
     verdict = f"{plural(len(broken), 'violation')} of {runs(list(dict.fromkeys(broken)))}" if broken else "ok"
     size = f"{format_count(facts['vmas'])} VMAs, {format_count(facts['pages'])} pages"
-    return f"{number:>4}  {clock}  {verdict}  {size}, {plural(races, 'race')}, {seconds:.2f} s"
+    unsettled = f", {format_count(len(found.unsettled))} not judged" if found.unsettled else ""
+    return f"{number:>4}  {clock}  {verdict}  {size}, {plural(found.races, 'race')}{unsettled}, {found.seconds:.2f} s"
 
 
 def _verdict(numbers: int, violations: Sequence[ViolationLine], count: int) -> tuple[str, str]:

@@ -254,21 +254,21 @@ class _World:
 
     def _active_counts(self, number: str) -> Found:
         counted = np.bincount(self.t.active[self.t.active >= 0], minlength=self.nr_anon_vmas)
-        text = "num_active_vmas is {says:,}, but {counted:,} VMAs point at the anon_vma"
+        text = "num_active_vmas is {says:,}; VMAs that point at the anon_vma: {counted:,}"
         return self._counters(number, self.t.num_active_vmas, counted, text)
 
     def _child_counts(self, number: str) -> Found:
         # An anon_vma counts at its parent while its tree holds a VMA (rule 2.8); a root is its own parent.
         parent = self._of(self.t.parent, np.unique(self.t.link_anon_vma))
         counted = np.bincount(parent[parent >= 0], minlength=self.nr_anon_vmas)
-        text = "num_children is {says:,}, but {counted:,} living anon_vmas have it as their parent"
+        text = "num_children is {says:,}; living anon_vmas whose parent it is: {counted:,}"
         return self._counters(number, self.t.num_children, counted, text)
 
     def _refcounts(self, number: str) -> Found:
         t = self.t
         members = np.bincount(t.root[t.root >= 0], minlength=self.nr_anon_vmas)
         wanted = np.where(t.root == np.arange(self.nr_anon_vmas), members, 1)
-        text = "the reference count is {says:,}, but rule 2.9 asks for {counted:,}"
+        text = "refcount is {says:,}; by rule 2.9 it should be {counted:,}"
         found = self._counters(number, t.refcount, wanted, text, above=t.ksm)
         above = int((t.refcount - wanted)[t.ksm & ~t.partial & (t.refcount > wanted)].sum())
         if t.ksm_items is not None and above > t.ksm_items:

@@ -8,8 +8,9 @@ process: the kernel's own anon_vmas, chains, interval trees and struct pages
 (by BPF), and the page tables. The rest is listed with the reason.
 
 The machine runs on meanwhile. What looks wrong is read again three times; only
-what stays exactly so is called a violation. For processes that never hold
-still, --freeze stops them while they are read.
+what stays exactly so, in processes that did not run meanwhile, is called a
+violation. For processes that never hold still, --freeze stops them while they
+are read.
 
 examples
   sudo rmap check
@@ -23,7 +24,6 @@ the invariant is named with its objects, ready for a bug report
 
 from __future__ import annotations
 
-import os
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ def _watch(args: Namespace, memory: KernelMemory | None) -> int:
         broken = [violation.invariant for violation in found.report.violations]
         broken_ever |= bool(broken)
         clock = time.strftime("%H:%M:%S")
-        line = watch_line(number, clock, found.facts, broken, found.races, found.seconds)
+        line = watch_line(number, clock, found.facts, broken, found)
         emit(args, _machine_data(found), lambda line=line: [line])  # type: ignore[misc]
         for violation in found.report.violations:
             say(f"      {violation.invariant}  {violation.message}: {', '.join(o.strip() for o in violation.objects)}")
@@ -141,17 +141,8 @@ def _memory() -> Iterator[KernelMemory | None]:
 def _frozen(pids: list[int]) -> AbstractContextManager[Any]:
     if not pids:
         return nullcontext()
-    from rmap.live import procfs
     from rmap.live.ptrace import frozen
 
-    for pid in pids:
-        if pid == os.getpid():
-            raise UsageError(f"{pid} is this very process: it cannot stop itself and read")
-        try:
-            if procfs.read_stat(pid).kernel_thread:
-                raise UsageError(f"{pid} is a thread of the kernel: it has no memory of its own, and cannot be stopped")
-        except (FileNotFoundError, ProcessLookupError):
-            raise UsageError(f"there is no process {pid}") from None
     return frozen(pids)
 
 
@@ -182,6 +173,6 @@ def _talk(found: MachineCheck) -> Iterator[str]:
     if found.unsettled:
         pids = sorted({pid for violation in found.unsettled for pid in violation.pids})
         who = " ".join(map(str, pids[:8]))
-        text = f"{plural(len(found.unsettled), 'difference')} kept changing and cannot be judged"
+        text = f"{plural(len(found.unsettled), 'difference')} in processes that did not hold still: not judged"
         yield from wrap(text + (f": add --freeze {who}" if who else ""), "rmap: ")
     yield f"{'ok' if not found.report.violations else 'broken'} in {found.seconds:.2f} s"

@@ -17,12 +17,19 @@ KEY names the page:
 The running machine shows page frames only to root; a recorded picture (-i)
 can be asked by anybody who may read the file.
 
+With --kernel, the walk that the kernel itself would do: from the page to its
+anon_vma or file, through the interval tree there, to each VMA that covers the
+page's index and the address it computes; each entry looked at, hit or not. It
+ends with: equal to the page tables, or the difference.
+
 examples
   sudo rmap who 4711:0x7f5a176cb000
   sudo rmap who /usr/lib/x86_64-linux-gnu/libc.so.6@0x28000 --all
+  sudo rmap who --kernel 4711:0x7f5a176cb000
   rmap who -i here.rmap pfn:0x2f8443 --json
 
-exit status: 1 if nothing maps the page
+exit status: 1 if nothing maps the page, or if the kernel's walk and the page
+tables differ
 """
 
 from __future__ import annotations
@@ -35,19 +42,21 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import origin_of, picture_of
+from rmap.cli.source import capture, origin_of, picture_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
     from rmap.snapshot import Key, Resolved, Snapshot
 
 ROWS = 20
+READINGS = 4
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     parser.add_argument("key", metavar="KEY", help="the page, as above")
     add_input_option(parser)
+    parser.add_argument("--kernel", action="store_true", help="walk as the kernel would, and compare")
     parser.add_argument("--all", action="store_true", help=f"every mapping, not only {ROWS}")
     add_output_options(parser)
 
@@ -60,6 +69,8 @@ def run(args: Namespace) -> int:
     key = parse_key(args.key)
     if key.kind == "process":  # said before the whole machine is read, not after it
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
+    if args.kernel:
+        return _by_the_kernel(args, key)
     picture = picture_of(args)
     place = _resolve(picture, key)
     if place.swap is not None:
@@ -72,6 +83,36 @@ def run(args: Namespace) -> int:
     limit = None if args.all else ROWS
     emit(args, answer.to_json(), lambda: who(answer, origin=origin_of(args, picture), limit=limit))
     return status.OK if answer.found else status.NO
+
+
+# A difference between page tables and walk counts if it is there each time.
+def _by_the_kernel(args: Namespace, key: Key) -> int:
+    from rmap.live.bpf import KernelMemory
+    from rmap.live.kernel_walk import compare, walk_page
+    from rmap.show.kernel_walk import kernel_walk
+
+    if args.input is not None:
+        raise UsageError("--kernel walks the running kernel's own trees: a recorded picture (-i) does not hold them")
+    with KernelMemory() as memory:
+        difference = None
+        for _ in range(READINGS):
+            picture = capture(memory=memory)
+            place = _resolve(picture, key)
+            if place.pfn is None:
+                what = "a swap slot has no page, and so no walk" if place.swap is not None else place.reason
+                say(f"rmap: {what}")
+                return status.NO
+            walk = walk_page(memory, place.pfn)
+            there = {(mapping.pid, mapping.address) for mapping in picture.who(place.pfn).mappings}
+            difference = compare(walk, there).settled(difference) if walk.kind in ("anon", "file") else None
+            if difference is None or difference.equal:
+                break
+    names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
+    names[os.getpid()] = "(rmap)"
+    limit = None if args.all else ROWS
+    data = {"walk": walk, "difference": difference}
+    emit(args, data, lambda: kernel_walk(walk, difference, names, limit=limit))
+    return status.OK if difference is not None and difference.equal and walk.hits else status.NO
 
 
 # The kernel names a file by its real path; whoever asks may know it by a link.

@@ -1,0 +1,113 @@
+"""The kernel's own walk, from BPF, against the page tables: equal for every page of a load."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from load import Load, load
+
+from needs import need
+from rmap.cli import main
+from rmap.live import abilities, capture
+from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.kernel_walk import anchors, compare, hits, walk_many, walk_page
+from rmap.live.trees import read_trees
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+
+pytestmark = pytest.mark.live
+PAGE = 4096
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    need(abilities().missing("frames", "page_state", "same_mm") or why_not())
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[KernelMemory]:
+    with KernelMemory() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def still() -> Iterator[Load]:
+    with load(workers=20, pages=4000, vmas=2400, seed=4) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def picture(still: Load, memory: KernelMemory) -> Snapshot:
+    return capture(still.pids, memory=memory)
+
+
+def test_the_walk_equals_the_page_tables_for_every_page(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
+    """Every anonymous and file page of the load. Without a walk: the zero page, the vDSO, pages merged by KSM."""
+    kind = picture.per_frame("kind")
+    mapped = picture.reverse.found > 0
+    unwalked = np.isin(kind, (*f.UNTRACKED, f.KSM))
+    assert mapped[unwalked].any(), "the zero page and the vDSO are among them"
+    pfns = picture.pfns()[mapped & ~unwalked]
+    assert Counter(np.unique(kind[mapped & ~unwalked]).tolist()).keys() <= {f.ANON, f.FILE, f.SHMEM}
+    pages = memory.struct_pages(pfns)
+    topology = memory.topology()
+    anonymous, of_file, anchor = anchors(pages.mapping)
+    assert (anonymous | of_file).all()
+    found: set[tuple[int, int, int]] = set()
+    for which, is_anon in ((anonymous, True), (of_file, False)):
+        trees = read_trees(memory, np.unique(anchor[which]), of_anon_vmas=is_anon)
+        asked = np.where(which, anchor, 0)
+        candidates = walk_many(topology, trees, asked, pages.index)
+        hit = hits(candidates, pfns) & np.isin(candidates.pid, still.pids)
+        columns = (pfns[candidates.page[hit]], candidates.pid[hit], candidates.address[hit])
+        found |= set(zip(*(c.tolist() for c in columns)))
+    walk = picture.walk_many(pfns)
+    tables = set(zip(walk.pfn.tolist(), walk.pid.tolist(), walk.address.tolist()))
+    assert len(pfns) > 8000 and len(tables) > 50_000
+    assert found == tables
+
+
+def test_a_single_walk_equals_the_page_tables(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
+    kind = picture.per_frame("kind")
+    pages = picture.pfns()[np.isin(kind, (f.ANON, f.SHMEM)) & (picture.reverse.found > 0)]
+    kinds = Counter()
+    for pfn in np.random.default_rng(2).choice(pages, 40, replace=False).tolist():
+        walk = walk_page(memory, pfn)
+        there = {(one.pid, one.address) for one in picture.who(pfn).mappings}
+        assert compare(walk, there).missed == [] and {p for p in walk.hits if p[0] in still.pids} == there
+        assert len(walk.hits) <= len(walk.candidates) <= walk.visited <= walk.nodes
+        kinds[walk.kind] += 1
+    assert kinds["anon"]
+
+
+def test_the_zero_page_has_no_walk(memory: KernelMemory, picture: Snapshot) -> None:
+    zero = picture.pfns()[picture.per_frame("kind") == f.ZERO]
+    assert walk_page(memory, int(zero[0])).kind == "none"
+
+
+def test_who_by_the_kernel(still: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    key = f"{still.server}:{still.heap + 300 * PAGE:#x}"
+    assert main(["who", "--kernel", key, "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["page", "mapping", "tree", "found", "equal"]
+    assert "to the page tables of every process" in lines[4]
+    assert max(map(len, lines)) <= 80
+    assert main(["who", "--kernel", key, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["walk"]["kind"] == "anon" and told["difference"]["missed"] == []
+    hit = {(one["pid"], one["address"]) for one in told["walk"]["candidates"] if one["found"] == "hit"}
+    assert (still.server, still.heap + 300 * PAGE) in hit
+    assert len(hit) == told["difference"]["common"]
+
+
+def test_who_by_the_kernel_says_why_there_is_no_walk(capsys: pytest.CaptureFixture[str], picture: Snapshot) -> None:
+    zero = int(picture.pfns()[picture.per_frame("kind") == f.ZERO][0])
+    assert main(["who", "--kernel", f"pfn:{zero:#x}"]) == 1
+    assert "no reverse map leads back" in capsys.readouterr().out
+    assert main(["who", "--kernel", "-i", "x.rmap", "pfn:1"]) == 2
+    assert "the running kernel's own trees" in " ".join(capsys.readouterr().err.split())
+    assert main(["who", "--kernel", "swap:0:1"]) == 1
