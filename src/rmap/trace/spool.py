@@ -92,6 +92,17 @@ class Spool:
             _write_all(self._events, np.ascontiguousarray(rows, "<i8").tobytes())
             self.nr_events += len(rows)
 
+    def replace_events(self, rows: npt.NDArray[np.int64]) -> None:
+        """Write these events in place of all that were added; the folder is never without the one or the other."""
+        path = self.folder / "events.i64"
+        fresh = path.with_suffix(".new")
+        with fresh.open("xb", buffering=0) as stream:
+            _write_all(stream, np.ascontiguousarray(rows, "<i8").tobytes())
+        self._events.close()
+        fresh.replace(path)
+        self._events = path.open("ab", buffering=0)
+        self.nr_events = len(rows)
+
     def close(self) -> None:
         """Close the files; the folder stays."""
         self._events.close()

@@ -133,13 +133,14 @@ def _details(events: Events) -> None:
             raise _refuse("T7", f"event {row} ({KINDS[kind]}) {text}")
 
 
-# T8: every picture is named by exactly one event, in order, of the kind of its cause and of its process.
+# T8: every picture is named by exactly one event, of the kind of its cause and of its process.
 def _pictures(events: Events, pictures: list[PictureRow]) -> None:
     rows = np.flatnonzero(np.isin(events.kind, (EXEC, CHECKPOINT)))
     named = events.a0[rows].tolist()
-    if named != list(range(len(pictures))):
-        raise _refuse("T8", f"the events name pictures {_few(named)}, but there are {len(pictures)}, in order")
-    for row, (snapshot, cause, pid) in zip(rows.tolist(), pictures):
+    if sorted(named) != list(range(len(pictures))):
+        raise _refuse("T8", f"the events name pictures {_few(named)}, not each of {len(pictures)} once")
+    for row, shown in zip(rows.tolist(), named):
+        snapshot, cause, pid = pictures[shown]
         number, is_exec = int(events.a0[row]), int(events.kind[row]) == EXEC
         if cause not in CAUSES or is_exec != (cause == CAUSES[0]):
             raise _refuse("T8", f"picture {number} is of cause {cause!r}, but event {row} is of another kind")

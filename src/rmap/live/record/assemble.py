@@ -10,6 +10,7 @@ is there, rows from that exec on wait.
 from __future__ import annotations
 
 import os
+import time as clock
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Assembler:
         self._inodes: dict[tuple[int, int, int], _Inode] = {}
         self._opens: dict[tuple[int, int, bool], int] = {}  # (address, row of the file, writable) -> row
         self._open_at: dict[int, int] = {}  # address -> row of the open it stands for now
-        self._names: dict[int, str] = {}
+        self._names: dict[int, bytes] = {}
         self._time = 0
 
     def add(self, rows: I64) -> None:
@@ -69,11 +70,12 @@ class Assembler:
 
     def gone_on(self, actor: int, pages: int, time: int) -> None:
         """Somebody else changed memory: ``actor`` of ``rmap.trace.tables.ACTORS``; ``time`` in ns."""
-        self._write(_event(time, t.GONE_ON, -1, -1, actor, pages))
+        self._keep_now(_event(time, t.GONE_ON, -1, -1, actor, pages))
 
-    def finish(self) -> int:
-        """Write what waits for pictures that will not come. Returns how many execs have no picture."""
-        return self._give_up_waiting()
+    def finish(self, rows: I64) -> None:
+        """Add the last rows; then write what waits for pictures that will not come."""
+        self.add(rows)
+        self._give_up_waiting()
 
     # The rows up to the first exec whose picture is not there yet.
     def _flush(self) -> None:
@@ -95,13 +97,11 @@ class Assembler:
         self._convert(rows[start:])
         self._waiting = raw.empty()
 
-    def _give_up_waiting(self) -> int:
-        given_up = 0
+    # Whose picture is missing was killed before one could be taken: it has done nothing since.
+    def _give_up_waiting(self) -> None:
         while len(self._waiting):
-            given_up += 1
             self._pictures[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
             self._flush()
-        return given_up
 
     # Between two introductions of files, an address stands for one open.
     def _convert(self, rows: I64) -> None:
@@ -138,16 +138,22 @@ class Assembler:
         events[0, 0] = max(int(events[0, 0]), self._time)
         events[:, 0] = np.maximum.accumulate(events[:, 0])
         self._time = int(events[-1, 0])
+        self._keep(events)
+
+    def _keep(self, events: I64) -> None:
         self._spool.add_events(events)
+
+    def _keep_now(self, events: I64) -> None:
+        self._write(events)
 
     def _introduce(self, row: I64, kind: int) -> None:
         address = int(row[raw.FILE_PTR])
         words = row[raw.A0 : raw.A0 + 6]
         if kind == raw.NAME:
-            self._names[address] = words.tobytes().partition(b"\0")[0].decode(errors="replace")
+            self._names[address] = self._names.get(address, b"") + words.tobytes().partition(b"\0")[0]
             return
         device, number, size, bits, fd, generation = words.tolist()
-        name = self._names.pop(address, "")
+        name = self._names.pop(address, b"").decode(errors="replace")
         key = (device, number, generation)
         inode = self._inodes.get(key)
         if inode is None:
@@ -168,6 +174,57 @@ class Assembler:
                 event = _event(int(row[raw.TIME]), t.RESIZED, pid, tid, size)
                 event[0, _FILE] = self._open_at[address]
                 self._write(event)
+
+
+class LateAssembler(Assembler):
+    """For a recorder that hands over everything at the end: pictures are written at once, and placed by their time.
+
+    Until then the spool holds pictures and the events that show them, nothing else.
+
+    Args:
+        spool: where to.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(spool)
+        self._marks: list[I64] = []
+        self._execs: dict[int, deque[int]] = defaultdict(deque)  # by pid: their marks, -1 if there is no picture
+        self._late: list[I64] = []
+
+    def exec_picture(self, pid: int, snapshot: Snapshot | None) -> None:
+        """The picture of the latest exec of a process; None if it died before one could be taken."""
+        self._execs[pid].append(-1 if snapshot is None else len(self._marks))
+        if snapshot is not None:
+            number = self._spool.add_picture(snapshot, t.AT_EXEC, pid)
+            self._mark(_event(clock.monotonic_ns(), t.EXEC, pid, pid, number))
+
+    def checkpoint(self, snapshot: Snapshot, cause: int, time: int) -> None:
+        """A picture of every process, all stopped."""
+        number = self._spool.add_picture(snapshot, cause, -1)
+        self._mark(_event(time, t.CHECKPOINT, -1, -1, number))
+
+    def finish(self, rows: I64) -> None:
+        """Put events and pictures in order of time."""
+        rows = rows[np.argsort(rows[:, raw.TIME], kind="stable")]
+        is_exec = raw.low(rows[:, raw.KIND_NR]) == t.EXEC
+        for row in rows[is_exec]:
+            waiting = self._execs[int(raw.low(row[raw.TGID_TID]))]
+            mark = waiting.popleft() if waiting else -1
+            if mark >= 0:  # the exec itself was a little earlier than the stop in which its picture was taken
+                self._marks[mark][0, 0] = row[raw.TIME]
+        self._convert(rows[~is_exec])
+        events = np.concatenate((np.empty((0, len(_COLUMNS)), np.int64), *self._marks, *self._late))
+        self._spool.replace_events(events[np.argsort(events[:, 0], kind="stable")])
+
+    def _keep_now(self, events: I64) -> None:
+        self._mark(events)
+
+    def _mark(self, event: I64) -> None:
+        self._marks.append(event)
+        self._spool.add_events(event)
+
+    def _keep(self, events: I64) -> None:
+        self._late.append(events)
 
 
 def _event(time: int, kind: int, pid: int, tid: int, a0: int, a1: int = 0) -> I64:

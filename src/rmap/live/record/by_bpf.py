@@ -36,6 +36,7 @@ class BpfRecorder:
     """
 
     name = "bpf"
+    late = False
 
     def __init__(self, ring_bytes: int = RING_BYTES) -> None:
         path = Path(__file__).with_name("recorder.bpf.o")
@@ -60,6 +61,9 @@ class BpfRecorder:
     def follow(self, pid: int) -> None:
         """Record this process from its next exec on, and its descendants."""
         self._tracked.set(pid, struct.pack("=Q", _NO_MM_YET))
+
+    def hint(self, child: int, flags: int, shared: bool) -> None:
+        """Not needed: the programs see it themselves."""
 
     def take(self) -> I64:
         """What is ready."""

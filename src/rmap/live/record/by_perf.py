@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -58,6 +57,7 @@ class PerfRecorder:
     """
 
     name = "perf"
+    late = True
 
     def __init__(self, data: Path) -> None:
         self._perf = shutil.which("perf") or ""
@@ -74,11 +74,14 @@ class PerfRecorder:
                     )
         self._data = data
         self._process: subprocess.Popen[bytes] | None = None
+        self._control: tuple[int, ...] = ()
+        self._root = -1
         self._hints: dict[int, tuple[int, bool]] = {}
         self._lost = 0
 
     def follow(self, pid: int) -> None:
         """Start perf, and wait until it records."""
+        self._root = pid
         control_read, control = os.pipe()
         answer, answer_write = os.pipe()
         calls = "||".join(f"id=={nr}" for nr in (*_MEMORY_CALLS, *_CLONES, *_EXECS))
@@ -106,9 +109,7 @@ class PerfRecorder:
             said = os.read(answer, 16)  # "ack\n", or nothing if perf has ended
         except BrokenPipeError:
             said = b""
-        finally:
-            os.close(control)
-            os.close(answer)
+        self._control = (control, answer)  # closed when perf has ended: it does not bear to lose them before
         if not said.startswith(b"ack"):
             self.close()
             raise SourceError(f"perf does not record here: {errors.read_text(errors='replace').strip()}")
@@ -128,12 +129,11 @@ class PerfRecorder:
     def finish(self) -> I64:
         """Stop perf and read what it wrote."""
         self._stop()
-        if not self._data.exists():
-            return raw.empty()
-        reader = _Reader(self._hints)
+        reader = _Reader(self._hints, self._root)
         with self._script() as lines:
             rows = reader.read(lines)
         self._lost = reader.lost
+        self._data.unlink(missing_ok=True)
         return rows
 
     def lost(self) -> int:
@@ -148,17 +148,21 @@ class PerfRecorder:
         """Stop perf."""
         self._stop()
 
+    # It may be at its end already, if the program is; a signal would then keep it from completing its file.
     def _stop(self) -> None:
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(_READY_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        if self._control:
+            with suppress(OSError):
+                os.write(self._control[0], b"stop\n")
+        if self._process is not None:
+            try:
+                self._process.wait(_READY_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        for end in self._control:
+            os.close(end)
+        self._control = ()
 
     def _script(self) -> _Script:
         return _Script(
@@ -183,7 +187,8 @@ class _Script:
     def __exit__(self, *stopped_by: object) -> None:
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._process.wait()
+        if self._process.wait() and stopped_by == (None, None, None):
+            raise SourceError("what perf recorded cannot be read: its file is not complete")
 
 
 @dataclass
@@ -206,6 +211,7 @@ class _Mapped:
 class _Reader:
     # From the lines of `perf script` to a recorder's rows.
     hints: dict[int, tuple[int, bool]]
+    root: int  # what it does before its first exec is the recorder's own doing
     lost: int = 0
     rows: list[tuple[int, ...]] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)  # by thread: entered, not returned
@@ -243,17 +249,21 @@ class _Reader:
         elif event.startswith("exceptions:page_fault") and (fault := _FAULT.search(rest)):
             self.fault(pid, tid, time, _signed(int(fault[1], 16)), int(fault[2], 16), event.endswith("kernel"))
         elif event == "sched:sched_process_exec":
+            self.root = -1 if pid == self.root else self.root
             self.calls.pop(tid, None)
             self.threads[pid] = 1
             self.add(time, t.EXEC, 0, pid, tid)
         elif event == "sched:sched_process_exit":
             self.threads[pid] = self.threads.get(pid, 1) - 1
-            if not self.threads[pid]:
+            told = "group_dead=" in rest  # since Linux 6.16
+            if "group_dead=true" in rest if told else not self.threads[pid]:
                 self.add(time, t.EXIT, 0, pid, tid)
 
     def add(
         self, time: int, kind: int, nr: int, pid: int, tid: int, *arguments: int, result: int = 0, file: int = 0
     ) -> None:
+        if pid == self.root:
+            return
         padded = (*arguments, *[0] * (6 - len(arguments)))
         self.rows.append((time, kind | nr << 32, pid | tid << 32, *padded, result, file))
 
@@ -299,8 +309,10 @@ class _Reader:
                 if found.st_ino == mapped.inode:
                     size = found.st_size
             device = mapped.path.startswith("/dev/") and not shmem
-            name = np.frombuffer(mapped.path.encode()[:47].ljust(48, b"\0"), np.int64).tolist()
-            self.add(time, raw.NAME, 0, pid, tid, *name, file=address)
+            path = mapped.path.encode()
+            for start in range(0, len(path), 48):
+                words = np.frombuffer(path[start : start + 48].ljust(48, b"\0"), np.int64).tolist()
+                self.add(time, raw.NAME, 0, pid, tid, *words, file=address)
             kinds = bits | shmem << 1 | device << 2
             generation = mapped.generation
             self.add(

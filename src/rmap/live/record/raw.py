@@ -17,18 +17,27 @@ TIME, KIND_NR, TGID_TID, A0, RESULT, FILE_PTR = 0, 1, 2, 3, 9, 10
 NAME, FILE = 100, 101
 """Kinds besides those of :mod:`rmap.trace.tables`: what is known of a ``struct file`` that the next rows mention.
 
-NAME: a0 to a5 are the last part of its path, 48 bytes with a NUL. FILE: a0 device as the kernel numbers it, a1 inode,
-a2 size, a3 bits (1 writable, 2 shmem, 4 device), a4 descriptor or -1, a5 generation of the inode; nr = 1 if a call
-that sets the size follows. Both have the file's address as FILE_PTR."""
+NAME: a0 to a5 are 48 bytes of its path, or of the last part of it, up to a NUL; further rows go on. FILE: a0 device as
+the kernel numbers it, a1 inode, a2 size, a3 bits (1 writable, 2 shmem, 4 device), a4 descriptor or -1, a5 generation of
+the inode; nr = 1 if a call that sets the size follows. Both have the file's address as FILE_PTR."""
 
 
 class Recorder(Protocol):
-    """Sees what recorded processes do to their memory."""
+    """Sees what recorded processes do to their memory.
+
+    Attributes:
+        name: ``"bpf"`` or ``"perf"``.
+        late: it hands over nothing before :meth:`finish`, and wants hints.
+    """
 
     name: str
+    late: bool
 
     def follow(self, pid: int) -> None:
         """Record this process, from its next exec on, and its descendants."""
+
+    def hint(self, child: int, flags: int, shared: bool) -> None:
+        """How a process was made, as its tracer saw it: clone flags, whether it uses its parent's mm."""
 
     def take(self) -> I64:
         """What was seen and is ready, in order; rows as above."""

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import NotPermitted, TraceError, UsageError
-from rmap.live.bpf import KernelMemory
 from rmap.live.abilities import missing_frames
+from rmap.live.bpf import KernelMemory
 from rmap.live.ptrace import wait_for_thread_end
+from rmap.live.record.actors import Actors
 from rmap.live.record.by_bpf import RING_BYTES, BpfRecorder
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.live.record.launch import Launched, launch
@@ -103,15 +104,20 @@ def record(
         seen_by = _recorder(recorder, ring_bytes, part_of(target), tell)
         stack.callback(seen_by.close)
         memory = _kernel_memory(stack)
+        actors = Actors()
+        stack.callback(actors.close)
         launched = launch(command)
         stack.callback(launched.give_up)
         spool = Spool(part_of(target), _about(command, seen_by.name))
         stack.callback(spool.close)
         stack.enter_context(locked(spool.folder))
-        session, interrupted, seconds = _run(launched, seen_by, spool, checkpoints or Checkpoints(), memory, tell)
+        session, interrupted, seconds = _run(
+            launched, seen_by, spool, checkpoints or Checkpoints(), actors, memory, tell
+        )
         if launched.error is not None:
             spool.remove()
             raise launched.error
+        spool.about["actors"] = actors.why_not is None
         notes = _finish_about(spool.about, session.outcome, seen_by, interrupted)
         trace = pack(spool.folder, target, spool.about, force=force)
         spool.remove()
@@ -168,12 +174,15 @@ def _run(
     seen_by: Recorder,
     spool: Spool,
     checkpoints: Checkpoints,
+    actors: Actors,
     memory: KernelMemory | None,
     tell: Tell,
 ) -> tuple[Session, str | None, float]:
     here = threading.get_ident()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOPPERS, _DONE, signal.SIGCHLD})
-    session = Session(launched.pid, seen_by, spool, checkpoints, memory, lambda: signal.pthread_kill(here, _DONE))
+    session = Session(
+        launched.pid, seen_by, spool, checkpoints, actors, memory, lambda: signal.pthread_kill(here, _DONE)
+    )
     began = time.monotonic()
     try:
         session.start()

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from rmap.errors import SourceError
 from rmap.live.bpf import KernelMemory
 from rmap.live.capture import capture
-from rmap.live.record.assemble import Assembler
+from rmap.live.record.actors import Actors
+from rmap.live.record.assemble import Assembler, LateAssembler
 from rmap.live.record.raw import Recorder
 from rmap.live.record.tracer import Tracer
+from rmap.live.same_mm import kcmp_vm
 from rmap.snapshot import Snapshot
 from rmap.trace.spool import Spool
-from rmap.trace.tables import AT_CHECKPOINT, AT_END
+from rmap.trace.tables import AT_CHECKPOINT, AT_END, CLONE_VFORK, CLONE_VM
 
 POLL_SECONDS = 0.02
 """How long the ring may fill unread: at 1.5 million records a second, the fastest a processor makes, a tenth of it."""
@@ -51,7 +53,6 @@ class Outcome:
         end_picture: whether the picture of the end could be taken.
         missed: checkpoints that could not be taken, with the reason.
         failure: what went wrong in the recorder, if something did.
-        execs_without_picture: processes that were killed right after an exec are not counted.
     """
 
     status: int | None = None
@@ -59,7 +60,6 @@ class Outcome:
     end_picture: bool = False
     missed: list[str] = field(default_factory=list)
     failure: BaseException | None = None
-    execs_without_picture: int = 0
 
 
 class Session(threading.Thread):
@@ -70,6 +70,7 @@ class Session(threading.Thread):
         recorder: sees the events.
         spool: gets them.
         checkpoints: when to take pictures.
+        actors: counts what the kernel itself changes.
         memory: for pictures with the kernel's own topology; None without BPF.
         when_done: called at the very end, in this thread.
     """
@@ -80,6 +81,7 @@ class Session(threading.Thread):
         recorder: Recorder,
         spool: Spool,
         checkpoints: Checkpoints,
+        actors: Actors,
         memory: KernelMemory | None,
         when_done: Callable[[], None],
     ) -> None:
@@ -89,9 +91,10 @@ class Session(threading.Thread):
         self._root = root
         self._recorder = recorder
         self._checkpoints = checkpoints
+        self._actors = actors
         self._memory = memory
         self._when_done = when_done
-        self._assembler = Assembler(spool)
+        self._assembler = LateAssembler(spool) if recorder.late else Assembler(spool)
         self._told_to_stop = threading.Event()
         self._tracer: Tracer | None = None
         self._pausing = False
@@ -111,8 +114,7 @@ class Session(threading.Thread):
         finally:
             self.attached.set()
         try:
-            self._assembler.add(self._recorder.finish())
-            self.outcome.execs_without_picture = self._assembler.finish()
+            self._assembler.finish(self._recorder.finish())
         except BaseException as error:
             self.outcome.failure = self.outcome.failure or error
         self._when_done()
@@ -156,6 +158,7 @@ class Session(threading.Thread):
             self._pausing = False
         try:
             self._assembler.add(self._recorder.take_until_now())
+            self._note_actors()
             snapshot = self._capture(tracer.pids())
             if snapshot is None:
                 self.outcome.missed.append("no recorded process could be read")
@@ -165,6 +168,11 @@ class Session(threading.Thread):
         finally:
             tracer.go_on()
 
+    # Between two pictures it does not matter when: nothing but pictures tells what was changed.
+    def _note_actors(self) -> None:
+        for actor, pages in self._actors.news().items():
+            self._assembler.gone_on(actor, pages, time.monotonic_ns())
+
     def _capture(self, pids: list[int]) -> Snapshot | None:
         snapshot = capture(pids, vm_flags=True, memory=self._memory, bpf=self._memory is not None)
         return snapshot if len(snapshot.processes) else None
@@ -173,6 +181,12 @@ class Session(threading.Thread):
         """Take the picture of one process that has just got a new program."""
         self._assembler.add(self._recorder.take_until_now())
         self._assembler.exec_picture(pid, self._capture([pid]))
+
+    def at_fork(self, tid: int, new: int, vfork: bool) -> None:
+        """Tell a recorder that cannot see it how the task was made."""
+        if self._recorder.late:
+            shared = kcmp_vm(tid, new) == 0
+            self._recorder.hint(new, (CLONE_VFORK if vfork else 0) | (CLONE_VM if shared else 0), shared)
 
     def at_exit(self, pid: int, last: bool) -> None:
         """Take the picture of the end, before the last memory goes; or one more, where that was asked for."""

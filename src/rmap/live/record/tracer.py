@@ -44,6 +44,9 @@ class Watcher(Protocol):
     def at_exec(self, pid: int) -> None:
         """A process has a new program, of which no instruction was executed yet."""
 
+    def at_fork(self, tid: int, new: int, vfork: bool) -> None:
+        """A thread has made a task that has not run yet."""
+
     def at_exit(self, pid: int, last: bool) -> None:
         """The last thread of a process is about to exit; its memory is still there. ``last``: no other is left."""
 
@@ -169,6 +172,7 @@ class Tracer:
             new = p.event_message(tid)
             if new not in self._threads:
                 self._threads[new] = _Thread(_tgid(new))
+            self._watcher.at_fork(tid, new, thread.in_vfork)
 
     # The thread that called exec is the leader from now on, and the only one.
     def _exec(self, tid: int, status: int) -> _Thread:
