@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": (LAB, "Hold the model against a recorded program: does it do what the kernel did?"),
     "explain": (LAB, "A small story, step by step: what a fault, a fork, a COW changes."),
     "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
+    "record": (LIVE, "Run a program and record every event that changes its memory."),
     "snap": (LIVE, "Record the running machine's memory as a picture, in one file."),
     "check": (LIVE, "Hold the machine against the numbered rules of its reverse map."),
     "conform": (LIVE, "Hold the model against the running kernel: the same random calls by both."),

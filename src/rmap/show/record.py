@@ -1,0 +1,74 @@
+"""What a recording came to: some lines on stderr, or one object."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from rmap.trace.tables import CAUSES, CHECKPOINT, EXEC, EXIT, FAULT, FORK, GONE_ON, RESIZED, SYSCALL
+from rmap.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rmap.live.record import Recorded
+
+_NAMES = {
+    SYSCALL: "syscalls",
+    FAULT: "faults",
+    FORK: "forks",
+    EXEC: "execs",
+    EXIT: "exits",
+    CHECKPOINT: "checkpoints",
+    GONE_ON: "gone_on",
+    RESIZED: "resized",
+}
+
+
+def record_facts(recorded: Recorded) -> dict[str, Any]:
+    """Everything a program may want to know, for ``--json``."""
+    trace = recorded.trace
+    events = trace.events
+    return {
+        "file": str(recorded.path),
+        "bytes": recorded.path.stat().st_size,
+        "command": trace.about["command"],
+        "recorder": recorded.recorder,
+        "seconds": round(recorded.seconds, 3),
+        "complete": trace.about["complete"],
+        "why_incomplete": trace.about["why_incomplete"],
+        "lost": trace.about["lost"],
+        "exit_status": recorded.exit_status,
+        "events": {name: int((events.kind == kind).sum()) for kind, name in _NAMES.items()},
+        "processes": len(set(events.pid[events.kind != GONE_ON].tolist()) - {-1}),
+        "pictures": {cause: sum(picture.cause == cause for picture in trace.pictures) for cause in CAUSES},
+        "notes": recorded.notes,
+    }
+
+
+def record_lines(facts: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    count = {name: format_count(number) for name, number in facts["events"].items()}
+    total = format_count(sum(facts["events"].values()))
+    whole = "complete" if facts["complete"] else f"INCOMPLETE: {facts['why_incomplete']}"
+    pictures = facts["pictures"]
+    lines = [
+        f"rmap: {facts['file']}: {total} events of {format_count(facts['processes'])} processes in "
+        f"{facts['seconds']:.2f} s, {format_bytes(facts['bytes'])}",
+        f"      {whole}",
+        f"      {count['syscalls']} system calls, {count['faults']} page faults, {count['forks']} forks, "
+        f"{count['execs']} execs, {count['exits']} exits",
+        f"      pictures: {pictures['exec']} at execs, {pictures['checkpoint']} at checkpoints, {pictures['end']} "
+        f"at the end; recorder: {facts['recorder']}",
+        f"      the program {_ended(facts['exit_status'])}",
+    ]
+    return [*lines, *(f"      {note}" for note in facts["notes"])]
+
+
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "runs on"
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
