@@ -68,6 +68,9 @@ ADVICE = {
     103: "guard_remove",
 }  # fmt: skip
 
+DROPPING = frozenset(("dontneed", "dontneed_locked", "remove"))
+"""Advice after which the pages are not there any more."""
+
 MASK64 = (1 << 64) - 1
 Args = tuple[int, int, int, int, int, int]
 
@@ -97,6 +100,7 @@ def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None
     if not replaces and mm.overlapping(result, result + length):
         player.finding("mmap: the model has areas where the kernel had none", f"at {result:#x}")
         replaces = True
+    player.seen(mm).forget(result, length)
     mmap_calls.mmap(
         player.core,
         mm,
@@ -125,6 +129,7 @@ def _file(player: Player, row: int) -> File:
 def munmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unmap."""
     mmap_calls.munmap(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+    player.seen(mm).forget(unsigned(args[0]), unsigned(args[1]))
 
 
 def mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
@@ -154,6 +159,8 @@ def brk(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
         mm.start_brk = mm.brk = result
         return
     if asked:
+        if asked < mm.brk:
+            player.seen(mm).forget(page_align(asked), mm.brk - asked)
         brk_calls.brk(player.core, mm, asked)
     if mm.brk != result:
         if page_align(mm.brk) != page_align(result):
@@ -165,6 +172,8 @@ def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> No
     """Resize or move a mapping to where the kernel moved it."""
     start, old_size, new_size, flags = (unsigned(a) for a in args[:4])
     moved = result != start or bool(flags & MREMAP_DONTUNMAP)
+    if moved:
+        player.seen(mm).forget(result, new_size)
     mremap_calls.mremap(
         player.core,
         mm,
@@ -176,7 +185,10 @@ def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> No
         dontunmap=bool(flags & MREMAP_DONTUNMAP),
     )
     if moved:
+        player.seen(mm).forget(start, old_size)
         player.seen(mm).add_present(player.core, mm, result, result + page_align(new_size))
+    elif new_size < old_size:
+        player.seen(mm).forget(start + page_align(new_size), old_size - new_size)
 
 
 def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
@@ -187,6 +199,8 @@ def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> N
     start, length = unsigned(args[0]), unsigned(args[1])
     if advice == "free":
         player.seen(mm).freed.append((start & PAGE_MASK, start + length))
+    if advice in DROPPING:
+        player.seen(mm).forget(start, length)
     madvise_calls.madvise(player.core, mm, start, length, advice or f"advice {args[2]}")
 
 
