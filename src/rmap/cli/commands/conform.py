@@ -60,11 +60,9 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Run, and tell what was found, also if interrupted."""
-    from rmap.designs import design_named
     from rmap.lab.conform import conform
     from rmap.show.conform import conformance
 
-    design_named(args.design)
     with _told_to_stop() as stopped, _progress() as tell:
         result = conform(
             seed=args.seed,

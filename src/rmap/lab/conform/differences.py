@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rmap.lab.conform.sight import NO_ENTRY, NOT_SEEN, PAGE, SWAP_SLOT, ZERO_PAGE, AnonVmaFacts, Area, PageFacts, Sight
+from rmap.lab.conform.sight import (
+    KIND,
+    NO_ENTRY,
+    NOT_SEEN,
+    PAGE,
+    SWAP_SLOT,
+    ZERO_PAGE,
+    AnonVmaFacts,
+    Area,
+    PageFacts,
+    Sight,
+)
 from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT
 
@@ -107,7 +118,7 @@ def _spell_entries(sight: Sight, mm: int) -> list[str]:
 
 
 def _spell_entry(entry: int) -> str:
-    kind, name = entry & 3, entry >> 2
+    kind, name = entry & KIND, entry >> 2
     return {NO_ENTRY: "-", ZERO_PAGE: "zero", PAGE: f"page {name}", SWAP_SLOT: f"swap {name}"}[kind]
 
 

@@ -19,7 +19,7 @@ from rmap.lab.conform.differences import differences
 from rmap.lab.conform.kernel_eye import KernelEye
 from rmap.lab.conform.model_eye import ModelEye
 from rmap.lab.conform.puppets import Puppet
-from rmap.lab.conform.sight import NO_ENTRY, Sight
+from rmap.lab.conform.sight import KIND, NO_ENTRY, SWAP_SLOT, Sight
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory
 
@@ -41,13 +41,15 @@ class Compared:
 
     Attributes:
         looks: how often both machines were looked at.
-        vmas, ptes, pages, anon_vmas, links: how many of each, summed over all looks.
+        vmas, ptes, swapped, pages, anon_vmas, links: how many of each, summed over all looks; ``swapped`` are those of
+            the PTEs that name a swap slot.
         settled: looks that differed at first, and not when taken again: somebody else held a reference for a moment.
     """
 
     looks: int = 0
     vmas: int = 0
     ptes: int = 0
+    swapped: int = 0
     pages: int = 0
     anon_vmas: int = 0
     links: int = 0
@@ -62,6 +64,7 @@ class Compared:
             self.vmas += len(areas)
             self.links += sum([len(area[7]) for area in areas])
             self.ptes += len(entries) - entries.count(NO_ENTRY)
+            self.swapped += len([entry for entry in entries if entry & KIND == SWAP_SLOT])
 
 
 class Model:

@@ -256,6 +256,8 @@ int main(int argc, char **argv)
 	stay_on(atoi(argv[2]));
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || prctl(PR_SET_CHILD_SUBREAPER, 1))
 		stop("prctl");
+	if (prctl(PR_SET_NAME, "rmap-puppet"))
+		stop("prctl(PR_SET_NAME)");
 	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
 		stop("prctl(PR_SET_THP_DISABLE)");
 	sigaction(SIGSEGV, &caught, NULL);

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from rmap.designs import design_named
 from rmap.errors import NotPermitted, SourceError, UsageError
 from rmap.lab.conform.machines import Compared
 from rmap.lab.conform.play import Played, Player, Totals
@@ -22,7 +23,7 @@ from rmap.mm.profile import PROFILES
 
 BLOCK = 32
 """Scenarios are drawn so many at a time; those with swap of a block are played together."""
-REPLAYS = 2
+REPLAYS = 4
 MOST_LOST_IN_A_ROW = 5
 DEFAULT_STEPS = 5_000
 
@@ -135,13 +136,15 @@ def conform(
         SourceError: puppets die again and again.
     """
     profile = profile or profile_of_this_kernel()
+    design_named(design)
     _check_arguments(steps, seconds, processes, profile)
+    undone = undo_left_behind()
     missing = missing_ability() or (why_no_zram() if swap else None)
     if missing:
         raise NotPermitted("real processes cannot be driven and seen here", needed=missing)
     steps = DEFAULT_STEPS if steps is None and seconds is None else steps
     result = Conformance(design, profile, os.uname().release, seed, seed, processes, swap, why_not())
-    result.undone = undo_left_behind()
+    result.undone = undone
     with ExitStack() as stack:
         memory = None if result.bpf else stack.enter_context(KernelMemory())
         player = stack.enter_context(Player(design, profile=profile, memory=memory, stopped=stopped))
@@ -240,8 +243,8 @@ class _Run:
         result.steps = sum(self.totals.calls.values())
         if played.why is None:
             self.lost_in_a_row = 0
-        elif self._repeats(one, played):
-            result.divergence = self._cut_down(one, played)
+        elif tries := self._repeats(one, played):
+            result.divergence = self._cut_down(one, played, tries)
         elif not self.stopped():
             (result.lost if played.lost else result.not_seen_again).append(Incident(one.seed, played.why))
             self.lost_in_a_row = self.lost_in_a_row + 1 if played.lost else 0
@@ -249,27 +252,29 @@ class _Run:
                 raise SourceError(f"puppets die again and again, last in the scenario of seed {one.seed}: {played.why}")
 
     # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
-    def _repeats(self, one: Scenario, played: Played) -> bool:
-        for _ in range(REPLAYS):
+    # At which try it came; 0: not again.
+    def _repeats(self, one: Scenario, played: Played) -> int:
+        for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)
             if again.why is None or again.lost != played.lost:
                 continue
             if not played.lost or len(again.refused) == len(played.refused):
-                return True
-        return False
+                return tries
+        return 0
 
-    def _cut_down(self, one: Scenario, played: Played) -> Divergence:
+    def _cut_down(self, one: Scenario, played: Played, tries: int) -> Divergence:
         plays = 0
 
         def diverges(steps: Sequence[Step]) -> bool:
             nonlocal plays
             plays += 1
             self.progress(self._status(f"seed {one.seed} diverges; cut down to {len(steps)} calls, try {plays}"))
-            if self.stopped():
-                return False
-            found = self.player.play(steps)
-            return found.why is not None and found.lost == played.lost
+            for _ in range(0 if self.stopped() else tries):
+                found = self.player.play(steps)
+                if found.why is not None and found.lost == played.lost:
+                    return True
+            return False
 
         fewest = shrink(one.steps, diverges)
         last = self.player.play(fewest)

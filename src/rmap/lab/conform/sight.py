@@ -43,7 +43,8 @@ NOT_SEEN = -1
 """In place of a name: there is none, or this look cannot see it."""
 
 NO_ENTRY, ZERO_PAGE, PAGE, SWAP_SLOT = 0, 1, 2, 3
-"""The low two bits of an entry: what it is. The bits above are a number, or a name."""
+"""What an entry is: its low two bits. The bits above are a number, or a name."""
+KIND = 3
 
 FLAGS = (
     VM_ACCESS | VM_SHARED | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | VM_MAYSHARE | VM_GROWSDOWN | VM_PFNMAP | VM_IO
@@ -165,7 +166,7 @@ def _name_entries(seen: list[list[int]]) -> tuple[list[list[int]], list[int]]:
         for entry in entries:
             if entry in names:
                 continue
-            if entry & 3 == PAGE:
+            if entry & KIND == PAGE:
                 names[entry] = len(frames) << 2 | PAGE
                 frames.append(entry >> 2)
             else:

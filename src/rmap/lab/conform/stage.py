@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -43,9 +45,9 @@ class Stage:
         self._listener.settimeout(PATIENCE)
         self._listener.bind(str(self._folder / "socket"))
         self._listener.listen(BACKLOG)
-        cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
+        self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         # A session of their own: Ctrl-C at a terminal is for whoever drives them.
-        command = [str(program), str(self._folder / "socket"), str(cpu)]
+        command = [str(program), str(self._folder / "socket"), str(self._cpu)]
         self._process = subprocess.Popen(command, start_new_session=True)
         try:
             self._master = self.admit(self._process.pid, self.new_mm())
@@ -63,7 +65,8 @@ class Stage:
         """Open a file; the first time it is made, with ``size`` bytes, all of them in the page cache.
 
         Written page by page: a file system that writes more at once puts it into large folios, which are mapped,
-        and split on truncation, as a whole.
+        and split on truncation, as a whole. And written on the CPU of the puppets: a page that waits in another CPU's
+        batch is on no list of the kernel's, so it cannot be paged out.
 
         Args:
             name: of a file on disk, or in memory only (``shmem``); or ``/dev/zero``.
@@ -85,8 +88,9 @@ class Stage:
             path = self._folder / name
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             path.unlink()
-        for offset in range(0, size, PAGE):
-            os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
+        with _running_on(self._cpu):
+            for offset in range(0, size, PAGE):
+                os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
         return fd
 
     # -- who is there
@@ -152,3 +156,13 @@ class Stage:
         self._process.wait()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def _running_on(cpu: int) -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

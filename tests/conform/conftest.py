@@ -1,0 +1,32 @@
+"""What the tests of the judge share: a stage for the whole module, and the reader of the kernel's structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from needs import need
+from rmap.lab.conform import Pair, Player, missing_ability
+from rmap.live.bpf import KernelMemory, why_not
+
+
+@pytest.fixture(scope="session")
+def kernel_memory() -> Iterator[KernelMemory]:
+    need(missing_ability())
+    need(why_not())
+    with KernelMemory() as memory:
+        yield memory
+
+
+@pytest.fixture
+def pair(kernel_memory: KernelMemory) -> Iterator[Pair]:
+    """The model and real processes, seen whole."""
+    with Pair(memory=kernel_memory) as both:
+        yield both
+
+
+@pytest.fixture
+def player(kernel_memory: KernelMemory) -> Iterator[Player]:
+    with Player(memory=kernel_memory) as one:
+        yield one

@@ -1,0 +1,55 @@
+"""What the judge found in the model, or in the rules: each told to the model and to real processes at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rmap.lab.conform import Pair, at, pages
+
+pytestmark = pytest.mark.live
+
+
+def a_file_that_ends_within_its_mapping(pair: Pair, **how: Any) -> Any:
+    """A process that maps six pages of a file of four."""
+    p = pair.spawn()
+    p.mmap(pages(6), addr=at(0), file=pair.open("lib", pages(4)), **how)
+    return p
+
+
+def test_a_private_write_behind_the_end_of_a_file_prepares_the_area(pair: Pair) -> None:
+    """Rule 2.2 said: before the first page becomes anonymous. ``do_cow_fault`` prepares before it asks for the page."""
+    p = a_file_that_ends_within_its_mapping(pair)
+    with pytest.raises(OSError, match="Bad address"):
+        p.write(at(5), 1)
+    assert p.model.vma(at(5)).faulted
+
+
+def test_a_shared_write_behind_the_end_of_a_file_leaves_nothing(pair: Pair) -> None:
+    p = a_file_that_ends_within_its_mapping(pair, flags="shared")
+    with pytest.raises(OSError, match="Bad address"):
+        p.write(at(5), 1)
+    assert not p.model.vma(at(5)).faulted
+    assert pair.pfn(p, at(3)) is None
+
+
+@pytest.mark.parametrize("flags", ["private", "shared"])
+def test_a_read_behind_the_end_of_a_file_maps_what_lies_around(pair: Pair, flags: str) -> None:
+    """``do_fault_around`` comes before the fault finds out that there is no such page (rule 4.10)."""
+    p = a_file_that_ends_within_its_mapping(pair, flags=flags)
+    with pytest.raises(OSError, match="Bad address"):
+        p.read(at(5), 1)
+    assert [pair.pfn(p, at(page)) is not None for page in range(6)] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("call", ["mlock", "populate_read", "populate_write"])
+def test_populating_behind_the_end_of_a_file_is_a_fault_too(pair: Pair, call: str) -> None:
+    p = a_file_that_ends_within_its_mapping(pair, prot="r" if call == "populate_read" else "rw")
+    with pytest.raises(OSError, match="Bad address|Cannot allocate memory"):
+        if call == "mlock":
+            p.mlock(at(4), pages(2))
+        else:
+            p.madvise(at(4), pages(2), call)
+    assert p.model.vma(at(4)).faulted == (call != "populate_read")
+    assert (pair.pfn(p, at(0)) is not None) == (call == "populate_read")

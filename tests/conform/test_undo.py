@@ -1,0 +1,129 @@
+"""The journal of machine-wide changes: what is noted, who may undo it, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rmap.errors import SourceError
+from rmap.live import procfs, undo
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "journal"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(undo, "journal_folder", lambda: folder)
+    yield folder
+
+
+@pytest.fixture
+def stray(tmp_path: Path) -> Path:
+    """A folder that somebody made and did not remove."""
+    folder = tmp_path / "stray"
+    folder.mkdir()
+    return folder
+
+
+def note(journal: Path, stray: Path, *, pid: int, start_time: int, mode: int = 0o600) -> Path:
+    file = journal / "1.undo"
+    change = {"kind": "folder", "path": str(stray)}
+    file.write_text(json.dumps({"pid": pid, "start_time": start_time, "change": change}))
+    file.chmod(mode)
+    return file
+
+
+def test_a_change_is_noted_before_it_is_made_and_undone_at_the_end(journal: Path, stray: Path) -> None:
+    with undo.undone_at_last({"kind": "folder", "path": str(stray)}):
+        (file,) = journal.glob("*.undo")
+        assert json.loads(file.read_text())["pid"] == os.getpid()
+        assert stray.exists()
+    assert not stray.exists()
+    assert not list(journal.iterdir())
+
+
+def test_it_is_undone_also_if_something_goes_wrong(journal: Path, stray: Path) -> None:
+    with pytest.raises(RuntimeError), undo.undone_at_last({"kind": "folder", "path": str(stray)}):
+        raise RuntimeError
+    assert not stray.exists()
+
+
+def test_what_a_living_process_made_is_left_alone(journal: Path, stray: Path) -> None:
+    note(journal, stray, pid=os.getpid(), start_time=procfs.read_stat(os.getpid()).start_time)
+    assert undo.undo_left_behind() == []
+    assert stray.exists()
+
+
+def test_what_a_dead_process_made_is_undone(journal: Path, stray: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    file = note(journal, stray, pid=child.pid, start_time=1)
+    assert undo.undo_left_behind() == [f"{stray} removed, left behind by process {child.pid}"]
+    assert not stray.exists()
+    assert not file.exists()
+
+
+def test_a_pid_that_belongs_to_somebody_else_by_now_is_a_dead_one(journal: Path, stray: Path) -> None:
+    note(journal, stray, pid=os.getpid(), start_time=1)
+    assert undo.undo_left_behind()
+    assert not stray.exists()
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620])
+def test_a_note_that_others_may_write_is_never_believed(journal: Path, stray: Path, mode: int) -> None:
+    note(journal, stray, pid=os.getpid(), start_time=1, mode=mode)
+    assert undo.undo_left_behind() == []
+    assert stray.exists()
+
+
+def test_a_note_that_is_a_link_is_never_believed(journal: Path, stray: Path, tmp_path: Path) -> None:
+    note(journal, stray, pid=os.getpid(), start_time=1).rename(tmp_path / "elsewhere")
+    (journal / "1.undo").symlink_to(tmp_path / "elsewhere")
+    assert undo.undo_left_behind() == []
+    assert stray.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"pid": 1}', '{"pid": "1", "change": {"kind": "folder"}}', '{"pid":1,"change":{"kind":"x"}}'],
+)
+def test_what_is_not_a_note_is_passed_over(journal: Path, text: str) -> None:
+    file = journal / "1.undo"
+    file.write_text(text)
+    file.chmod(0o600)
+    assert undo.undo_left_behind() == []
+
+
+def test_an_unknown_change_is_not_begun(journal: Path) -> None:
+    with pytest.raises(SourceError, match="nobody knows how to undo"), undo.undone_at_last({"kind": "magic"}):
+        pytest.fail("the block ran")
+    assert not list(journal.iterdir())
+
+
+def test_a_journal_that_others_may_write_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(undo.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = undo.journal_folder()
+    assert folder.parent == tmp_path
+    folder.chmod(0o777)
+    with pytest.raises(SourceError, match="not this user's alone"):
+        undo.journal_folder()
+
+
+def test_stopped_processes_are_resumed(journal: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            start_time = procfs.read_stat(child.pid).start_time
+            with undo.undone_at_last({"kind": "stopped", "processes": [[child.pid, start_time], [child.pid, 1]]}):
+                child.send_signal(signal.SIGSTOP)
+                os.waitpid(child.pid, os.WUNTRACED)
+            assert os.waitpid(child.pid, os.WCONTINUED)[0] == child.pid
+        finally:
+            child.kill()
