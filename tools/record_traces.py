@@ -1,0 +1,145 @@
+"""Record the programs that ship with rmap, ``src/rmap/traces/NAME.trace``. Needs root.
+
+Runs what lies in ``tools/recorded``: a shell with pipelines, a Python server that forks its workers, make with a C
+compiler, and redis-server saving in the background. Each recording must be complete, be no larger than it may, show
+what it is for, and be equal to the model; otherwise it is made again, a few times. Paths of programs and libraries of
+the system are kept; of any other path only the last part. No contents, no environment, no host name, no addresses of
+the kernel's.
+
+    sudo .venv/bin/python tools/record_traces.py [NAME ...]
+"""
+
+# ruff: noqa: T201
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from record_picture import anonymous, plain
+
+from rmap.errors import NotPermitted
+from rmap.lab.replay.run import replay
+from rmap.lab.replay.shipped import FOLDER, SUMMARIES
+from rmap.live.record.run import record
+from rmap.live.record.session import Checkpoints
+from rmap.snapshot import Snapshot
+from rmap.trace import Picture, Trace
+
+SOURCES = Path(__file__).resolve().parent / "recorded"
+MAX_BYTES = 400 << 10
+ATTEMPTS = 5
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "HOME": "/"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to record.
+
+    Attributes:
+        command: run in a folder that has what lies in ``tools/recorded``.
+        checkpoints: when pictures are taken.
+        processes: how many a picture must show at once.
+        shows: what else must be there.
+    """
+
+    command: list[str]
+    checkpoints: Checkpoints
+    processes: int
+    shows: Callable[[Snapshot], bool] = lambda picture: True
+
+
+def saves(picture: Snapshot) -> bool:
+    """Whether redis-server and its saving child are both there."""
+    return sum(comm.startswith("redis-") for comm in picture.processes.comm) >= 2
+
+
+PROGRAMS = {
+    "shell-pipeline": Program(["/bin/bash", "shell-pipeline.sh"], Checkpoints(every=0.1), 2),
+    "prefork": Program(["/usr/bin/python3", "-I", "prefork.py"], Checkpoints(at=(1.2,)), 7),
+    "build": Program(["make", "-C", "build", "-j2"], Checkpoints(every=0.3), 4),
+    "redis-save": Program(["/bin/sh", "redis-save.sh"], Checkpoints(at=(0.9, 1.4)), 3, saves),
+}
+
+
+def without_machine(trace: Trace) -> Trace:
+    """The same trace, without anything that tells about the machine it was recorded on."""
+    pictures = []
+    for picture in trace.pictures:
+        snapshot = anonymous(picture.snapshot)
+        tables = dict(snapshot.tables)
+        tables["anon_vmas"] = replace(snapshot.anon_vmas, address=np.zeros_like(snapshot.anon_vmas.address))
+        pictures.append(Picture(Snapshot(tables, snapshot.about), picture.cause, picture.pid))
+    files = replace(trace.files, path=[plain(path) for path in trace.files.path])
+    return Trace({**trace.about, "host": ""}, trace.events, trace.opens, files, pictures)
+
+
+def attempt(program: Program, folder: Path) -> Trace:
+    """Run it once, in a folder of its own."""
+    shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
+    before = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    try:
+        return record(program.command, folder / "it.trace", checkpoints=program.checkpoints).trace
+    finally:
+        os.chdir(before[0])
+        os.environ.update(before[1])
+
+
+def objection(program: Program, trace: Trace, size: int) -> str:
+    """Why a recording will not do; empty if it will."""
+    if not trace.about["complete"] or trace.about["exit_status"] or trace.about["lost"]:
+        return f"incomplete: {trace.about}"
+    pictures = [picture.snapshot for picture in trace.pictures if picture.pid < 0]
+    most = max(len(picture.processes) for picture in pictures)
+    if most < program.processes or not any(map(program.shows, pictures)):
+        return f"no picture of it at work: {most} processes at most"
+    if size > MAX_BYTES:
+        return f"{size:,} bytes are too many"
+    report = replay(trace)
+    if not report.played.agrees:
+        return f"the model differs: {[row for c in report.played.checkpoints for row in c.agreements if row.first]}"
+    return ""
+
+
+def record_one(name: str) -> None:
+    """Record a program, as often as it takes."""
+    target = FOLDER / f"{name}.trace"
+    for number in range(1, ATTEMPTS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            trace = without_machine(attempt(PROGRAMS[name], Path(folder)))
+            made = Path(folder) / f"{name}.trace"
+            trace.save(made)
+            why = objection(PROGRAMS[name], trace, made.stat().st_size)
+            if not why:
+                FOLDER.mkdir(exist_ok=True)
+                shutil.copyfile(made, target)
+                print(f"{target.name}: {trace}, {target.stat().st_size:,} bytes")
+                return
+            print(f"{name}, attempt {number}: {why}", file=sys.stderr)
+    raise SystemExit(f"{name}: no recording will do")
+
+
+def main() -> None:
+    """Record those named, or all."""
+    names = sys.argv[1:] or list(PROGRAMS)
+    if unknown := set(names) - set(PROGRAMS):
+        raise SystemExit(f"no such program: {', '.join(sorted(unknown))}; have {', '.join(PROGRAMS)}")
+    assert set(PROGRAMS) == set(SUMMARIES)
+    try:
+        for name in names:
+            record_one(name)
+    except NotPermitted as error:
+        raise SystemExit(f"{error}\nneeded: {error.needed}") from None
+
+
+if __name__ == "__main__":
+    main()
