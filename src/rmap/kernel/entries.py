@@ -34,7 +34,7 @@ _OF_FRAME = {f.ANON: ANON, f.FILE: FILE, f.SHMEM: SHMEM, f.ZERO: ZERO, f.KERNEL:
 
 @dataclass
 class Entries:
-    """Every entry of a picture that is not none, in the order of VMAs and addresses; int64 columns but the last two.
+    """Every entry of a picture that is not none, in the order of VMAs and addresses; int64 columns but the last ones.
 
     Attributes:
         vma: row of the picture's table ``vmas``.
@@ -45,7 +45,8 @@ class Entries:
         anon_vma: row of the anon_vma an anonymous page hangs on, -1 unknown.
         mapcount: of the page, by the kernel's count; 0 if it has none.
         order: of the page's folio.
-        raced, exclusive: bool: torn while the picture was taken; PG_anon_exclusive, where the picture knows it.
+        raced: bool: torn while the picture was taken.
+        exclusive, writable: bool: PG_anon_exclusive, and the entry's own permission, where the picture knows them.
     """
 
     vma: I64
@@ -58,6 +59,7 @@ class Entries:
     order: I64
     raced: Bool
     exclusive: Bool
+    writable: Bool
 
     def __len__(self) -> int:
         return len(self.vma)
@@ -105,6 +107,7 @@ def spread(picture: Snapshot) -> Entries:
         order=of_frame("order", 0),
         raced=of_frame("raced", 0) != 0,
         exclusive=(of_frame("flags", 0) & f.KPF_ANON_EXCLUSIVE) != 0,
+        writable=present & ((flags & f.PTE_WRITE) != 0),
     )
 
 

@@ -251,6 +251,22 @@ def mapcounts(entries: Entry, of_files: bool) -> r.Agreement:
     return r.Agreement(what, len(chosen) - len(wrong), len(chosen), first=first)
 
 
+def writable(entries: Entry) -> r.Agreement | None:
+    """Which entries may be written, where both sides have the same page; None where the kernel's are not known."""
+    if not entries.theirs.picture.about["pte_write"]:
+        return None
+    tracked = np.isin(entries.kind, (FILE, SHMEM)) | (entries.shared_alike & (entries.kind == ANON))
+    both = np.flatnonzero(tracked & (entries.kind == entries.my_kind))
+    may, own = entries.of("writable", both), entries.my("writable", both)
+    wrong = np.flatnonzero(may != own)
+    first = ""
+    if len(wrong):
+        i = int(wrong[0])
+        kind, said = KINDS[int(entries.kind[both[i]])], "writable" if may[i] else "write-protected"
+        first = f"{place(int(entries.key[both[i]]))}: {kind}, {said}; not in the model"
+    return r.Agreement(r.WRITABLE, len(both) - len(wrong), len(both), first=first)
+
+
 def exclusive(entries: Entry) -> r.Agreement | None:
     """PG_anon_exclusive of pages that both sides have; None where the kernel's is not known."""
     if not entries.theirs.picture.about["anon_exclusive"]:

@@ -74,8 +74,8 @@ def _compare(player: Player, left: Side, right: Side, entries: Entry, why: list[
         agreement.mapcounts(entries, False),
         agreement.mapcounts(entries, True),
     ]
-    pages = agreement.exclusive(entries)
-    return [*rows, *([pages] if pages is not None else []), *topology(entries)]
+    known = (agreement.exclusive(entries), agreement.writable(entries))
+    return [*rows, *(row for row in known if row is not None), *topology(entries)]
 
 
 def _file_name(player: Player, picture: Snapshot, vma: int) -> object:

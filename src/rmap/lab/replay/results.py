@@ -17,6 +17,7 @@ ANON_MAPCOUNTS = "mapcounts, anonymous"
 FILE_MAPCOUNTS = "mapcounts, files"
 ANCHORS = "page anchors"
 EXCLUSIVE_PAGES = "exclusive pages"
+WRITABLE = "writable PTEs"
 CHAINS = "VMA chains"
 ANON_VMAS = "anon_vmas"
 DEMANDED = (LAYOUT, SHARING)
@@ -30,6 +31,7 @@ UNITS = {
     FILE_MAPCOUNTS: "pages",
     ANCHORS: "pages",
     EXCLUSIVE_PAGES: "pages",
+    WRITABLE: "PTEs",
     CHAINS: "VMAs",
     ANON_VMAS: "anon_vmas",
 }

@@ -19,10 +19,12 @@ from rmap.kernel.exec import make_vma, write_entries
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
 from rmap.mm.address_space import File
 from rmap.mm.costs import ADOPT
+from rmap.mm.frames import EXCLUSIVE
 from rmap.mm.merge import split_vma
 from rmap.mm.mm_struct import Mm
 from rmap.mm.mmap import do_munmap
 from rmap.mm.page_tables import ptep_of
+from rmap.mm.pte import PRESENT, RW, TRACKED_MASK
 from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
@@ -142,7 +144,9 @@ def put_entries_right(player: Player, entries: Entry, differing: I64) -> int:
             here = addrs[entries.kind[rows] == kind]
             if not write_entries(player.core, vma, here, kind):
                 left += len(here)
-    return left + _put_anonymous_right(player, entries, differing[anon & moved])
+    left += _put_anonymous_right(player, entries, differing[anon & moved])
+    _settle(player, entries, differing[entries.kind[differing] == ANON])
+    return left
 
 
 def _to_be_shared_anew(entries: Entry, differing: I64) -> Bool:
@@ -232,6 +236,25 @@ def _share_page(player: Player, entries: Entry, members: list[int]) -> int:
     return left
 
 
+def _settle(player: Player, entries: Entry, rows: I64) -> None:
+    # Anonymous pages that were put right are as exclusive and as writable as the kernel's, where those are known.
+    about, core = entries.theirs.picture.about, player.core
+    if not (about["anon_exclusive"] and about["pte_write"]):
+        return
+    exclusive, writable = entries.of("exclusive", rows).tolist(), entries.of("writable", rows).tolist()
+    for row, is_exclusive, may_write in zip(rows.tolist(), exclusive, writable):
+        at = _place(player, entries, row)
+        ptep = ptep_of(at[0].mm, at[1]) if at is not None else 0
+        entry = core.tables.mv[ptep]
+        if not ptep or entry & TRACKED_MASK != PRESENT:
+            continue
+        pfn = entry >> PAGE_SHIFT
+        flags = core.frames.mv_flags[pfn] & ~EXCLUSIVE
+        alone = is_exclusive and core.frames.mv_mapcount[pfn] == 1
+        core.frames.mv_flags[pfn] = flags | (EXCLUSIVE if alone else 0)
+        core.tables.mv[ptep] = entry & ~RW | (RW if may_write and alone else 0)
+
+
 def _place(player: Player, entries: Entry, row: int) -> tuple[Vma, int] | None:
     key = int(entries.key[row])
     process: Process | None = player.kernel.processes.get(key >> PAGE_BITS)
@@ -262,7 +285,7 @@ def evict_swapped(player: Player, entries: Entry) -> int:
         at = _place(player, entries, row)
         if at is not None:
             entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])]
-            if entry & 1:
+            if entry & PRESENT:
                 pfns.add(entry >> PAGE_SHIFT)
     if pfns:
         player.kernel.reclaim(sorted(pfns))
