@@ -81,9 +81,10 @@ def load(path: Path) -> Parts:
         TraceError: not a trace, damaged, or of a newer format. One sentence says which.
     """
     with picture_storage.opened(path, path, WHAT) as archive:
-        about = picture_storage.read_about(archive, path, FORMAT, WHAT)
-        if "events/time.npy" not in archive.namelist():
+        members = archive.namelist()
+        if "about.json" in members and "events/time.npy" not in members:
             raise TraceError(f"{path} is a zip with an about.json, but not {WHAT}: it has no events (T1)")
+        about = picture_storage.read_about(archive, path, FORMAT, WHAT)
         events, opens, files, table = (
             picture_storage.read_table(archive, Events, path),
             picture_storage.read_table(archive, Opens, path),
