@@ -16,7 +16,7 @@ from needs import need
 from rmap.cli import main
 from rmap.live.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
-from rmap.snapshot.flags import FILE
+from rmap.snapshot.flags import ANON, FILE
 
 SMALL = ["--children", "2", "--pages", "64"]
 
@@ -40,9 +40,7 @@ def shared_address(shared: Who) -> str:
     return f"{first.pid}:{first.address:#x}"
 
 
-def test_who_of_a_recorded_picture(
-    shared: Who, shared_address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_of_a_recorded_picture(shared: Who, shared_address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["who", "-i", str(shipped()), shared_address]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -54,9 +52,7 @@ def test_who_of_a_recorded_picture(
     assert "\nfound by  the page tables recorded in" in out
 
 
-def test_who_all_shows_every_mapping(
-    shared: Who, shared_address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_all_shows_every_mapping(shared: Who, shared_address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["who", "-i", str(shipped()), shared_address, "--all"]) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"^ +\d+  \w", out, re.MULTILINE)) == shared.found
@@ -318,3 +314,66 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
         check=False,
     )
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "says"),
+    [
+        (["4711"], 2, "name one as 4711:0xADDRESS"),
+        (["-i", "SHIPPED", "pfn:0x7fffffffff"], 2, "0x7fffffffff is not in the picture"),
+        (["-i", "SHIPPED", "999999:0x1000"], 1, "process 999999 is not in the picture"),
+        (["-i", "SHIPPED", "offset"], 2, "not for the story 'offset'"),
+        (["1:0x1000", "--live"], 2, "--live and --design are for stories"),
+        (["--svg", "x.svg"], 2, "which page?"),
+        (["-i", "SHIPPED", "1:0x1000", "--svg", "/no/such/folder/x.svg"], 2, "there is no directory /no/such/folder"),
+    ],
+)
+def test_explain_of_a_page_says_what_is_wrong(
+    arguments: list[str], expected: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(shipped()) if word == "SHIPPED" else word for word in arguments]
+    assert main(["explain", *words]) == expected
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in " ".join(err.split())
+
+
+def test_explain_draws_a_page_of_a_recorded_picture(
+    shared: Who, shared_address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pages of files can be drawn without BPF; anonymous ones need the kernel's anon_vmas."""
+    target = tmp_path / "page.svg"
+    asked = ["explain", "-i", str(shipped()), shared_address, "--svg", str(target)]
+    assert main(asked) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"page      pfn {shared.pfn:#x}: page cache")
+    assert f"found     {shared.found:,} entries of " in out
+    assert err == f"{target}: drawn\n"
+    assert target.read_text().startswith("<svg ")
+    assert main(asked) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*asked, "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["family"]["hits"] == shared.found
+
+
+def test_explain_of_an_anonymous_page_needs_its_anon_vma(picture: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
+    pfn = int(picture.pfns()[(picture.per_frame("kind") == ANON) & (picture.reverse.found > 0)][0])
+    assert main(["explain", "-i", str(shipped()), f"pfn:{pfn:#x}"]) == 2
+    assert "taken from /proc alone" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.live
+def test_explain_draws_a_page_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    from rmap.live.bpf import why_not
+
+    need(abilities().missing("frames", "page_state") or why_not())
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        try:
+            heap = next(line for line in Path(f"/proc/{sleeper.pid}/maps").read_text().split("\n") if "[stack]" in line)
+            end = int(heap.split()[0].partition("-")[2], 16)
+            assert main(["explain", f"{sleeper.pid}:{end - 4096:#x}"]) == 0
+            out = capsys.readouterr().out
+            assert re.search(r"^A0 +1 +1 +1  <- the page$", out, re.MULTILINE)
+            assert f"V1  {sleeper.pid} sleep  " in out and "chain [A0]" in out and ": HIT, page" in out
+        finally:
+            sleeper.kill()
