@@ -25,7 +25,7 @@ def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, in
         range(len(mms)),
         {number: SeenMm([area], list(found)) for number, found in enumerate(mms)},
         known,
-        lambda pfns: [(1, True, True, 70, index) for index, _ in enumerate(pfns)],
+        lambda pfns: [(1, True, True, False, 70, index) for index, _ in enumerate(pfns)],
         lambda mapping: "lib",
     )
 
@@ -36,7 +36,7 @@ def test_numbers_of_the_machine_do_not_matter() -> None:
         [4, 8],
         {mm: SeenMm([(*AREA[:6], 3, (3,))], entries(100, 3, 0)) for mm in (4, 8)},
         {3: (3, 3, 1, 1, 1)},
-        lambda pfns: [(1, True, True, 3, index) for index, _ in enumerate(pfns)],
+        lambda pfns: [(1, True, True, False, 3, index) for index, _ in enumerate(pfns)],
         lambda mapping: "lib",
     )
     assert one == other
@@ -91,14 +91,15 @@ def test_the_number_of_areas_matters() -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ((2, True, True, 0, 0), "mapped 2 times, exclusive, index 0x0 of A0 in the kernel"),
-        ((1, False, True, 0, 0), "mapped 1 time, not exclusive, index 0x0 of A0 in the kernel"),
-        ((1, True, True, NOT_SEEN, 0), "mapped 1 time, exclusive in the kernel"),
-        ((1, True, True, 0, 3), "index 0x3 of A0 in the kernel"),
+        ((2, True, True, False, 0, 0), "mapped 2 times, exclusive, index 0x0 of A0 in the kernel"),
+        ((1, False, True, False, 0, 0), "mapped 1 time, not exclusive, index 0x0 of A0 in the kernel"),
+        ((1, True, True, True, 0, 0), "mapped 1 time, exclusive, in the swap cache, index 0x0 of A0 in the kernel"),
+        ((1, True, True, False, NOT_SEEN, 0), "mapped 1 time, exclusive in the kernel"),
+        ((1, True, True, False, 0, 3), "index 0x3 of A0 in the kernel"),
     ],
-    ids=["mapcount", "exclusive", "anon_vma", "index"],
+    ids=["mapcount", "exclusive", "swap cache", "anon_vma", "index"],
 )
-def test_pages_matter(facts: tuple[int, bool, bool, int, int], said: str) -> None:
+def test_pages_matter(facts: tuple[int, bool, bool, bool, int, int], said: str) -> None:
     model = seen(entries(7, 9, 0))
     (text,) = differences(replace(model, pages=[facts, *model.pages[1:]]), model)
     assert text.startswith("page 0 (mm 0, 0x1000): ")

@@ -88,10 +88,11 @@ def spell_area(area: Area, sight: Sight) -> str:
 
 def spell_page(page: PageFacts, sight: Sight) -> str:
     """``mapped 2 times, shared, index 0x1f8 of A0``."""
-    mapcount, exclusive, is_anon, owner, index = page
+    mapcount, exclusive, is_anon, cached, owner, index = page
     words = [f"mapped {mapcount} {'time' if mapcount == 1 else 'times'}"]
     if is_anon:
-        words.append("exclusive" if exclusive else "not exclusive")
+        words += ["exclusive" if exclusive else "not exclusive"]
+        words += ["in the swap cache"] if cached else []
         words += [f"index {index:#x} of A{owner}"] if owner != NOT_SEEN else []
     elif owner != NOT_SEEN:
         words.append(f"index {index:#x} of {sight.files[owner]}")

@@ -4,7 +4,7 @@ The puppets wait for their next call while they are looked at, so what is seen i
 read once, through one of those that live in it.
 
 By BPF everything is seen that :mod:`.sight` has a place for. By /proc: areas and their flags, page indexes of areas
-that have a file, entries, mapcounts; no open files, no anon_vmas, no exclusive marks, no page indexes.
+that have a file, entries, mapcounts, the swap cache; no open files, no anon_vmas, no exclusive marks, no page indexes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from rmap.mm.frames import TAG_ANON, TAG_BITS
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 PFN_BITS = (1 << 55) - 1
+KPF_ANON, KPF_SWAPCACHE = 1 << 12, 1 << 13
 PM_GUARD, PM_SWAP, PM_PRESENT = 1 << 58, 1 << 62, 1 << 63
 NEAR_BYTES = 64 * PAGE_SIZE
 """Areas with smaller gaps between them are read in one go."""
@@ -67,6 +68,7 @@ class KernelEye:
         self._memory = memory
         self._anon_vmas = anon_vmas
         self._kpagecount = os.open("/proc/kpagecount", os.O_RDONLY)
+        self._kpageflags = os.open("/proc/kpageflags", os.O_RDONLY)
         self._buffer = mmap.mmap(-1, BUFFER_ENTRIES * 8)
         self._raw = memoryview(self._buffer)
         self._zero_pfn = _zero_pfn()
@@ -78,6 +80,7 @@ class KernelEye:
         self._raw.release()
         self._buffer.close()
         os.close(self._kpagecount)
+        os.close(self._kpageflags)
 
     def __enter__(self) -> KernelEye:
         return self
@@ -203,11 +206,15 @@ class KernelEye:
     # -- pages
 
     def _counts(self, pfns: list[int]) -> list[PageFacts]:
-        return [(self.mapcount(pfn), False, False, NOT_SEEN, NOT_SEEN) for pfn in pfns]
+        facts: list[PageFacts] = []
+        for pfn in pfns:
+            flags = _u64(self._kpageflags, pfn)
+            facts.append((self.mapcount(pfn), False, bool(flags & KPF_ANON), _in_swapcache(flags), NOT_SEEN, NOT_SEEN))
+        return facts
 
     def mapcount(self, pfn: int) -> int:
         """How many entries map a frame."""
-        return int.from_bytes(os.pread(self._kpagecount, 8, pfn * 8), "little")
+        return _u64(self._kpagecount, pfn)
 
     def _struct_pages(self, pfns: list[int]) -> list[PageFacts]:
         assert self._memory is not None
@@ -218,6 +225,7 @@ class KernelEye:
                 pages.mapcount.tolist(),
                 (pages.exclusive & anon).tolist(),
                 anon.tolist(),
+                [_in_swapcache(_u64(self._kpageflags, pfn)) for pfn in pfns],
                 self._owners(pages, anon),
                 np.where(anon & (not self._anon_vmas), NOT_SEEN, pages.index).tolist(),
             )
@@ -230,6 +238,15 @@ class KernelEye:
             row.get(mapping - TAG_ANON, NOT_SEEN) if is_anon else mapping
             for mapping, is_anon in zip(pages.mapping.tolist(), anon.tolist())
         ]
+
+
+def _u64(fd: int, number: int) -> int:
+    return int.from_bytes(os.pread(fd, 8, number * 8), "little")
+
+
+def _in_swapcache(flags: int) -> bool:
+    # Memory files go through the swap cache too, on their way out: of them it is not asked.
+    return flags & (KPF_ANON | KPF_SWAPCACHE) == KPF_ANON | KPF_SWAPCACHE
 
 
 def _families(topology: Topology) -> dict[int, AnonVmaFacts]:

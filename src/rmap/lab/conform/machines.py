@@ -220,6 +220,7 @@ class Pair:
             Diverged: they differ. What was done last is ``what``.
             InvariantError: the model is broken.
         """
+        self.stage.drain()
         model = self.model.look()
         kernel = self._eye.look()
         # A kernel thread may hold a reference for a moment: only what stays is a difference.

@@ -19,7 +19,7 @@ from rmap.lab.conform.sight import (
     Sight,
     sight_of,
 )
-from rmap.mm.frames import ANON, EXCLUSIVE, TAG_SHIFT, ZERO_PFN
+from rmap.mm.frames import ANON, EXCLUSIVE, SWAPCACHE, TAG_SHIFT, ZERO_PFN
 from rmap.mm.mm_struct import Mm
 from rmap.mm.pte import PFN_SHIFT, PRESENT, SWAP
 from rmap.mm.vma import Vma
@@ -88,18 +88,16 @@ class ModelEye:
 
     def _facts(self, pfns: list[int]) -> list[PageFacts]:
         frames = self._kernel.core.frames
-        mapcount = frames.mv_mapcount
-        if not self._whole:
-            return [(mapcount[pfn], False, False, NOT_SEEN, NOT_SEEN) for pfn in pfns]
-        facts = []
+        facts: list[PageFacts] = []
         for pfn in pfns:
             flags = frames.mv_flags[pfn]
             mapping, index = frames.anchor1(pfn)
             is_anon = bool(flags & ANON)
-            if is_anon and not self._anon_vmas:
-                mapping, index = NOT_SEEN, NOT_SEEN
-            exclusive = flags & (ANON | EXCLUSIVE) == ANON | EXCLUSIVE
-            facts.append((mapcount[pfn], exclusive, is_anon, mapping >> TAG_SHIFT, index))
+            if not self._whole or (is_anon and not self._anon_vmas):
+                mapping = index = NOT_SEEN
+            exclusive = self._whole and is_anon and bool(flags & EXCLUSIVE)
+            cached = is_anon and bool(flags & SWAPCACHE)
+            facts.append((frames.mv_mapcount[pfn], exclusive, is_anon, cached, mapping >> TAG_SHIFT, index))
         return facts
 
     def _name(self, mapping: int) -> str:

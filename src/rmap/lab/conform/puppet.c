@@ -8,8 +8,8 @@
  * requests. Every child it or another puppet makes connects to SOCKET by itself, greets with its pid and waits
  * likewise. A request is six numbers and perhaps a file descriptor; an answer is two: the result and errno.
  *
- * All of them stay on one CPU, so that a page waiting in another CPU's LRU batch never looks shared. Whoever loses its
- * connection exits; nobody leaves a zombie; orphans go to the stage, which dies with its parent.
+ * All of them stay on one CPU, and between calls its batches of pages are emptied (DRAIN): a page that waits in one has
+ * a reference more, and is copied where it could be taken over. Whoever loses its connection exits; nobody leaves a zombie; orphans go to the stage, which dies with its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,10 +37,10 @@
 #define BORROWERS 16
 
 /* As PROTOCOL in program.py, which looks for it in a built program. */
-static const char protocol[] __attribute__((used)) = "rmap puppet protocol 2";
+static const char protocol[] __attribute__((used)) = "rmap puppet protocol 3";
 
 /* Same order as OPERATIONS in puppets.py. */
-enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MLOCK2, MUNLOCK,
+enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, DRAIN, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MLOCK2, MUNLOCK,
 		 MLOCKALL, MUNLOCKALL, BRK };
 
 static const long SYSCALL_OF[] = {
@@ -55,6 +55,7 @@ struct answer { int64_t result, error; };
 static struct sockaddr_un judge = { .sun_family = AF_UNIX };
 static sigjmp_buf refused;
 static char borrowed_stack[BORROWERS][4 * PAGE];
+static char never_touched[PAGE] __attribute__((aligned(4096)));
 static int borrowers;
 
 static void serve(void);
@@ -68,6 +69,14 @@ static void stop(const char *what)
 static void on_fault(int signal)
 {
 	siglongjmp(refused, signal);
+}
+
+/* Empties this CPU's batches: MADV_COLD does that first, and finds nothing to do then. Refused to a locked process. */
+static struct answer drain(void)
+{
+	int result = madvise(never_touched, PAGE, MADV_COLD);
+
+	return (struct answer){ result, result ? errno : 0 };
 }
 
 /* Touches pages one by one up to the first that is refused. The answer is how many were touched, and the signal. */
@@ -84,6 +93,7 @@ static struct answer touch(enum operation how, uint64_t address, uint64_t pages)
 				(void)*p;
 			else
 				*p = 1;
+			drain();
 		}
 	}
 	return (struct answer){ done, signal };
@@ -139,6 +149,8 @@ static struct answer perform(const struct request *r, int connection, int file)
 		return lend_address_space(a[0], connection);
 	case TAKE_FILE:
 		return (struct answer){ file, 0 };
+	case DRAIN:
+		return drain();
 	case EXIT:
 		_exit(0);
 	default:

@@ -27,7 +27,7 @@ PATIENCE = 20.0  # seconds to wait for an answer: a puppet that needs longer is 
 
 # Same order as `enum operation` in puppet.c.
 OPERATIONS = (
-    *("read", "write", "fork", "borrow", "take_file", "exit"),
+    *("read", "write", "fork", "borrow", "take_file", "exit", "drain"),
     *("mmap", "munmap", "mprotect", "mremap", "madvise", "mlock", "mlock2", "munlock", "mlockall", "munlockall"),
     "brk",
 )
@@ -210,6 +210,10 @@ class Puppet:
         self.stage.dismiss(self)
 
     # -- how it is done
+
+    def drain(self) -> None:
+        """Empty the batches in which pages wait on this CPU; needs a process without locked memory."""
+        self._call("drain")
 
     def kill(self) -> None:
         """Make sure that the process is gone, or going, and forget it."""

@@ -59,8 +59,9 @@ Area = tuple[int, int, int, int, int, int, int, tuple[int, ...]]
 AnonVmaFacts = tuple[int, int, int, int, int]
 """root, parent, refcount, num_children, num_active_vmas."""
 
-PageFacts = tuple[int, bool, bool, int, int]
-"""mapcount, PG_anon_exclusive, whether it is anonymous, its anon_vma or address_space, its index there."""
+PageFacts = tuple[int, bool, bool, bool, int, int]
+"""mapcount, PG_anon_exclusive, whether it is anonymous, and then in the swap cache, its anon_vma or address_space, its
+index there."""
 
 
 @dataclass(slots=True)
@@ -127,8 +128,8 @@ def sight_of(
     entries, frames = _name_entries([mms[mm].entries for mm in mm_names.numbers])
     name_of_anon_vma, name_of_file = families.names.get, mappings.names.get
     pages = [
-        (count, exclusive, is_anon, (name_of_anon_vma if is_anon else name_of_file)(owner, NOT_SEEN), index)
-        for count, exclusive, is_anon, owner, index in page_facts(frames)
+        (count, exclusive, is_anon, cached, (name_of_anon_vma if is_anon else name_of_file)(owner, NOT_SEEN), index)
+        for count, exclusive, is_anon, cached, owner, index in page_facts(frames)
     ]
     families_seen: list[AnonVmaFacts] = []
     for number in families.numbers:

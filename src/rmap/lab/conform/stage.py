@@ -93,6 +93,14 @@ class Stage:
                 os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
         return fd
 
+    def drain(self) -> None:
+        """Empty the batches in which the puppets' CPU keeps pages that are on their way to a list of the kernel's.
+
+        A page that waits there has a reference more, so that a write copies it which else would take it over. That is
+        true of the kernel, but no rule: what waits, and how long, depends on whatever else runs.
+        """
+        self._master.drain()
+
     # -- who is there
 
     def new_mm(self) -> int:
