@@ -42,7 +42,7 @@ COMMANDS = {
     "record": (LIVE, "Run a program and record every event that changes its memory."),
     "snap": (LIVE, "Record the running machine's memory as a picture, in one file."),
     "check": (LIVE, "Hold the machine against the numbered rules of its reverse map."),
-    "conform": (LIVE, "Hold the model against the running kernel: the same random calls by both."),
+    "conform": (LIVE, "Hold the model against the kernel: the same random calls by both."),
     "doctor": (LIVE, "What rmap can see of this machine, what it cannot, and why."),
 }
 """Group and summary of every command, in the order of ``rmap --help``."""

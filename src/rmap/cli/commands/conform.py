@@ -1,4 +1,4 @@
-"""Hold the model against the running kernel: the same random calls by both.
+"""Hold the model against the kernel: the same random calls by both.
 
 Real processes ("puppets") and the model make the same calls (mmap, mremap,
 fork, writes, ...), and after every call everything that can be seen of both is
