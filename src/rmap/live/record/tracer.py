@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Tracer:
         self._pausing = False
         p.seize(root, _OPTIONS)
         self._threads[root] = _Thread(root)
+        self._own = str(threading.get_native_id())
 
     @property
     def ended(self) -> bool:
@@ -170,9 +172,16 @@ class Tracer:
         thread.in_vfork = event == p.EVENT_VFORK
         with suppress(ProcessLookupError):
             new = p.event_message(tid)
-            if new not in self._threads:
+            if new not in self._threads and self._is_ours(new):
                 self._threads[new] = _Thread(_tgid(new))
             self._watcher.at_fork(tid, new, thread.in_vfork)
+
+    # A child's whole life may have been seen before its parent's report of it: then it is gone, or nobody's any more.
+    def _is_ours(self, tid: int) -> bool:
+        try:
+            return procfs.read_status(tid)["TracerPid"] == self._own
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
     # The thread that called exec is the leader from now on, and the only one.
     def _exec(self, tid: int, status: int) -> _Thread:
