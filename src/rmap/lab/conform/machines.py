@@ -25,7 +25,7 @@ from rmap.live.bpf import KernelMemory
 
 PAGE = 4096
 NR_PAGES, NR_TABLES, NR_SWAP = 1 << 12, 1 << 11, 1 << 12
-"""The size of the model: small, since all of it is checked after every step."""
+"""The size of the model, if nothing is said: small, since all of it is checked after every step."""
 LOOKS = 3
 SHARED_MEMORY = "shared memory"
 """What a file is called that no story opened: a shared anonymous mapping has one."""
@@ -73,11 +73,19 @@ class Model:
     Args:
         design: the reverse map.
         profile: the rules of which release.
+        nr_pages: its memory.
         whole: look at what only the kernel's own structures tell, too.
     """
 
-    def __init__(self, design: str = "anon_vma_chain", *, profile: str = "6.18", whole: bool = True) -> None:
-        self.kernel = Kernel(design, profile, NR_PAGES, nr_swap=NR_SWAP, nr_tables=NR_TABLES)
+    def __init__(
+        self,
+        design: str = "anon_vma_chain",
+        *,
+        profile: str = "6.18",
+        nr_pages: int = NR_PAGES,
+        whole: bool = True,
+    ) -> None:
+        self.kernel = Kernel(design, profile, nr_pages, nr_swap=NR_SWAP, nr_tables=NR_TABLES)
         self._names: set[str] = set()
         self._eye = ModelEye(self.kernel, self._called, whole)
 
@@ -155,7 +163,7 @@ class Pair:
     and place in every chain. The model's own invariants are checked too. Without BPF: what /proc shows.
 
     Args:
-        design, profile: of the model.
+        design, profile, nr_pages: of the model.
         stage: where the puppets live; one of its own if None.
         memory: reads the running kernel's structures; None: compare what /proc shows.
         compared: counts what is compared.
@@ -166,11 +174,12 @@ class Pair:
         design: str = "anon_vma_chain",
         *,
         profile: str = "6.18",
+        nr_pages: int = NR_PAGES,
         stage: Stage | None = None,
         memory: KernelMemory | None = None,
         compared: Compared | None = None,
     ) -> None:
-        self.model = Model(design, profile=profile, whole=memory is not None)
+        self.model = Model(design, profile=profile, nr_pages=nr_pages, whole=memory is not None)
         self._owns_stage = stage is None
         self.stage = Stage() if stage is None else stage
         self._eye = KernelEye(self.stage, memory, self.model.has_anon_vmas)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from rmap.errors import RmapError
-from rmap.lab.conform.machines import Both, BothFiles, Compared, Diverged, Pair
+from rmap.lab.conform.machines import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
 from rmap.lab.conform.puppets import PuppetDied
-from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, Step, pages
+from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, Step, pages
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory
 
@@ -92,7 +92,7 @@ class Player:
     ) -> None:
         self.close()
 
-    def play(self, steps: Iterable[Step], totals: Totals | None = None) -> Played:
+    def play(self, steps: Sequence[Step], totals: Totals | None = None) -> Played:
         """Tell both machines the calls; those of processes that are not there, or wait, are left out."""
         totals = totals or Totals()
         played = Played()
@@ -100,7 +100,12 @@ class Player:
             if self._stage is None:
                 self._stage = Stage()
             with Pair(
-                self.design, profile=self.profile, stage=self._stage, memory=self._memory, compared=totals.compared
+                self.design,
+                profile=self.profile,
+                nr_pages=nr_pages_for(steps),
+                stage=self._stage,
+                memory=self._memory,
+                compared=totals.compared,
             ) as pair:
                 try:
                     self._tell(_World(pair), steps, totals, played)
@@ -113,7 +118,7 @@ class Player:
             self.close()  # whoever took one puppet may have taken the stage as well
         return played
 
-    def _tell(self, world: _World, steps: Iterable[Step], totals: Totals, played: Played) -> None:
+    def _tell(self, world: _World, steps: Sequence[Step], totals: Totals, played: Played) -> None:
         for step in steps:
             if self._stopped():
                 return
@@ -123,6 +128,12 @@ class Player:
             refused = world.make(step)
             totals.refusals[step.kind] += refused
             played.refused.append(refused)
+
+
+def nr_pages_for(steps: Sequence[Step]) -> int:
+    """How much memory the model needs for these calls: enough that none is ever short, as in the kernel."""
+    longest = max((arg for step in steps for arg in step.args if isinstance(arg, int) and arg < BASE), default=0)
+    return NR_PAGES if longest <= pages(NR_PAGES // 64) else 8 * NR_PAGES
 
 
 class _World:

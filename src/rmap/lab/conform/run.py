@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rmap.designs import design_named
 from rmap.errors import NotPermitted, SourceError, UsageError
 from rmap.lab.conform.machines import Compared
-from rmap.lab.conform.play import Played, Player, Totals
+from rmap.lab.conform.play import Played, Player, Totals, nr_pages_for
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario, Step, scenario
 from rmap.lab.conform.script import script_of
@@ -286,9 +286,8 @@ class _Run:
             f" `rmap conform --seed {one.seed}`."
         )
         why = last.why or ""
-        script = script_of(
-            fewest, last.refused, why, about, design=result.design, profile=result.profile, swap=one.swap
-        )
+        machine = {"design": result.design, "profile": result.profile, "swap": one.swap}
+        script = script_of(fewest, last.refused, why, about, nr_pages=nr_pages_for(fewest), **machine)
         return Divergence(one.seed, len(one.steps), tuple(map(str, fewest)), why, script)
 
     def _status(self, doing: str) -> str:

@@ -14,11 +14,15 @@ from typing import Any
 PAGE = 4096
 BASE = 0x100000000000
 """Where stories happen: far from everything a process has of its own, and aligned to what a page table covers."""
-FIRST, END = 504, 520
-"""The pages that the calls are about: few, so that calls meet. A page table ends in the middle."""
+NARROW = range(504, 520)
+"""The pages that the calls of most scenarios are about: few, so that calls meet. A page table ends in the middle."""
+WIDE = range(1536)
+"""The pages of the others: three page tables, which mremap moves as a whole where it can."""
+SHARE_OF_WIDE = 0.06
 START_BRK = 0x555555559000
 MMAP_BASE = 0x7FFFF7FFF000
 FILE_PAGES = 24
+TABLE = 512  # pages that one page table maps
 FEWEST_PROCESSES, MOST_PROCESSES = 2, 8
 FEWEST_STEPS, MOST_STEPS = 40, 100
 MOST_BORROWERS = 12  # of one address space: a puppet has room for 16
@@ -87,12 +91,14 @@ class Scenario:
         seed: the number it was drawn from.
         processes: how many live at once, at most.
         swap: pages also go out to swap.
+        wide: it is about :data:`WIDE`.
         steps: the calls, in order.
     """
 
     seed: int
     processes: int
     swap: bool
+    wide: bool
     steps: tuple[Step, ...]
 
 
@@ -107,7 +113,8 @@ def scenario(seed: int, *, processes: int = MOST_PROCESSES, swap: bool = False) 
     most = random.randint(FEWEST_PROCESSES, processes)
     count = random.randint(FEWEST_STEPS, MOST_STEPS)
     swaps = swap and random.random() < 0.5
-    return Scenario(seed, most, swaps, tuple(_Draw(random, most, swaps).steps(count)))
+    wide = not swaps and random.random() < SHARE_OF_WIDE
+    return Scenario(seed, most, swaps, wide, tuple(_Draw(random, most, swaps, wide).steps(count)))
 
 
 def spell_number(value: Any) -> str:
@@ -123,9 +130,11 @@ def spell_number(value: Any) -> str:
 
 class _Draw:
     # Draws calls for processes that live.
-    def __init__(self, random: Random, most: int, swap: bool) -> None:
+    def __init__(self, random: Random, most: int, swap: bool, wide: bool) -> None:
         self.random = random
         self.most = most
+        self.wide = wide
+        self.window = WIDE if wide else NARROW
         self.files = SWAPPING_FILES if swap else DRAWN_FILES
         self.advice = SWAPPING_ADVICE if swap else ADVICE
         self.weights = WEIGHTS | {"madvise": 25, "mmap": 8, "fork": 7} if swap else WEIGHTS
@@ -137,9 +146,10 @@ class _Draw:
 
     def steps(self, count: int) -> Iterator[Step]:
         yield self._make(0, "spawn")
-        yield Step(0, "mmap", ((END - FIRST) * PAGE,), {"addr": BASE + FIRST * PAGE})
+        everything = at(self.window.start), pages(len(self.window))
+        yield Step(0, "mmap", everything[1:], {"addr": everything[0]})
         if self.random.random() < 0.5:
-            yield Step(0, "write", (BASE + FIRST * PAGE, (END - FIRST) * PAGE))
+            yield Step(0, "write", everything)
         for kind in self.random.choices(list(self.weights), list(self.weights.values()), k=count):
             waiting = set(self.waits_for.values())
             step: Step | None = getattr(self, f"_{kind}")(
@@ -157,11 +167,21 @@ class _Draw:
             return MMAP_BASE - page * PAGE, random.randint(1, page) * PAGE
         if random.random() < 0.05:
             return START_BRK + random.randint(0, 3) * PAGE, random.randint(1, 3) * PAGE
-        first = random.randrange(FIRST, END)
-        addr, length = BASE + first * PAGE, min(random.choice((1, 1, 1, 2, 2, 3, 4, 6)), END - first) * PAGE
+        first, count = self._pages()
+        addr, length = at(first), pages(min(count, self.window.stop - first))
         if random.random() < 0.02:
             return addr + 1, length
         return addr, length if random.random() > 0.02 else random.choice((0, 1, length - 1))
+
+    def _pages(self) -> tuple[int, int]:
+        # The first, and how many, perhaps beyond the window.
+        random = self.random
+        first = random.choice(self.window)
+        if not self.wide:
+            return first, random.choice((1, 1, 1, 2, 2, 3, 4, 6))
+        if random.random() < 0.6:
+            first -= first % TABLE
+        return first, random.choice((1, 2, 17, TABLE - 1, TABLE, TABLE, TABLE + 1, 2 * TABLE))
 
     def _file(self) -> dict[str, Any]:
         name = self.random.choice(self.files)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rmap.lab.conform.machines import Pair
+from rmap.lab.conform.machines import NR_PAGES, Pair
 from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, Step, pages, spell_number
 from rmap.lab.conform.swap import swap_to_zram
 from rmap.live.bpf import KernelMemory, why_not
@@ -14,11 +14,13 @@ from rmap.live.undo import machine_state
 
 
 @contextmanager
-def in_step(*, design: str = "anon_vma_chain", profile: str = "6.18", swap: bool = False) -> Iterator[Pair]:
+def in_step(
+    *, design: str = "anon_vma_chain", profile: str = "6.18", nr_pages: int = NR_PAGES, swap: bool = False
+) -> Iterator[Pair]:
     """A model and real processes that do the same; what a script of :func:`script_of` begins with.
 
     Args:
-        design, profile: of the model.
+        design, profile, nr_pages: of the model.
         swap: with swap to zram meanwhile.
 
     Raises:
@@ -29,7 +31,7 @@ def in_step(*, design: str = "anon_vma_chain", profile: str = "6.18", swap: bool
             stack.enter_context(machine_state())
             stack.enter_context(swap_to_zram())
         memory = stack.enter_context(KernelMemory()) if why_not() is None else None
-        yield stack.enter_context(Pair(design, profile=profile, memory=memory))
+        yield stack.enter_context(Pair(design, profile=profile, nr_pages=nr_pages, memory=memory))
 
 
 def script_of(steps: Sequence[Step], refused: Sequence[bool], why: str, about: str, **machine: Any) -> str:
