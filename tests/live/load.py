@@ -7,25 +7,25 @@ again (rule 2.7). What each does follows from the seed. All hold still then, but
 
 It goes away whatever happens: every process dies with the one that stands above it.
 
-    python tests/live/load.py --workers 50 --pages 100000 --vmas 7000      runs until its standard input ends
+    python tests/live/load.py workers=50 pages=100000 vmas=6000      runs until its standard input ends
+
+Few modules are imported: every library is five areas in each of the processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import mmap
 import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 PAGE = mmap.PAGESIZE
 ANON = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -88,8 +88,7 @@ def protect(address: int, pages: int, prot: int) -> None:
 # ---- the processes ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Common:
+class Common(NamedTuple):
     """What the server set up before it forked: addresses, descriptors."""
 
     heap: int
@@ -99,12 +98,9 @@ class Common:
     memfd: int
 
 
-def set_up() -> Common:
+def set_up(file: int) -> Common:
     """The memory of the server."""
-    with tempfile.TemporaryFile() as made:
-        made.write(os.urandom(FILE_PAGES * PAGE))
-        made.flush()
-        file = os.dup(made.fileno())
+    os.pwrite(file, os.urandom(FILE_PAGES * PAGE), 0)
     memfd = os.memfd_create("load")
     os.ftruncate(memfd, FILE_PAGES * PAGE)
     heap = area(HEAP_PAGES)
@@ -256,7 +252,7 @@ def rest() -> None:
         signal.pause()
 
 
-def worker(server: Server, common: Common, number: int, options: argparse.Namespace) -> None:
+def worker(server: Server, common: Common, number: int, options: SimpleNamespace) -> None:
     """One worker."""
     rng = random.Random(options.seed * 1_000_003 + number)
     inherited_memory(rng, common)
@@ -300,13 +296,13 @@ def expected(workers: int) -> int:
     return workers + len(range(0, workers, EVERY_CHILD)) + 2 * LINES
 
 
-def serve(options: argparse.Namespace) -> None:
+def serve(options: SimpleNamespace) -> None:
     """Be the server: set up, fork, say who is there, wait for the end of standard input."""
     if options.parent:
         die_with(options.parent)
     signal.alarm(PATIENCE)
     server = Server()
-    common = set_up()
+    common = set_up(options.file)
     for _ in range(LINES):
         server.line(common.heap)
     for number in range(options.workers):
@@ -321,8 +317,7 @@ def serve(options: argparse.Namespace) -> None:
 # ---- whoever uses it -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """A load that is up.
 
     Attributes:
@@ -351,11 +346,19 @@ def load(*, workers: int = 50, pages: int = 5000, vmas: int = 2500, seed: int = 
         vmas: areas that they have at least, all together.
         busy: how many of them never hold still.
     """
+    import subprocess
+    import tempfile
+
     numbers = {"workers": workers, "pages": pages, "vmas": vmas, "seed": seed, "busy": busy, "parent": os.getpid()}
-    words = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    with tempfile.TemporaryFile() as file:
+        words = [f"{name}={value}" for name, value in {**numbers, "file": file.fileno()}.items()]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[file.fileno()],
+        )
     assert process.stdin is not None and process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -370,13 +373,21 @@ def load(*, workers: int = 50, pages: int = 5000, vmas: int = 2500, seed: int = 
         process.wait(timeout=PATIENCE)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Run until standard input ends."""
-    parser = argparse.ArgumentParser(description="Real processes that share memory in every way.")
-    for name, value in (("workers", 50), ("pages", 5000), ("vmas", 2500), ("seed", 1), ("busy", 0), ("parent", 0)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    serve(parser.parse_args())
+    options = {"workers": 50, "pages": 5000, "vmas": 2500, "seed": 1, "busy": 0, "parent": 0, "file": -1}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in options or not value.isdigit():
+            raise SystemExit(f"not an option: {word}; options: {', '.join(f'{name}=N' for name in options)}")
+        options[name] = int(value)
+    if options["file"] < 0:
+        import tempfile
+
+        with tempfile.TemporaryFile() as made:
+            options["file"] = os.dup(made.fileno())
+    serve(SimpleNamespace(**options))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -194,7 +194,8 @@ def test_many_walks_at_once_are_as_many_single_walks() -> None:
     assert pairs == wanted and len(wanted) == 8
     tree_of = column(0, 1, 0, -1, 0, 1)
     for page, vma, address in wanted:
-        rows = (column(int(tree_of[page])), column(vma), column(int(index[page])))
-        assert meets(trees, *rows, column(address)).all()
-        assert not meets(trees, *rows, column(address + PAGE)).any()
-        assert not meets(trees, column(-1), *rows[1:], column(address)).any()
+        tree_of_page, one = column(int(tree_of[page])), (column(0, vma), column(1), column(int(index[page])))
+        assert meets(trees, tree_of_page, *one, column(address)).all()
+        assert not meets(trees, tree_of_page, *one, column(address + PAGE)).any()
+        assert not meets(trees, column(-1), *one, column(address)).any()
+        assert not meets(trees, tree_of_page, column(0, vma), column(0), one[2], column(address)).any()

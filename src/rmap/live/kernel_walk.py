@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I64, Bool, expand, runs
+from rmap.columns import I32, I64, Bool, expand, runs
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
 from rmap.live.pagemap import Pagemap
 from rmap.live.trees import Trees, rows_of
@@ -293,28 +293,31 @@ def walk_many(topology: Topology, trees: Trees, anchor: I64, index: I64) -> Cand
     return Candidates(page, pids[node], trees.vma[node], address)
 
 
-def meets(trees: Trees, tree: I64, vma: I64, index: I64, address: I64) -> Bool:
+def meets(trees: Trees, tree: I64, vma: I64, row: I32 | I64, index: I64, address: I64) -> Bool:
     """Whether the walk of a page meets an entry, for many entries: the question of :func:`walk_many` turned round.
 
     Args:
         trees: some trees.
         tree: int64, the tree that the page hangs on, -1 for none of them.
-        vma: int64, the address of the ``vm_area_struct`` that has the entry.
+        vma: int64, addresses of ``vm_area_struct``, 0 unknown.
+        row: which of those has the entry.
         index: int64, of the page.
         address: int64, of the entry.
     """
-    if not len(trees.node):
+    if not len(trees.node) or not len(vma):
         return np.zeros(len(tree), np.bool_)
     vmas, code = np.unique(trees.vma, return_inverse=True)
     key = code * len(trees.anchor) + trees.tree
     order = np.argsort(key, kind="stable")
+    key = key[order]
     at = np.minimum(np.searchsorted(vmas, vma), len(vmas) - 1)
-    wanted = at * len(trees.anchor) + tree
-    place = np.minimum(np.searchsorted(key, wanted, sorter=order), len(key) - 1)
+    begin = np.where(vmas[at] == vma, at * len(trees.anchor), -len(trees.anchor))
+    wanted = begin[row] + tree
+    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    there = (tree >= 0) & (key[place] == wanted)
     node = order[place]
-    there = (tree >= 0) & (vmas[at] == vma) & (key[node] == wanted)
-    inside = (trees.pgoff[node] <= index) & (index <= trees.last[node])
-    return there & inside & (address == trees.start[node] + ((index - trees.pgoff[node]) << PAGE_SHIFT))
+    pgoff, behind = trees.pgoff[node], address - trees.start[node]
+    return there & (behind == (index - pgoff) << PAGE_SHIFT) & (behind >= 0) & (address < trees.end[node])
 
 
 def hits(candidates: Candidates, pfns: I64) -> Bool:

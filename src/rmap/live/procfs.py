@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from rmap.snapshot import flags as f
 
@@ -64,8 +66,7 @@ class Stat:
     kernel_thread: bool
 
 
-@dataclass(frozen=True)
-class MapsLine:
+class MapsLine(NamedTuple):
     """One VMA. ``flags`` are ``VM_*`` bits, ``offset`` bytes into the file, ``path`` also ``[heap]`` and the like."""
 
     start: int
@@ -125,19 +126,29 @@ def parse_maps_line(line: str) -> MapsLine:
     """Read one line of /proc/PID/maps."""
     span, perms, offset, dev, inode, *path = line.split(maxsplit=5)
     start, _, end = span.partition("-")
-    major, _, minor = dev.partition(":")
-    flags = sum(bit for letter, bit in _LETTERS if letter in perms) | _MAY
-    if perms[3] == "s":
-        flags |= f.VM_SHARED | f.VM_MAYSHARE
+    name = path[0] if path else ""
     return MapsLine(
         start=int(start, 16),
         end=int(end, 16),
-        flags=flags,
+        flags=_flags_of(perms),
         offset=int(offset, 16),
-        dev=os.makedev(int(major, 16), int(minor, 16)),
+        dev=_device_of(dev),
         inode=int(inode),
-        path=_OCTAL.sub(lambda code: chr(int(code[1], 8)), path[0]) if path else "",
+        path=_OCTAL.sub(lambda code: chr(int(code[1], 8)), name) if "\\" in name else name,
     )
+
+
+# There are few different ones, and thousands of lines.
+@cache
+def _flags_of(perms: str) -> int:
+    flags = sum(bit for letter, bit in _LETTERS if letter in perms) | _MAY
+    return flags | f.VM_SHARED | f.VM_MAYSHARE if perms[3] == "s" else flags
+
+
+@cache
+def _device_of(dev: str) -> int:
+    major, _, minor = dev.partition(":")
+    return os.makedev(int(major, 16), int(minor, 16))
 
 
 def parse_smaps(text: str) -> list[MapsLine]:

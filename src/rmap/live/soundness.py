@@ -269,11 +269,13 @@ def _walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees],
     anonymous, of_file, anchor = anchors(pages.mapping)
     entries = picture.walk_many(pfns)
     page = np.repeat(np.arange(len(pfns)), picture.reverse.found[walked])
-    vma = _kernel_vmas(topology, picture)[entries.vma]
+    vmas = _kernel_vmas(topology, picture)
     met = np.zeros(len(page), np.bool_)
     for which, those in zip((anonymous, of_file), trees):
-        tree = rows_of(those.anchor, np.where(which, anchor, 0))[page]
-        met |= meets(those, tree, vma, pages.index[page], entries.address)
+        rows = np.flatnonzero(which[page])
+        asked = page[rows]
+        tree = rows_of(those.anchor, anchor)[asked]
+        met[rows] = meets(those, tree, vmas, entries.vma[rows], pages.index[asked], entries.address[rows])
     missed = np.flatnonzero(~met)
     violations = []
     for row in missed[:DESCRIBED].tolist():
