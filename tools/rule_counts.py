@@ -20,7 +20,7 @@ from typing import Any
 
 PACKAGES = ("mm", "designs", "consumers", "kernel")
 NUMBER = r"\d+\.\d+[a-z]?"
-CITATION = re.compile(rf"\brules? ((?:{NUMBER})(?:(?:, (?:and )?| and | to ){NUMBER})*)")
+CITATION = re.compile(rf"\b[Rr]ules? ((?:{NUMBER})(?:(?:, (?:and )?| and | to ){NUMBER})*)")
 
 
 def cited(text: str) -> set[str]:
@@ -54,6 +54,12 @@ def probes_of(path: Path) -> dict[tuple[str, int], Probes]:
         rules = cited(ast.get_docstring(function) or "")
         if rules:
             found.setdefault(_key(function), Probes()).whole |= rules
+    for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        # What a class is about is exercised whenever one of its kind is made.
+        made = next((node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+        rules = cited((ast.get_docstring(kind) or "").split("\n\n")[0])
+        if rules and made is not None:
+            found.setdefault(_key(made), Probes()).whole |= rules
     for line, text in _comments(path):
         rules = cited(text)
         inside = [f for f in functions if f.lineno <= line <= (f.end_lineno or f.lineno)]
@@ -65,7 +71,7 @@ def probes_of(path: Path) -> dict[tuple[str, int], Probes]:
             found.setdefault(_key(innermost), Probes()).lines.setdefault(statement, set()).update(rules)
         else:  # a comment above a function stands for its docstring
             below = min((f for f in functions if f.lineno > line), key=lambda f: f.lineno, default=None)
-            if below is not None and _only_comments_between(source, line, min([below.lineno, *(d.lineno for d in below.decorator_list)])):
+            if below is not None and _only_comments_between(source, line, _key(below)[1]):
                 found.setdefault(_key(below), Probes()).whole |= rules
     return found
 

@@ -141,7 +141,7 @@ class Reclaimer:
         core, frames = self.core, self.core.frames
         mapping = core.mappings[(int(frames.mapping[pfn]) >> TAG_SHIFT) - 1]
         index = int(frames.index[pfn])
-        if mapping.shmem:
+        if mapping.shmem:  # rule 4.11: the file remembers the slot, no page table does
             if not core.swap.free:
                 return
             slot = int(core.swap.alloc(1)[0])

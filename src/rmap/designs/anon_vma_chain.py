@@ -124,10 +124,10 @@ class AnonVmaChainDesign(ReverseMap):
             anon_vma.tree.insert(link)
             links.append(link)
             if not anon_vma.num_active_vmas and active is None and anon_vma.num_children < 2:
-                active = anon_vma
+                active = anon_vma  # rules 2.5 and 2.7: taken up again, at whatever place of the chain it has
         counters = self._costs.current
         counters[LOCKS_ANON_VMA] += 1
-        if active is None:
+        if active is None:  # rule 2.6: one of its own, made before any write
             counters[LOCKS_ANON_VMA] += 1
             active = self._new_anon_vma(parent.anon)
             link = AnonVmaChain(child, active, start, last)
@@ -202,7 +202,7 @@ class AnonVmaChainDesign(ReverseMap):
             return
         del self.anon_vmas[anon_vma.id]
         self._costs.current[OBJECTS_FREED] += 1
-        if anon_vma.root is not anon_vma:
+        if anon_vma.root is not anon_vma:  # rule 2.9: the root goes when the last of its family has gone
             self._put_anon_vma(anon_vma.root)
 
     def is_mergeable_anon_vma(self, target: Vma, source: Vma | None) -> bool:
@@ -231,7 +231,7 @@ class AnonVmaChainDesign(ReverseMap):
             self._frames.set_anchor(batch.pfns, anon_vma.handle, batch.pgoffs)
 
     def set_anon1(self, vma: Vma, addr: int, ptep: int, pfn: int, how: How) -> None:
-        """The scalar twin of :meth:`set_anon`."""
+        """The scalar twin of :meth:`set_anon` (rules 4.2, 4.3, 4.7)."""
         if how == "new" and not self._flags[pfn] & LARGE:
             # Every fault comes here: a base page, on the active anon_vma.
             self._mapping[pfn] = vma.anon.handle

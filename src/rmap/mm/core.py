@@ -137,7 +137,7 @@ class Core:
         vma.faulted = True
 
     def link_file(self, vma: Vma, sibling: Vma | None = None) -> None:
-        """Enter a VMA in its file's i_mmap; a forked one right behind its parent's (rule 1.11)."""
+        """Enter a VMA in its file's i_mmap (rule 1.12); a forked one right behind its parent's (rule 1.11)."""
         mapping = vma.mapping
         if mapping is not None:
             self.costs.current[LOCKS_I_MMAP] += 1

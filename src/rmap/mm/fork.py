@@ -33,7 +33,8 @@ ALWAYS_COPIED = VM_PFNMAP | VM_MIXEDMAP
 def fork(core: Core, parent: Mm) -> Mm:
     """``dup_mmap``: a child with the same VMAs, sharing every private page copy-on-write.
 
-    Rules: 2.20 which VMAs are copied, 4.4 which entries, 4.5 and 4.6 what happens to them. No frame is needed.
+    Which VMAs are copied is rule 2.20, which entries rule 4.4, what happens to them rules 4.5 and 4.6. No frame is
+    needed.
 
     Raises:
         LimitError: no page tables are left for the child. Nothing was changed.

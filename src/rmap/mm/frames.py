@@ -162,13 +162,13 @@ class Frames:
         return self.mv_mapping[pfn - offset], self.mv_index[pfn - offset] + offset
 
     def set_mapping(self, pfns: I64, mapping: int) -> None:
-        """Hang pages on an anchor; the index stays (``folio_move_anon_rmap``)."""
+        """Hang pages on an anchor, a tagged id (rule 1.1); the index stays (``folio_move_anon_rmap``)."""
         if self.has_large:
             pfns = pfns - self.head_offset[pfns]
         self.mapping[as_run(pfns)] = mapping
 
     def set_anchor(self, pfns: I64, mapping: int, index: I64) -> None:
-        """Hang pages on an anchor at these page indexes (``__folio_set_anon``)."""
+        """Hang pages on an anchor, a tagged id, at these page indexes (``__folio_set_anon``; rules 1.1 and 1.3)."""
         if self.has_large:
             offset = self.head_offset[pfns]
             pfns, index = pfns - offset, index - offset

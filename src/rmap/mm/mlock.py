@@ -104,6 +104,7 @@ def _apply(core: Core, mm: Mm, start: int, end: int, flags: int, call: str) -> N
 
 def _mlock_fixup(core: Core, vma: Vma, start: int, end: int, flags: int, call: str) -> Vma:
     old_flags = vma.flags
+    # The flags take part in merging (rule 3.12): a part is cut out, and joined again when it is unlocked.
     if flags == old_flags or old_flags & VM_SPECIAL:
         return vma
     vma = vma_modify_flags(core, vma, start, end, flags, call)

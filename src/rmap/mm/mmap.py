@@ -133,11 +133,12 @@ def _mmap_region(core: Core, mm: Mm, start: int, end: int, flags: int, file: Fil
 
 
 def _map_or_merge(core: Core, mm: Mm, start: int, end: int, flags: int, file: File | None, pgoff: int) -> None:
+    # The first pgoff (rule 2.10): of anonymous memory its address; of a file, and of /dev/zero, what was asked for.
     if file is None:
         pgoff = start >> PAGE_SHIFT
     proposal = Proposal(start, end, pgoff, flags, file)
     if vma_merge_new_range(core, proposal, *mm.neighbours(start, end)) is None:
-        # A private mapping of /dev/zero is anonymous, but keeps its file and offset.
+        # A private mapping of /dev/zero is anonymous (rule 1.8), but keeps its file and offset.
         _new_vma(core, Vma(mm, start, end, flags, pgoff, file, file.mapping if file is not None else None))
 
 
@@ -160,7 +161,8 @@ def munmap(core: Core, mm: Mm, addr: int, length: int) -> None:
 
 
 def do_munmap(core: Core, mm: Mm, start: int, end: int, call: str) -> None:
-    """Unmap ``[start, end)`` on behalf of a system call: cut the areas at both ends, zap, unlink, free the tables.
+    """Unmap ``[start, end)`` on behalf of a system call: cut the areas at both ends, zap, unlink, free the
+    tables. What is left above begins at another address and another ``pgoff`` (rule 2.12).
 
     Raises:
         SyscallError: EINVAL: beyond the address space; ENOMEM: a hole in the middle of an area, and no more areas are

@@ -134,7 +134,7 @@ def _mremap_at(remap: _Remap, maymove: bool) -> int:
     core, mm, addr = remap.core, remap.mm, remap.addr
     if remap.new_len == remap.old_len:
         return addr
-    if remap.new_len < remap.old_len:
+    if remap.new_len < remap.old_len:  # rule 2.16: to shrink is to unmap the end
         do_munmap(core, mm, addr + remap.new_len, addr + remap.old_len, "mremap")
         return addr
     vma, delta = remap.vma(), remap.new_len - remap.old_len
@@ -220,7 +220,8 @@ def _move_vma(remap: _Remap, vma: Vma) -> int:
 
 
 def _leave_behind(core: Core, old: Vma, new: Vma, whole: bool) -> None:
-    # dontunmap_complete: nothing is locked any more, and if all of the area was moved, none of its pages is here.
+    # dontunmap_complete (rule 2.14): nothing is locked any more, and if all of the area was moved, none of its pages
+    # is here.
     if old.flags & VM_LOCKED:
         old.mm.locked_vm -= old.pages
         old.flags &= ~VM_LOCKED_MASK

@@ -31,7 +31,7 @@ def get_unmapped_area(
     pgoff: int = 0,
     call: str = "mmap",
 ) -> int:
-    """Choose an address.
+    """Choose an address (rule 3.13).
 
     Args:
         length: in bytes, a multiple of the page size.

@@ -74,7 +74,7 @@ class Hits:
 
 
 def hits(core: Core, query: Query) -> Iterator[Hits]:
-    """Walk every page of a query; the answers come as they are found, not sorted."""
+    """Walk every page of a query (``rmap_walk``, rule 5.1); the answers come as they are found, not sorted."""
     core.costs.current[PAGES_WALKED] += len(query.pfns)
     if not len(query.pfns):
         return
@@ -131,7 +131,7 @@ def _check_linear(core: Core, query: Query, chunk: Linear, breaks: I64) -> list[
 
 
 def _check_run(core: Core, query: Query, vma: Vma, lo: int, hi: int) -> list[Hits]:
-    # Positions lo to hi have consecutive page indexes.
+    # Positions lo to hi have consecutive page indexes. An entry counts if it holds the page's frame (rule 5.4).
     assert query.index is not None
     start = vma.start + ((int(query.index[lo]) - vma.pgoff) << PAGE_SHIFT)
     found = []
@@ -166,7 +166,7 @@ def _check_entries(core: Core, query: Query, pos: I64, pteps: I64) -> list[Hits]
 
 
 def _matching(core: Core, query: Query, pos: I64, pteps: I64, vma: Vma | None) -> list[Hits]:
-    # Entry by entry: which of these pte pointers map the page at their position.
+    # Entry by entry: which of these pte pointers map the page at their position (rule 5.4).
     hit = ((core.tables.ptes[pteps] & query.mask) == query.want[pos]) & (pteps >= PTRS_PER_TABLE)
     if query.stop == "mapcount":
         left = query.left[pos]

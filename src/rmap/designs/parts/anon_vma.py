@@ -8,7 +8,7 @@ from rmap.mm.vma import Vma
 
 
 class AnonVma:
-    """What anonymous pages hang on: the VMAs that may map them are in its tree.
+    """What anonymous pages hang on: the VMAs that may map them are in its tree (rule 1.9).
 
     Attributes:
         id: never used twice, so that a page cannot hang on a successor at the same address.
@@ -32,7 +32,7 @@ class AnonVma:
         if parent is None:
             self.root = self.parent = self
             self.num_children = 1
-        else:
+        else:  # rule 2.9: every member of a family holds its root
             self.root = parent.root
             self.parent = parent
             self.num_children = 0
@@ -52,7 +52,7 @@ class AnonVma:
 
 
 class AnonVmaChain(IntervalNode):
-    """One link between a VMA and an anon_vma: in the VMA's chain, and in the anon_vma's tree.
+    """One link between a VMA and an anon_vma: in the VMA's chain, and in the anon_vma's tree (rule 1.10).
 
     Its interval is that of its VMA at the time of the insertion (rule 1.11).
     """
