@@ -24,6 +24,7 @@ from rmap.live import abilities
 from rmap.live import soundness as module
 from rmap.live.bpf import KernelMemory, why_not
 from rmap.live.soundness import check_machine
+from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import topology as pure
 
@@ -139,6 +140,31 @@ def _misreading(monkeypatch: pytest.MonkeyPatch, pid: int, *, times: int, steps:
         return replace(read, num_active_vmas=counter, outside=read.outside & False)
 
     monkeypatch.setattr(module, "_columns", columns)
+
+
+def test_a_vma_missing_from_a_tree_is_a_violation_and_so_are_its_pages(
+    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node is left out of each reading: the tree lacks the VMA (I12), and a walk misses its entries (I19)."""
+    original = module.read_trees
+    vmas = memory.topology([still.server]).vmas
+    victim = int(vmas.address[(vmas.start <= still.heap) & (vmas.end > still.heap)][0])
+
+    def read(memory: KernelMemory, anchors: Any, *, of_anon_vmas: bool) -> Trees:
+        trees = original(memory, anchors, of_anon_vmas=of_anon_vmas)
+        kept = trees.vma != victim
+        nodes = {name: getattr(trees, name)[kept] for name in ("tree", *NODE_COLUMNS)}
+        size = np.bincount(trees.tree[kept], minlength=len(trees.anchor))
+        return replace(trees, begin=np.cumsum(size) - size, size=size, **nodes)
+
+    monkeypatch.setattr(module, "read_trees", read)
+    found = check_machine(memory)
+    messages = {(violation.invariant, violation.message) for violation in found.report.violations}
+    assert ("I12", "the VMA is not in the tree") in messages
+    assert ("I19", "the walk from the page does not meet an entry that maps it") in messages
+    missed = [violation for violation in found.report.violations if violation.invariant == "I19"]
+    assert {pid for violation in missed for pid in violation.pids} == {still.server}
+    assert main(["check"]) == 1
 
 
 def test_what_stays_is_a_violation_with_the_objects(

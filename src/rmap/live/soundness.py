@@ -30,7 +30,7 @@ from rmap.snapshot import flags as f
 from rmap.snapshot import topology as pure
 from rmap.snapshot.check import inspect_pages
 from rmap.snapshot.findings import DESCRIBED, Checked, Found, Report, Violation, report_of
-from rmap.snapshot.topology import WHAT, inspect_topology, pointer
+from rmap.snapshot.topology import WHAT, inspect_topology, pointer, root_is_last
 
 READINGS = 3
 """How often what looks wrong is read again."""
@@ -215,7 +215,7 @@ def _columns(topology: Topology, anon: Trees) -> pure.Topology:
         num_active_vmas=table.num_active_vmas,
         partial=np.zeros(len(table), np.bool_),
         outside=_with_strangers(topology, anon),
-        root_is_last=not os.uname().release.startswith("7."),
+        root_is_last=root_is_last(os.uname().release),
         ksm=np.full(len(table), items > 0),
         ksm_items=items,
         vma_name=vma_name,
@@ -270,9 +270,11 @@ def _walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees],
     entries = picture.walk_many(pfns)
     page = np.repeat(np.arange(len(pfns)), picture.reverse.found[walked])
     vmas = _kernel_vmas(topology, picture)
-    met = np.zeros(len(page), np.bool_)
+    met = vmas[entries.vma] == 0  # VMAs that are not the same in both are of two moments: not asked
+    if unknown := int(np.count_nonzero(met)):
+        line = line._replace(note=f"not asked of {unknown:,} entries: their VMA changed meanwhile")
     for which, those in zip((anonymous, of_file), trees):
-        rows = np.flatnonzero(which[page])
+        rows = np.flatnonzero(which[page] & ~met)
         asked = page[rows]
         tree = rows_of(those.anchor, anchor)[asked]
         met[rows] = meets(those, tree, vmas, entries.vma[rows], pages.index[asked], entries.address[rows])

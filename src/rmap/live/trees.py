@@ -20,7 +20,8 @@ from rmap.units import PAGE_SHIFT, format_count
 if TYPE_CHECKING:
     from rmap.live.bpf import IntervalTree, KernelMemory, Topology
 
-_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags")
+NODE_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags")
+"""The columns of nodes, as ``IntervalTree`` has them."""
 _SHARED_MAYWRITE = f.VM_SHARED | f.VM_MAYWRITE
 
 
@@ -81,7 +82,7 @@ def join(trees: list[IntervalTree], anchors: I64, *, of_anon_vmas: bool) -> Tree
     """Put trees one after the other."""
     size = np.array([len(tree) for tree in trees], np.int64)
     nothing = np.empty(0, np.int64)
-    columns = {name: np.concatenate([nothing, *(getattr(tree, name) for tree in trees)]) for name in _COLUMNS}
+    columns = {name: np.concatenate([nothing, *(getattr(tree, name) for tree in trees)]) for name in NODE_COLUMNS}
     return Trees(
         anchor=anchors,
         of_anon_vmas=of_anon_vmas,

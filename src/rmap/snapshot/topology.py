@@ -30,6 +30,12 @@ def pointer(address: int) -> str:
     return f"{address & (1 << 64) - 1:016x}"
 
 
+def root_is_last(release: str) -> bool:
+    """Whether a kernel of this release keeps the root at the end of each chain: since 7.0 not (rule 0.3)."""
+    major = release.partition(".")[0]
+    return not (major.isdigit() and int(major) >= 7)
+
+
 WHAT = {
     "I1": "a VMA has an anon_vma iff it has a chain",
     "I2": "all links of a VMA lead to one root",
@@ -112,7 +118,7 @@ def topology_of(picture: Snapshot) -> Topology:
         num_active_vmas=table.num_active_vmas.astype(np.int64),
         partial=~table.whole.astype(np.bool_),
         outside=np.full(len(table), missing),
-        root_is_last=not about["release"].startswith("7."),
+        root_is_last=root_is_last(about["release"]),
         ksm=_families_with_ksm(picture),
         ksm_items=None,
         vma_name=vma_name,
