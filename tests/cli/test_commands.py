@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -377,3 +378,16 @@ def test_explain_draws_a_page_of_this_machine(capsys: pytest.CaptureFixture[str]
             assert f"V1  {sleeper.pid} sleep  " in out and "chain [A0]" in out and ": HIT, page" in out
         finally:
             sleeper.kill()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("command", [["who"], ["who", "--kernel"], ["explain"]])
+def test_a_process_that_has_no_memory_is_named_before_the_machine_is_read(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    need(abilities().missing("frames", "page_state"))
+    for pid, says in ((4194303, "no process 4194303"), (2, "a thread of the kernel"), (os.getpid(), "rmap itself")):
+        assert main([*command, f"{pid}:0x1000"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert says in " ".join(err.split())

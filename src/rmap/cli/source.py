@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from rmap.cli.output import say, waiting
+from rmap.errors import NotPermitted
 from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
@@ -43,6 +45,33 @@ def capture(pids: list[int] | None = None, **options: Any) -> Snapshot:
     for line in capture_notes(picture.about):
         say(line)
     return picture
+
+
+def absence(pid: int) -> str | None:
+    """Why a picture of the running machine cannot have a process, None if it can: said before the machine is read.
+
+    Raises:
+        NotPermitted: the kernel does not show its memory map to this user.
+    """
+    from rmap.live import procfs
+
+    if pid == os.getpid():
+        return f"process {pid} is rmap itself, which leaves itself out"
+    try:
+        if procfs.read_stat(pid).kernel_thread:
+            return f"process {pid} is a thread of the kernel, with no memory of its own"
+        if not procfs.read_maps(pid):
+            return f"process {pid} has ended: it has no memory any more"
+    except (FileNotFoundError, ProcessLookupError):
+        return f"there is no process {pid}"
+    except PermissionError:
+        raise NotPermitted(
+            f"the kernel does not show the memory map of process {pid}"
+            + (" even to root: it is protected" if os.geteuid() == 0 else ""),
+            needed="" if os.geteuid() == 0 else "CAP_SYS_PTRACE (other users)",
+            works="rmap doctor names the processes that refuse",
+        ) from None
+    return None
 
 
 def origin_of(args: Namespace, picture: Snapshot) -> str:

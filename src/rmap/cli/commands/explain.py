@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import origin_of, picture_of
+from rmap.cli.source import absence, origin_of, picture_of
 from rmap.errors import NotPermitted, UsageError
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ def _draw(args: Namespace) -> int:
 
     key = parse_key(args.story)
     _refuse_early(args, key)
+    if args.input is None and key.kind == "address" and (why := absence(key.pid)) is not None:
+        say(f"rmap: {why}")
+        return status.NO
     picture = picture_of(args)
     place = resolve(picture, key)
     if place.pfn is None:

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import capture, origin_of, picture_of
+from rmap.cli.source import absence, capture, origin_of, picture_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def run(args: Namespace) -> int:
     key = parse_key(args.key)
     if key.kind == "process":  # said before the whole machine is read, not after it
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
+    if args.input is None and key.kind == "address" and (why := absence(key.pid)) is not None:
+        say(f"rmap: {why}")
+        return status.NO
     if args.kernel:
         return _by_the_kernel(args, key)
     picture = picture_of(args)
