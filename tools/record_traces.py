@@ -9,7 +9,6 @@ the kernel's.
     sudo .venv/bin/python tools/record_traces.py [NAME ...]
 """
 
-# ruff: noqa: T201
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class AnonVmaChainDesign(ReverseMap):
         return None
 
     def vma_fork(self, child: Vma, parent: Vma) -> None:
-        """``anon_vma_fork`` (rules 2.4 to 2.6): link the child to all the parent's anon_vmas, and give it its own."""
+        """``anon_vma_fork`` (rule 2.4): link the child to all the parent's anon_vmas, and give it its own."""
         # The hottest hook that is called per VMA: locals, no calls that can be spared.
         chain: list[AnonVmaChain] = parent.chain
         # The child's own range: it is the parent's at a fork, but not when a picture is loaded.

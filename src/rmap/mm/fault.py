@@ -305,7 +305,7 @@ def do_wp_pages(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None) 
         _make_writable(piece, np.flatnonzero(writable) if offs is None else offs[writable])
     if sole.any():
         where = np.flatnonzero(sole)
-        frames.flags[pfns[where]] |= np.int32(EXCLUSIVE)
+        frames.flags[pfns[where]] |= np.int32(EXCLUSIVE)  # rule 1.7: on the pages themselves
         core.rmap.set_anon(PteBatch(vma, piece, pfns[where], where if offs is None else offs[where], True), "reuse")
     if not writable.all():
         copied = np.flatnonzero(~writable)

@@ -83,7 +83,7 @@ def _reusable(core: Core, vma: Vma, addr: int, ptep: int, pfn: int) -> bool:
         if extra != 1 or not flags & SWAPCACHE or core.swap.count[frames.private[pfn]]:
             return False
         core.drop_swapcache(pfn)
-    frames.mv_flags[pfn] |= EXCLUSIVE
+    frames.mv_flags[pfn] |= EXCLUSIVE  # rule 1.7: on the page itself
     core.hooks.set_anon1(vma, addr, ptep, pfn, "reuse")
     return True
 

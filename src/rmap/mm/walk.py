@@ -148,7 +148,7 @@ def _check_run(core: Core, query: Query, vma: Vma, lo: int, hi: int) -> list[Hit
 
 
 def _take(query: Query, where: slice, hit: Bool) -> int:
-    # Count hits off what is left to find; a page that has all its mappings takes no more.
+    # Count hits off what is left to find; a page that has all its mappings takes no more (`done` of rule 5.7).
     if query.stop == "mapcount":
         left = query.left[where]
         np.logical_and(hit, left > 0, out=hit)
