@@ -18,6 +18,7 @@ from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
 from rmap.kernel.process import Process
+from rmap.kernel.structure import topology_columns
 from rmap.mm import vma as v
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
@@ -283,16 +284,7 @@ class _Loader:
         picture, frames, columns = self.picture, self.frames, self.core.frames
         if picture.about["topology"] == "none" or not len(picture.anon_vmas) or not self._chains_are_in_order():
             return False
-        topology = {
-            "root": picture.anon_vmas.root,
-            "parent": picture.anon_vmas.parent,
-            "num_children": picture.anon_vmas.num_children,
-            "num_active_vmas": picture.anon_vmas.num_active_vmas,
-            "active": picture.vmas.anon_vma,
-            "chain_vma": picture.anon_vma_chains.vma,
-            "chain_anon_vma": picture.anon_vma_chains.anon_vma,
-        }
-        handles = self.core.rmap.adopt_topology({k: c.astype(np.int64) for k, c in topology.items()}, self.vmas)
+        handles = self.core.rmap.adopt_topology(topology_columns(picture), self.vmas)
         if handles is None:
             return False
         for vma, row in zip(self.vmas, picture.vmas.anon_vma.tolist()):

@@ -27,6 +27,7 @@ from rmap.kernel.entries import (
     spread,
 )
 from rmap.kernel.inodes import Inodes, is_special
+from rmap.kernel.structure import adopt_topology
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
@@ -51,8 +52,10 @@ def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[
     mm.start_brk = mm.brk = UNKNOWN_BRK
     vmas = load_vmas(core, mm, picture, inodes)
     entries = spread(picture)
-    if not _adopt_topology(core, picture, vmas):
+    if picture.about["topology"] == "none":
         _prepare(core, vmas, entries)
+    else:
+        adopt_topology(core, picture, vmas)
     left_out = load_entries(core, vmas, entries)
     core.costs.current = before
     return mm, left_out
@@ -104,32 +107,6 @@ def _anonymous_pgoff(start: int, end: int, flags: int) -> int:
     if flags & VM_GROWSDOWN:
         return (STACK_TOP >> PAGE_SHIFT) - ((end - start) >> PAGE_SHIFT)
     return start >> PAGE_SHIFT
-
-
-def _adopt_topology(core: Core, picture: Snapshot, vmas: list[Vma]) -> bool:
-    # The kernel's own anon_vmas, where the picture has them and the design can hold them.
-    if picture.about["topology"] == "none":
-        return False
-    anon_vmas, chains = picture.anon_vmas, picture.anon_vma_chains
-    topology = {
-        "root": anon_vmas.root,
-        "parent": anon_vmas.parent,
-        "num_children": anon_vmas.num_children,
-        "num_active_vmas": anon_vmas.num_active_vmas,
-        "active": picture.vmas.anon_vma,
-        "chain_vma": chains.vma,
-        "chain_anon_vma": chains.anon_vma,
-    }
-    faulted = picture.vmas.anon_vma >= 0
-    if core.rmap.adopt_topology({k: c.astype(np.int64) for k, c in topology.items()}, vmas) is None:
-        # A fact of the VMA under every design (rule 2.1).
-        for vma, is_faulted in zip(vmas, faulted.tolist()):
-            if is_faulted:
-                core.prepare(vma)
-        return True
-    for vma, is_faulted in zip(vmas, faulted.tolist()):
-        vma.faulted = is_faulted
-    return True
 
 
 def _prepare(core: Core, vmas: list[Vma], entries: Entries) -> None:

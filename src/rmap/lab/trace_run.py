@@ -53,7 +53,7 @@ def run_trace(source: str | Trace, name: str, summary: str, profile: str, seed: 
             seen.append(_look(player.kernel, seed))
             say("playing on")
 
-    player = Player(trace, design, profile, watch=watch, compare=False)
+    player = Player(trace, design, profile, watch=watch)
     say(f"playing {len(trace.events):,} events")
     played = player.play()
     at = seen[0] if seen else _look(player.kernel, seed)

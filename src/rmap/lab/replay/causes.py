@@ -45,7 +45,7 @@ def causes(entries: Entry, seen_of: dict[int, Seen], lost: int) -> list[str]:
         given_up = seen.given_up(pages << PAGE_SHIFT)
         for i, at in enumerate(rows.tolist()):
             said = _why(int(kind[at]), int(own[at]), bool(written[i]), bool(present[i]), bool(given_up[i]))
-            if said == r.WRONG and seen.unmodelled:
+            if said in (r.WRONG, r.UNSEEN) and seen.unmodelled:
                 said = r.UNMODELLED
             if said in (r.WRONG, r.UNSEEN) and huge[at]:
                 said = r.HUGE

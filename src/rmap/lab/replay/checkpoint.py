@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.kernel.entries import ANON
+from rmap.columns import I64
+from rmap.kernel.entries import ANON, FILE, SHMEM, SWAPPED
 from rmap.lab.replay import agreement, resync
 from rmap.lab.replay import results as r
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
@@ -27,27 +28,35 @@ if TYPE_CHECKING:
 PAGE_MASK = (1 << PAGE_BITS) - 1
 
 
-def hold_against(player: Player, picture: Picture, number: int, time_ns: int, *, compare: bool) -> r.Checkpoint:
+def hold_against(player: Player, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
     """Compare the model with a picture of every process, then make it equal.
 
     Args:
         number: of the picture, and ``time_ns`` when it was taken, for the answer.
-        compare: False leaves the comparison out.
     """
     theirs = picture.snapshot
     left, right = resync.sides(player, theirs)
     entries = Entry(left, right)
     why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
-    rows = tuple(_compare(player, left, right, entries, why)) if compare else ()
+    rows = tuple(_compare(player, left, right, entries, why))
     notes = _notes(player, theirs)
+    has_anon_vmas = player.core.rmap.topology() is not None
     areas = resync.put_areas_right(player, theirs)
-    if player.core.rmap.topology() is not None:
+    if has_anon_vmas:
         areas += resync.cut_like(player, theirs)
     if areas:
+        before = {int(key): cause for key, cause in zip(entries.key, why)}
         entries = Entry(left, Side(player.kernel.snapshot()))
         why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
+        why = [cause and (before.get(key) or r.AREA) for key, cause in zip(entries.key.tolist(), why)]
     differing = np.flatnonzero(np.array([bool(cause) for cause in why], np.bool_))
-    left_out = resync.put_entries_right(player, entries, differing)
+    anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(player, theirs)
+    left_out = resync.put_entries_right(player, entries, differing, anywhere=anew or not has_anon_vmas)
+    permissions = resync.permissions_differ(entries)
+    present = differing[np.isin(entries.kind[differing], (ANON, FILE, SHMEM))]
+    resync.put_permissions_right(player, entries, np.concatenate((present, permissions)))
+    if anew and not resync.put_structure_right(player, entries):
+        notes.append("the anon_vmas of the picture could not be given to the model")
     resync.evict_swapped(player, entries)
     if left_out:
         notes.append(f"{left_out:,} entries of the picture have no place in the model")
@@ -60,10 +69,21 @@ def hold_against(player: Player, picture: Picture, number: int, time_ns: int, *,
         vmas=len(theirs.vmas),
         ptes=theirs.nr_ptes,
         agreements=rows,
-        resynchronised=by_cause(why, differing),
+        resynchronised=_with(by_cause(why, differing), r.PERMISSION, len(permissions)),
         areas=areas,
         notes=tuple(notes),
     )
+
+
+def _with(counts: dict[str, int], cause: str, n: int) -> dict[str, int]:
+    return {**counts, cause: n} if n else counts
+
+
+def _structure_differs(rows: tuple[r.Agreement, ...], entries: Entry, differing: I64) -> bool:
+    # Whether areas, anon_vmas or anonymous pages are not what they are in the picture.
+    structure = (r.LAYOUT, r.CHAINS, r.ANON_VMAS, r.ANCHORS)
+    private = np.isin(entries.kind[differing], (ANON, SWAPPED)) | np.isin(entries.my_kind[differing], (ANON, SWAPPED))
+    return bool(private.any()) or any(not row.complete for row in rows if row.what in structure)
 
 
 def _compare(player: Player, left: Side, right: Side, entries: Entry, why: list[str]) -> list[r.Agreement]:

@@ -23,6 +23,7 @@ from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
 from rmap.mm.address_space import File
 from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.shared_anonymous import NAME as NAMELESS
 from rmap.trace import Trace
 from rmap.trace import tables as t
 from rmap.units import PAGE_MASK, PAGE_SHIFT
@@ -62,7 +63,6 @@ class Player:
         design: the reverse map.
         profile: the kernel release whose rules hold.
         watch: told of every checkpoint, when the model has been held against it and put right.
-        compare: hold the model against the pictures. Without, it is only put right.
 
     Attributes:
         kernel, core: the machine.
@@ -78,7 +78,6 @@ class Player:
         profile: str = "6.18",
         *,
         watch: Watch = no_watch,
-        compare: bool = True,
     ) -> None:
         self.trace = trace
         frames = frames_needed(trace)
@@ -90,7 +89,6 @@ class Player:
         self.refused = 0
         self.checkpoints: list[Checkpoint] = []
         self._watch = watch
-        self._compare = compare
         self._seen: dict[int, Seen] = {}
         self._findings: dict[str, _Found] = {}
         self._calls: Counter[int] = Counter()
@@ -186,7 +184,7 @@ class Player:
         # A file may have grown by writes, which no event shows: the kernel did not refuse, so it has.
         vma = process.mm.find(address)
         beyond = vma is not None and fault.refusal(vma, write) == "" and vma.mapping is not None
-        if vma is None or vma.mapping is None or not beyond:
+        if vma is None or vma.mapping is None or not beyond or vma.mapping.name == NAMELESS:
             self.finding("faults that end in a signal here", f"process {process.pid}: {refusal}")
             return
         index = vma.linear_page_index(address & PAGE_MASK)
@@ -253,7 +251,7 @@ class Player:
 
     def _checkpoint(self, events: _Events, at: int) -> None:
         number = events.a[0][at]
-        found = hold_against(self, self.trace.pictures[number], number, events.time[at], compare=self._compare)
+        found = hold_against(self, self.trace.pictures[number], number, events.time[at])
         self.checkpoints.append(found)
         self._watch(self, found)
 

@@ -44,6 +44,8 @@ RACED = "raced while the picture was taken"
 LOST = "lost events"
 UNMODELLED = "call not modelled"
 KERNELS_OWN = "the kernel's own pages"
+PERMISSION = "permission changed unseen"
+AREA = "in an area that was put right"
 WRONG = "the model differs"
 """Causes why an entry had to be put right. ``WRONG`` is the only one that is held against the model."""
 

@@ -14,13 +14,15 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.kernel import Process
-from rmap.kernel.entries import ANON, NONE, SWAPPED, drop, map_new_anon, share_anon
+from rmap.kernel.entries import ANON, FILE, NONE, SHMEM, SWAPPED, drop, map_new_anon, share_anon
 from rmap.kernel.exec import make_vma, write_entries
+from rmap.kernel.structure import take_over_topology
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
 from rmap.mm.address_space import File
 from rmap.mm.costs import ADOPT
-from rmap.mm.frames import EXCLUSIVE
-from rmap.mm.merge import split_vma
+from rmap.mm.frames import ANON as ANON_PAGE
+from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
+from rmap.mm.merge import set_range, split_vma, unlink_vma
 from rmap.mm.mm_struct import Mm
 from rmap.mm.mmap import do_munmap
 from rmap.mm.page_tables import ptep_of
@@ -121,12 +123,93 @@ def cut_like(player: Player, theirs: Snapshot) -> int:
     return cuts
 
 
+def structure_is_known(player: Player, theirs: Snapshot) -> bool:
+    """Whether the picture's own anon_vmas can be given to the model.
+
+    Not if the picture does not know them, the design has none, there are other processes, or pages that nobody maps
+    wait in the swap cache with an anon_vma of their own.
+    """
+    core = player.core
+    if theirs.about["topology"] == "none" or core.rmap.topology() is None or (core.frames.flags & SWAPCACHE).any():
+        return False
+    return _mms(player, theirs) is not None
+
+
+def _mms(player: Player, theirs: Snapshot) -> list[Mm] | None:
+    # The mm of each process of the picture; None if the model has other ones.
+    processes = [player.kernel.processes.get(pid) for pid in theirs.processes.pid.tolist()]
+    mms = [process.mm for process in processes if process is not None]
+    return mms if {mm.id for mm in mms} == set(player.core.mms) and len(mms) == len(processes) else None
+
+
+def put_structure_right(player: Player, entries: Entry) -> bool:
+    """Give the model the picture's own areas and anon_vmas, areas and entries being equal already.
+
+    False: they do not correspond, and nothing was changed.
+    """
+    core, theirs = player.core, entries.theirs.picture
+    parts = _parts_of_areas(player, theirs)
+    rows = np.flatnonzero(np.isin(entries.kind, (ANON, SWAPPED)))
+    pfns = np.array([_pfn_at(player, entries, row) for row in rows.tolist()], np.int64)
+    rows, pfns = rows[pfns > 0], pfns[pfns > 0]
+    anon_vma, index = _anchors(entries, rows)
+    if parts is None or (anon_vma < 0).any() or (core.frames.flags & SWAPCACHE).any():
+        return False
+    for first, *others in parts:
+        for vma in (first, *others):
+            if vma.faulted:
+                core.rmap.vma_unlink(vma, None)
+                vma.faulted = False
+        for other in others:
+            unlink_vma(core, other)
+        if others:
+            set_range(core, first, first.start, others[-1].end, first.pgoff)
+    distinct, where = np.unique(pfns, return_index=True)
+    take_over_topology(core, theirs, [part[0] for part in parts], distinct, anon_vma[where], index[where])
+    return True
+
+
+def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
+    # What each page hangs on, and where. Of one that the kernel has in swap, and the model not yet, that is not known:
+    # the root of its family will do, where everybody looks.
+    theirs, vmas = entries.theirs.picture, entries.theirs.picture.vmas
+    anon_vma, index, vma = (entries.of(name, rows).copy() for name in ("anon_vma", "index", "vma"))
+    unknown = (anon_vma < 0) | (index < 0)
+    active = vmas.anon_vma[vma[unknown]]
+    anon_vma[unknown] = np.where(active >= 0, theirs.anon_vmas.root[active], -1)
+    addrs = (entries.key[rows[unknown]] & PAGE_MASK) << PAGE_SHIFT
+    index[unknown] = vmas.pgoff[vma[unknown]] + ((addrs - vmas.start[vma[unknown]]) >> PAGE_SHIFT)
+    return anon_vma, index
+
+
+def _parts_of_areas(player: Player, theirs: Snapshot) -> list[list[Vma]] | None:
+    # For each VMA of the picture, in order, the model's that it is made of; None if some do not correspond.
+    mms, vmas = _mms(player, theirs), theirs.vmas
+    if mms is None:
+        return None
+    found = []
+    for process, start, end in zip(vmas.process.tolist(), vmas.start.tolist(), vmas.end.tolist()):
+        parts = mms[process].overlapping(start, end)
+        if not parts or parts[0].start != start or parts[-1].end != end or not mms[process].covers(start, end):
+            return None
+        found.append(parts)
+    return found if sum(map(len, found)) == sum(len(mm.vmas) for mm in mms) else None
+
+
+def _pfn_at(player: Player, entries: Entry, row: int) -> int:
+    at = _place(player, entries, row)
+    entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])] if at is not None else 0
+    return entry >> PAGE_SHIFT if entry & TRACKED_MASK == PRESENT else 0
+
+
 # -- entries ----------------------------------------------------------------------------------------------------------
-def put_entries_right(player: Player, entries: Entry, differing: I64) -> int:
+def put_entries_right(player: Player, entries: Entry, differing: I64, *, anywhere: bool) -> int:
     """Make the model's entries those of the picture.
 
     Args:
         differing: rows of ``entries``, ascending.
+        anywhere: pages are shared wherever the picture shares them: nothing hangs on anon_vmas, or these follow.
+            Else only downwards, where the anon_vma of the one is also the other's; others get copies.
 
     Returns:
         how many could not be: there is no such area, or the model has no such entries.
@@ -144,8 +227,7 @@ def put_entries_right(player: Player, entries: Entry, differing: I64) -> int:
             here = addrs[entries.kind[rows] == kind]
             if not write_entries(player.core, vma, here, kind):
                 left += len(here)
-    left += _put_anonymous_right(player, entries, differing[anon & moved])
-    _settle(player, entries, differing[entries.kind[differing] == ANON])
+    left += _put_anonymous_right(player, entries, differing[anon & moved], anywhere)
     return left
 
 
@@ -184,7 +266,7 @@ def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, 
     return found
 
 
-def _put_anonymous_right(player: Player, entries: Entry, rows: I64) -> int:
+def _put_anonymous_right(player: Player, entries: Entry, rows: I64, anywhere: bool) -> int:
     # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
     left = 0
     theirs = entries.theirs.entries
@@ -198,7 +280,7 @@ def _put_anonymous_right(player: Player, entries: Entry, rows: I64) -> int:
     by_page: dict[int, list[int]] = defaultdict(list)
     for name, row in zip(page[~alone].tolist(), rows[~alone].tolist()):
         by_page[name].append(row)
-    return left + sum(_share_page(player, entries, members) for members in by_page.values())
+    return left + sum(_share_page(player, entries, members, anywhere) for members in by_page.values())
 
 
 def _page_names(frame: I64, kind: I64) -> I64:
@@ -214,7 +296,7 @@ def _sharers(entries: Entry, row: int) -> list[int]:
     return [int(np.searchsorted(entries.key, entries.theirs.key[at])) for at in same.tolist() if at != own]
 
 
-def _share_page(player: Player, entries: Entry, members: list[int]) -> int:
+def _share_page(player: Player, entries: Entry, members: list[int], anywhere: bool) -> int:
     left = 0
     waiting = set(members)
     source: tuple[Vma, int] | None = None
@@ -228,7 +310,7 @@ def _share_page(player: Player, entries: Entry, members: list[int]) -> int:
         where = np.array([addr], np.int64)
         if vma.flags & VM_SHARED:
             left += 1
-        elif source is None or not _may_share(source[0], vma) or not ptep_of(source[0].mm, source[1]):
+        elif source is None or not (anywhere or _may_share(source[0], vma)):
             map_new_anon(player.core, vma, where)
             source = source or (vma, addr)
         else:
@@ -236,8 +318,24 @@ def _share_page(player: Player, entries: Entry, members: list[int]) -> int:
     return left
 
 
-def _settle(player: Player, entries: Entry, rows: I64) -> None:
-    # Anonymous pages that were put right are as exclusive and as writable as the kernel's, where those are known.
+def permissions_differ(entries: Entry) -> I64:
+    """Entries that map the same on both sides, but are not as writable, or their page not as exclusive.
+
+    An access that no event shows may have made them so, and so may writeback, which write-protects pages of files.
+    Empty where the picture does not know.
+    """
+    about = entries.theirs.picture.about
+    if not (about["anon_exclusive"] and about["pte_write"]):
+        return np.empty(0, np.int64)
+    tracked = np.isin(entries.kind, (FILE, SHMEM)) | (entries.shared_alike & (entries.kind == ANON))
+    both = np.flatnonzero(tracked & (entries.kind == entries.my_kind))
+    unlike = entries.of("writable", both) != entries.my("writable", both)
+    unlike |= entries.of("exclusive", both) != entries.my("exclusive", both)
+    return both[unlike]
+
+
+def put_permissions_right(player: Player, entries: Entry, rows: I64) -> None:
+    """Make entries as writable, and anonymous pages as exclusive, as the picture says; the pages are equal already."""
     about, core = entries.theirs.picture.about, player.core
     if not (about["anon_exclusive"] and about["pte_write"]):
         return
@@ -249,10 +347,12 @@ def _settle(player: Player, entries: Entry, rows: I64) -> None:
         if not ptep or entry & TRACKED_MASK != PRESENT:
             continue
         pfn = entry >> PAGE_SHIFT
-        flags = core.frames.mv_flags[pfn] & ~EXCLUSIVE
-        alone = is_exclusive and core.frames.mv_mapcount[pfn] == 1
-        core.frames.mv_flags[pfn] = flags | (EXCLUSIVE if alone else 0)
-        core.tables.mv[ptep] = entry & ~RW | (RW if may_write and alone else 0)
+        flags = core.frames.mv_flags[pfn]
+        if flags & ANON_PAGE:
+            is_exclusive = is_exclusive and core.frames.mv_mapcount[pfn] == 1
+            core.frames.mv_flags[pfn] = flags & ~EXCLUSIVE | (EXCLUSIVE if is_exclusive else 0)
+            may_write = may_write and is_exclusive
+        core.tables.mv[ptep] = entry & ~RW | (RW if may_write else 0)
 
 
 def _place(player: Player, entries: Entry, row: int) -> tuple[Vma, int] | None:

@@ -45,6 +45,7 @@ class Seen:
         inherited._written_from = len(self.writes)
         inherited.freed = list(self.freed)
         inherited.unmodelled = self.unmodelled
+        self._written_from = len(self.writes)
         return inherited
 
     def add_present(self, core: Core, mm: Mm, start: int, end: int) -> None:
@@ -67,7 +68,7 @@ class Seen:
         return found
 
     def written(self, pages: I64) -> Bool:
-        """Which of these page numbers took a write fault since the last picture, here and not in a parent."""
+        """Which of these page numbers took a write fault since the last picture and the last fork."""
         return self._last_write(pages) >= np.maximum(self._gone_since(pages), self._written_from)
 
     def given_up(self, addrs: I64) -> Bool:

@@ -1,0 +1,66 @@
+"""Giving a machine that runs the anon_vmas and chains of a picture: the structure of its reverse map, anew.
+
+What a kernel-side actor did unseen may have given a VMA an anon_vma before a fork, which no page put right afterwards
+makes up for. So where a picture knows the kernel's own topology, the design's is taken down and made like it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.mm.core import Core
+from rmap.mm.vma import Vma
+from rmap.snapshot import Snapshot
+
+
+def topology_columns(picture: Snapshot) -> dict[str, I64]:
+    """A picture's topology as :meth:`rmap.mm.interface.ReverseMap.adopt_topology` takes it."""
+    anon_vmas, chains = picture.anon_vmas, picture.anon_vma_chains
+    columns = {
+        "root": anon_vmas.root,
+        "parent": anon_vmas.parent,
+        "num_children": anon_vmas.num_children,
+        "num_active_vmas": anon_vmas.num_active_vmas,
+        "active": picture.vmas.anon_vma,
+        "chain_vma": chains.vma,
+        "chain_anon_vma": chains.anon_vma,
+    }
+    return {name: column.astype(np.int64) for name, column in columns.items()}
+
+
+def adopt_topology(core: Core, picture: Snapshot, vmas: list[Vma]) -> I64 | None:
+    """Make the anon_vmas of a picture for these VMAs, its rows in order, none of which has one yet.
+
+    A design without anon_vmas prepares the VMAs that have one: that is a fact of the VMA (rule 2.1).
+
+    Returns:
+        what ``mapping`` of a page must hold to hang on each anon_vma; None from designs that have none.
+    """
+    faulted = (picture.vmas.anon_vma >= 0).tolist()
+    handles = core.rmap.adopt_topology(topology_columns(picture), vmas)
+    for vma, is_faulted in zip(vmas, faulted):
+        if handles is not None:
+            vma.faulted = is_faulted
+        elif is_faulted:
+            core.prepare(vma)
+    return handles
+
+
+def take_over_topology(
+    core: Core, picture: Snapshot, vmas: list[Vma], pfns: I64, anon_vma: I64, index: I64
+) -> None:
+    """Replace the design's anon_vmas by those of a picture.
+
+    Args:
+        vmas: every VMA of the machine, the picture's rows in order.
+        pfns: every anonymous page that is mapped, distinct; ``anon_vma`` and ``index``: what each hangs on there.
+    """
+    for vma in vmas:
+        if vma.faulted:
+            core.rmap.vma_unlink(vma, None)
+            vma.faulted = False
+    handles = adopt_topology(core, picture, vmas)
+    if handles is not None and len(pfns):
+        core.frames.mapping[pfns] = handles[anon_vma]
+        core.frames.index[pfns] = index
