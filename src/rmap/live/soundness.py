@@ -39,6 +39,7 @@ PAUSE = 0.02
 
 _KSM = Path("/sys/kernel/mm/ksm")
 _WALKED = (f.ANON, f.FILE, f.SHMEM)
+_OF_STRUCTS = {*WHAT, "I12", "I22"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class MachineCheck:
     seconds: float
 
 
+# What was found in one reading, and of what; without a topology where the kernel's memory was not read, without a
+# picture where no process was.
 @dataclass(frozen=True)
 class _Reading:
     found: list[Found]
-    picture: Snapshot
+    picture: Snapshot | None
     topology: Topology | None
 
     def violations(self) -> dict[tuple[str, object], Violation]:
@@ -93,7 +96,7 @@ def check_machine(
     while there and again < readings:
         again += 1
         time.sleep(PAUSE)
-        now = _read(memory, _involved(there.values()), None).violations()
+        now = _read_again(memory, there.values()).violations()
         there = {identity: violation for identity, violation in there.items() if identity in now}
         moved |= {identity for identity, violation in there.items() if not _same(violation, now[identity])}
     rested = {pid for pid, spent in _run_times(_involved(there.values())).items() if spent == before.get(pid)}
@@ -120,17 +123,23 @@ def _involved(violations: Iterable[Violation]) -> list[int]:
     return sorted({pid for violation in violations for pid in violation.pids})
 
 
-# The time that each process has run, all threads together, in nanoseconds; without those that have ended.
-def _run_times(pids: list[int]) -> dict[int, int]:
+# For each process what grows whenever it runs; without those that have ended, and without this one, which does run.
+def _run_times(pids: list[int]) -> dict[int, tuple[str, ...]]:
     spent = {}
     for pid in pids:
-        if pid == os.getpid():
-            spent[pid] = 0  # this process does nothing but read
-            continue
-        with suppress(OSError, ValueError, IndexError):
-            paths = [f"/proc/{pid}/task/{name}/schedstat" for name in os.listdir(f"/proc/{pid}/task")]
-            spent[pid] = sum(int(Path(path).read_text().split()[0]) for path in paths)
+        with suppress(OSError):
+            if pid != os.getpid():
+                spent[pid] = tuple(_run_time(f"/proc/{pid}/task/{tid}") for tid in os.listdir(f"/proc/{pid}/task"))
     return spent
+
+
+# Nanoseconds on a CPU; where the kernel does not count them, switches to another task.
+def _run_time(task: str) -> str:
+    try:
+        return Path(f"{task}/schedstat").read_text().split()[0]
+    except FileNotFoundError:
+        lines = Path(f"{task}/status").read_text().splitlines()
+        return "".join(line for line in lines if "ctxt_switches" in line)
 
 
 def _judged(found: list[Found], stayed: list[Violation]) -> Report:
@@ -144,6 +153,8 @@ def _judged(found: list[Found], stayed: list[Violation]) -> Report:
 
 def _facts(reading: _Reading) -> dict[str, str | int]:
     picture, topology = reading.picture, reading.topology
+    if picture is None:
+        return {}
     found, kind = picture.reverse.found, picture.per_frame("kind")
     return {
         "release": picture.about["release"],
@@ -162,15 +173,28 @@ def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callabl
         picture = capture(pids, progress=progress, bpf=False)
         missing = [Found(line, []) for line in _without_memory()]
         return _Reading(missing + inspect_pages(picture), picture, None)
+    found, topology, trees = _structs(memory)
+    picture = capture(pids, progress=progress, memory=memory)
+    found += inspect_pages(picture, strict=_anchors_are_strict())
+    found.append(_walks(memory, topology, trees, picture))
+    return _Reading(found, picture, topology)
+
+
+# Only what the violations are about.
+def _read_again(memory: KernelMemory | None, violations: Iterable[Violation]) -> _Reading:
+    if memory is not None and all(violation.invariant in _OF_STRUCTS for violation in violations):
+        return _Reading(_structs(memory)[0], None, None)
+    return _read(memory, _involved(violations), None)
+
+
+# What no page is needed for: anon_vmas, chains, trees.
+def _structs(memory: KernelMemory) -> tuple[list[Found], Topology, tuple[Trees, Trees]]:
     topology = memory.topology()
     anon = read_trees(memory, np.unique(topology.anon_vmas.address), of_anon_vmas=True)
     mapped = np.unique(topology.vmas.mapping[topology.vmas.mapping != 0])
     files = read_trees(memory, mapped, of_anon_vmas=False)
-    picture = capture(pids, progress=progress, memory=memory)
     found = [*inspect_topology(_columns(topology, anon)), *inspect_trees(anon, files, topology)]
-    found += inspect_pages(picture, strict=_anchors_are_strict())
-    found.append(_walks(memory, topology, (anon, files), picture))
-    return _Reading(found, picture, topology)
+    return found, topology, (anon, files)
 
 
 def _without_memory() -> list[Checked]:
