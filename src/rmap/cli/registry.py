@@ -36,7 +36,7 @@ COMMANDS = {
     "compare": (LAB, "What each design costs for a workload or a recorded machine."),
     "workloads": (LAB, "The workloads that compare knows, and their parameters."),
     "replay": (LAB, "Play a recorded program again in the model, under any reverse map."),
-    "verify": (LAB, "Hold the model against a recorded program: does it do what the kernel did?"),
+    "verify": (LAB, "Hold the model against a recorded program: does it do the same?"),
     "explain": (LAB, "A small story, step by step; or a page of this machine, drawn."),
     "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
     "record": (LIVE, "Run a program and record every event that changes its memory."),

@@ -78,10 +78,9 @@ def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison
     if subject.rstrip("/").endswith(TRACE_SUFFIXES):
         return compare_trace(Path(subject), **common)
     if not (subject.endswith(PICTURE_SUFFIX) or Path(subject).is_file()):
-        names = ", ".join((*WORKLOADS, *shipped_programs))
         raise UsageError(
-            f"{subject!r} is neither a workload or recorded program ({names}) nor a picture (NAME{PICTURE_SUFFIX}) "
-            "nor a trace (NAME.trace)"
+            f"{subject!r} is neither a workload ({', '.join(WORKLOADS)}), a recorded program "
+            f"({', '.join(shipped_programs)}), a picture (NAME{PICTURE_SUFFIX}) nor a trace (NAME.trace)"
         )
     return compare_picture(Path(subject), **common)
 

@@ -1,4 +1,4 @@
-"""Hold the model against a recorded program: does it do what the kernel did?
+"""Hold the model against a recorded program: does it do the same?
 
 The trace is played in the model. At every picture of the recorded processes,
 before anything is put right, the model is compared with the kernel: the layout
