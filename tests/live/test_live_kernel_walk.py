@@ -18,6 +18,7 @@ from rmap.live.kernel_walk import anchors, compare, hits, walk_many, walk_page
 from rmap.live.trees import read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.family import family_of
 
 pytestmark = pytest.mark.live
 PAGE = 4096
@@ -82,6 +83,17 @@ def test_a_single_walk_equals_the_page_tables(still: Load, memory: KernelMemory,
         assert len(walk.hits) <= len(walk.candidates) <= walk.visited <= walk.nodes
         kinds[walk.kind] += 1
     assert kinds["anon"]
+
+
+def test_what_is_drawn_of_a_page_is_what_maps_it(picture: Snapshot) -> None:
+    """The drawing goes by chains and indexes, ``who`` by the page tables."""
+    kind = picture.per_frame("kind")
+    pages = picture.pfns()[np.isin(kind, (f.ANON, f.FILE, f.SHMEM)) & (picture.reverse.found > 0)]
+    for pfn in np.random.default_rng(3).choice(pages, 300, replace=False).tolist():
+        drawn, answer = family_of(picture, pfn), picture.who(pfn)
+        hits = {(vma.pid, vma.address) for vma in drawn.vmas if vma.entry == "hit"}
+        assert hits == {(one.pid, one.address) for one in answer.mappings}
+        assert drawn.hits == len(hits) and drawn.met == len(drawn.vmas)
 
 
 def test_the_zero_page_has_no_walk(memory: KernelMemory, picture: Snapshot) -> None:
