@@ -9,6 +9,7 @@ import pytest
 from replay.film import Film
 from rmap.errors import SyscallError
 from rmap.kernel import Process
+from rmap.lab.replay import player
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
 from rmap.mm.mm_struct import START_BRK
@@ -86,9 +87,9 @@ def filmed(seed: int, unseen: float) -> Film:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
     film = filmed(seed, 0.0)
-    player = Player(film.build())
-    answer = player.play()
-    player.kernel.check()
+    machine = Player(film.build())
+    answer = machine.play()
+    machine.kernel.check()
     assert len(answer.checkpoints) == 3
     rows = [row for checkpoint in answer.checkpoints for row in checkpoint.agreements]
     assert [row for row in rows if not row.complete or row.excused] == []
@@ -100,10 +101,10 @@ def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
 def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
     film = filmed(seed, 0.3)
     trace = film.build()
-    player = Player(trace)
-    answer = player.play()
-    player.kernel.check()
-    assert isomorphic(player.kernel.snapshot(), trace.pictures[-1].snapshot, vma_flags=-1) is None
+    machine = Player(trace)
+    answer = machine.play()
+    machine.kernel.check()
+    assert isomorphic(machine.kernel.snapshot(), trace.pictures[-1].snapshot, vma_flags=-1) is None
     causes = {cause for checkpoint in answer.checkpoints for cause in checkpoint.resynchronised}
     assert r.WRONG not in causes
     shares = [row for checkpoint in answer.checkpoints for row in checkpoint.agreements if row.what == r.SHARING]
@@ -113,6 +114,21 @@ def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_design_plays_it(seed: int) -> None:
     film = filmed(seed, 0.3)
-    player = Player(film.build(), "pte_chain")
-    player.play()
-    player.kernel.check()
+    machine = Player(film.build(), "pte_chain")
+    machine.play()
+    machine.kernel.check()
+
+
+@pytest.mark.parametrize("design", ["anon_vma_chain", "pte_chain"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_runs_of_faults_are_worth_single_ones(seed: int, design: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played one by one, the machine and its costs are the same."""
+    trace = filmed(seed, 0.2).build()
+    in_runs = Player(trace, design)
+    in_runs.play()
+    assert max(player.runs_of_faults(trace.events)) > 2
+    monkeypatch.setattr(player, "runs_of_faults", lambda events: [1] * len(events))
+    one_by_one = Player(trace, design)
+    one_by_one.play()
+    assert isomorphic(in_runs.kernel.snapshot(), one_by_one.kernel.snapshot(), vma_flags=-1) is None
+    assert in_runs.kernel.costs.as_dict() == one_by_one.kernel.costs.as_dict()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from rmap.lab.replay.results import Checkpoint, Finding, Played
 from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
 from rmap.mm.address_space import File
+from rmap.mm.costs import FAULT
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.shared_anonymous import NAME as NAMELESS
-from rmap.trace import Trace
+from rmap.trace import Events, Trace
 from rmap.trace import tables as t
 from rmap.units import PAGE_MASK, PAGE_SHIFT
 
@@ -52,7 +53,8 @@ class _Events:
     a: tuple[list[int], ...]
     result: list[int]
     file: list[int]
-    time: list[int] = field(default_factory=list)
+    time: list[int]
+    run: list[int]  # of a fault that begins one: how many follow each other page by page, itself included
 
 
 class Player:
@@ -142,37 +144,55 @@ class Player:
             t.CHECKPOINT: self._checkpoint,
             t.RESIZED: self._resized,
         }
-        processes, touch, core = self.kernel.processes, fault.touch, self.core
-        addresses, codes = events.a[0], events.a[1]
+        n = len(events.kind)
         at = 0
-        for at, kind in enumerate(events.kind):
-            if kind != t.FAULT:
-                if kind in handlers:
-                    self.pid = events.pid[at]
-                    handlers[kind](events, at)
+        while at < n:
+            kind = events.kind[at]
+            if kind == t.FAULT:
+                at += self._faults(events, at)
                 continue
-            # Most events are faults: no more calls than needed.
-            process = processes.get(events.pid[at])
-            address = addresses[at]
-            if process is None or not 0 <= address < TASK_SIZE:
-                self._stray(events.pid[at], address)
-                continue
-            mm, write = process.mm, codes[at] & t.WRITE
-            try:
-                touch(core, mm, address, 1, bool(write))
-            except SyscallError as refusal:
-                self._refused_fault(process, address, bool(write), refusal)
-                continue
-            if write:
-                seen = self._seen.get(mm.id) or self.seen(mm)
-                seen.writes.append(address >> PAGE_SHIFT)
+            if kind in handlers:
+                self.pid = events.pid[at]
+                handlers[kind](events, at)
+            at += 1
         return self._played()
 
     def _columns(self) -> _Events:
         e = self.trace.events
         a = tuple(column.tolist() for column in (e.a0, e.a1, e.a2, e.a3, e.a4, e.a5))
         time = (e.time - e.time[0]).tolist() if len(e) else []
-        return _Events(e.kind.tolist(), e.pid.tolist(), e.nr.tolist(), a, e.result.tolist(), e.file.tolist(), time)
+        columns = (e.kind.tolist(), e.pid.tolist(), e.nr.tolist(), a, e.result.tolist(), e.file.tolist(), time)
+        return _Events(*columns, runs_of_faults(e))
+
+    def _faults(self, events: _Events, at: int) -> int:
+        # A run of faults of one kind, each a page above the one before: one access. Nothing happened in between, and
+        # the order is the same (first faults of neighbouring VMAs would not commute). Returns how many were played.
+        process = self.kernel.processes.get(events.pid[at])
+        address, run = events.a[0][at], events.run[at]
+        if process is None or not 0 <= address < TASK_SIZE:
+            self._stray(events.pid[at], address)
+            return 1
+        mm, write = process.mm, events.a[1][at] & t.WRITE
+        try:
+            fault.touch(self.core, mm, address & PAGE_MASK, run << PAGE_SHIFT, bool(write))
+        except SyscallError as refusal:
+            if run > 1:
+                # It changed nothing. One by one, up to the one that is refused.
+                self.core.costs.calls[FAULT] -= 1
+                for one in range(at, at + run):
+                    events.run[one] = 1
+                return self._faults(events, at)
+            self._refused_fault(process, address, bool(write), refusal)
+            return 1
+        if write:
+            seen = self._seen.get(mm.id) or self.seen(mm)
+            first = address >> PAGE_SHIFT
+            if run == 1:
+                seen.writes.append(first)
+            else:
+                seen.writes.extend(range(first, first + run))
+        self.core.costs.calls[FAULT] += run - 1
+        return run
 
     def _stray(self, pid: int, address: int) -> None:
         if pid not in self.kernel.processes:
@@ -268,6 +288,17 @@ class Player:
             processes=self._processes,
             execs=self._execs,
         )
+
+
+def runs_of_faults(events: Events) -> list[int]:
+    """For each event that begins a run of faults, how many it has: of one process, all writes or none, page by page."""
+    kind, pid, page, write = events.kind, events.pid, events.a0 >> PAGE_SHIFT, events.a1 & t.WRITE
+    follows = (kind[1:] == t.FAULT) & (kind[:-1] == t.FAULT) & (pid[1:] == pid[:-1])
+    follows &= (page[1:] == page[:-1] + 1) & (write[1:] == write[:-1])
+    first = np.concatenate((np.zeros(min(1, len(kind)), np.int64), np.flatnonzero(~follows) + 1))
+    lengths = np.zeros(len(kind), np.int64)
+    lengths[first] = np.diff(np.concatenate((first, [len(kind)])))
+    return lengths.tolist()
 
 
 def frames_needed(trace: Trace) -> int:
