@@ -22,8 +22,9 @@ blind to them. The oracle is not: ``Kernel.check`` finds them in the same runs."
 
 
 def family(pair: Pair) -> Any:
-    """A parent and a child that share two of three pages. Returns the parent."""
+    """A parent and a child that share two of three pages, and a file. Returns the parent."""
     p = pair.spawn()
+    p.mmap(pages(2), addr=at(8), file=pair.open("lib", pages(4)), offset=pages(1), flags="shared")
     p.mmap(pages(3), addr=at(0))
     p.write(at(0), pages(3))
     p.fork().write(at(2), pages(1))
@@ -99,6 +100,15 @@ def other_anchor(p: Any) -> None:
     frames.mapping[pfn] = child.vma(at(0)).anon.handle
 
 
+def other_tree(p: Any) -> None:
+    node = vma_of(p).anon.tree.root
+    node.left, node.right = node.right, node.left
+
+
+def no_tree_of_a_file(p: Any) -> None:
+    p.model._core.mappings[-1].i_mmap.tree.root = None
+
+
 @pytest.mark.parametrize(
     ("breaks", "said"),
     [
@@ -106,11 +116,13 @@ def other_anchor(p: Any) -> None:
         (more_children, "A0: .* 2 children, .* in the kernel, .* 3 children"),
         (more_active, "A0: .* 1 active VMAs in the kernel, .* 2 active VMAs"),
         (other_order, "mm 1, areas"),
-        (other_pgoff, "pgoff 0x100000000 .*\n.* pgoff 0x100000001 "),
+        (other_pgoff, r"(?s)kernel \* \S+ rw-p pgoff 0x100000000 .*model  \* \S+ rw-p pgoff 0x100000001 "),
         (other_flags, "flags 0x2100073"),
         (exclusive, "page 0 .*: mapped 2 times, not exclusive, .* in the kernel, mapped 2 times, exclusive"),
         (other_index, "page 0 .*: .* index 0x100000000 of A0 in the kernel, .* index 0x100000001 of A0"),
         (other_mapcount, "page 0 .*: mapped 2 times, .* in the kernel, mapped 3 times"),
+        (other_tree, r"A0, areas in its tree: 0 \(depth 0\) 2 \(depth 1\) in the kernel, 2 \(depth 1\) 0 \(depth 0\)"),
+        (no_tree_of_a_file, r"lib, areas in its tree: 1 \(depth 0\) 3 \(depth 1\) in the kernel, none in the model"),
         (other_anchor, "page 0 .*: .* of A0 in the kernel, .* of A1"),
     ],
 )
@@ -127,8 +139,6 @@ def test_without_bpf_what_proc_shows_is_compared(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Kernel, "check", lambda self: {})
     with Pair() as pair:
         p = family(pair)
-        shared = pair.open("lib", pages(4))
-        p.mmap(pages(2), addr=at(8), file=shared, offset=pages(1), flags="shared")
         p.read(at(8), 1)
         assert pair.compared.ptes > 0 == pair.compared.anon_vmas
         more_references(p)

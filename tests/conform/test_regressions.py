@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from needs import need
 from rmap.lab.conform import Pair, at, pages
+from rmap.lab.conform.swap import swap_to_zram, why_no_zram
 
 pytestmark = pytest.mark.live
 
@@ -53,3 +55,32 @@ def test_populating_behind_the_end_of_a_file_is_a_fault_too(pair: Pair, call: st
             p.madvise(at(4), pages(2), call)
     assert p.model.vma(at(4)).faulted == (call != "populate_read")
     assert (pair.pfn(p, at(0)) is not None) == (call == "populate_read")
+
+
+@pytest.mark.parametrize("of_file", [False, True], ids=["anonymous", "file"])
+def test_two_areas_that_shift_their_boundary_come_back_into_the_trees_together(pair: Pair, of_file: bool) -> None:
+    """Rule 1.11 said: out and in again. Of two at once, both are out before either comes back: it shapes the tree."""
+    p = pair.spawn()
+    p.mmap(pages(6), addr=at(0), **({"file": pair.open("lib", pages(6))} if of_file else {}))
+    p.write(at(0), pages(6))
+    p.mprotect(at(2), pages(4), "r")
+    p.mprotect(at(2), pages(2), "rw")  # the lower one grows
+    p.mprotect(at(3), pages(1), "r")  # the higher one grows
+    assert [area.end for area in p.maps()] == [at(3), at(6)]
+
+
+def test_pages_that_dontunmap_leaves_in_an_area_it_unlocks_are_never_paged_out(pair: Pair, machine_lock: None) -> None:
+    """Rule 2.14 said: no longer locked. The area is not; pages that were not moved keep PG_mlocked until they go."""
+    need(why_no_zram())
+    with swap_to_zram():
+        p = pair.spawn()
+        p.mmap(pages(4), addr=at(0))
+        p.mlock(at(0), pages(4))
+        p.mremap(at(3), pages(1), pages(1), at(8), dontunmap=True)
+        p.madvise(at(0), pages(1), "pageout")
+        assert pair.pfn(p, at(0)) is not None
+        p.madvise(at(0), pages(1), "dontneed")
+        p.write(at(0), 1)  # a new page, which nobody has locked
+        p.madvise(at(0), pages(1), "pageout")
+        assert pair.pfn(p, at(0)) is None
+        pair.stage.close_puppets()

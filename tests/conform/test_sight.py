@@ -23,9 +23,10 @@ def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, in
     known = {number: (number, number, *facts[2:]) for number in (70, 71)}
     return sight_of(
         range(len(mms)),
-        {number: SeenMm([area], list(found)) for number, found in enumerate(mms)},
+        {number: SeenMm([area], list(found), [10 + number]) for number, found in enumerate(mms)},
         known,
         lambda pfns: [(1, True, True, False, 70, index) for index, _ in enumerate(pfns)],
+        lambda is_anon, tree: [(10 + number, number) for number in range(len(mms))],
         lambda mapping: "lib",
     )
 
@@ -34,9 +35,10 @@ def test_numbers_of_the_machine_do_not_matter() -> None:
     one = seen(entries(7, 9, 0), entries(7, 9, 0))
     other = sight_of(
         [4, 8],
-        {mm: SeenMm([(*AREA[:6], 3, (3,))], entries(100, 3, 0)) for mm in (4, 8)},
+        {mm: SeenMm([(*AREA[:6], 3, (3,))], entries(100, 3, 0), [mm]) for mm in (4, 8)},
         {3: (3, 3, 1, 1, 1)},
         lambda pfns: [(1, True, True, False, 3, index) for index, _ in enumerate(pfns)],
+        lambda is_anon, tree: [(4, 0), (8, 1)],
         lambda mapping: "lib",
     )
     assert one == other
@@ -81,9 +83,9 @@ def test_areas_matter(other: Area) -> None:
 
 
 def test_the_number_of_areas_matters() -> None:
-    both = sight_of(
-        [0], {0: SeenMm([AREA, FILE_AREA], [0] * 4)}, {70: (70, 70, 1, 1, 1)}, lambda p: [], lambda m: "lib"
-    )
+    areas = SeenMm([AREA, FILE_AREA], [0] * 4, [10, 11])
+    known = {70: (70, 70, 1, 1, 1)}
+    both = sight_of([0], {0: areas}, known, lambda pfns: [], lambda is_anon, tree: [], lambda mapping: "lib")
     (text,) = differences(both, seen([0, 0, 0]))
     assert "kernel * 0x8000-0x9000 r--p unaccounted pgoff 0x5 lib (0) open 0" in text
 
@@ -112,6 +114,14 @@ def test_anon_vmas_matter(at: int) -> None:
     changed = [value + 1 if place == at else value for place, value in enumerate(model.anon_vmas[0])]
     (text,) = differences(replace(model, anon_vmas=[tuple(changed)]), model)
     assert text.startswith("A0: root A")
+
+
+@pytest.mark.parametrize("tree", [[(1, 0), (0, 1)], [(0, 1), (1, 0)], [(0, 0)]], ids=["order", "shape", "members"])
+def test_the_trees_of_a_walk_matter(tree: list[tuple[int, int]]) -> None:
+    model = seen(entries(7, 9, 0), entries(7, 9, 0))
+    (text,) = differences(replace(model, trees=[tree, *model.trees[1:]]), model)
+    assert text.startswith("A0, areas in its tree: ")
+    assert text.endswith(" in the kernel, 0 (depth 0) 1 (depth 1) in the model")
 
 
 def test_the_address_spaces_of_processes_matter() -> None:

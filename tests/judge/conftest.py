@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from needs import need
 from rmap.lab.conform import Model, Pair, missing_ability
-from rmap.lab.conform.swap import swap_to_file, why_no_swap
+from rmap.lab.conform.swap import swap_to_zram, why_no_zram
 from rmap.live.bpf import KernelMemory, why_not
 
 
@@ -36,8 +35,8 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @contextmanager
-def swap_here(folder: Path) -> Iterator[None]:
-    """A swap file for a test, or the reason why there is none. The test holds ``machine_lock``."""
-    need(why_no_swap())
-    with swap_to_file(folder):
+def swap_here() -> Iterator[None]:
+    """Swap for a test, or the reason why there is none. The test holds ``machine_lock``."""
+    need(why_no_zram())
+    with swap_to_zram():
         yield

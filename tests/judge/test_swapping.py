@@ -1,9 +1,8 @@
-"""Out to swap and back: rules 4.6, 4.11 and 4.12. On the real side, MADV_PAGEOUT with a small swap file."""
+"""Out to swap and back: rules 4.6, 4.11 and 4.12. On the real side, MADV_PAGEOUT to a small zram device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +13,13 @@ from rmap.lab.conform import Pair
 
 
 @pytest.fixture
-def swapping(machine: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A machine with swap. The running kernel gets a file of its own for the length of the test."""
+def swapping(machine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A machine with swap. The running kernel gets a zram device for the length of the test."""
     if not isinstance(machine, Pair):
         yield machine
         return
     request.getfixturevalue("machine_lock")
-    with swap_here(tmp_path):
+    with swap_here():
         yield machine
         machine.stage.close_puppets()
 

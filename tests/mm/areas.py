@@ -64,7 +64,7 @@ class Diary(ReverseMap):
         super().__init__(core, profile)
         self.lines: list[str] = []
         self.known: dict[int, tuple[int, int, int]] = {}
-        self.bracket: Vma | None = None
+        self.brackets: list[Vma] = []
         self.families = 0
 
     def write(self, what: str, *vmas: Vma | None) -> None:
@@ -97,22 +97,23 @@ class Diary(ReverseMap):
 
     def vma_clone(self, new: Vma, old: Vma, why: CloneWhy) -> None:
         self.unchanged(old)
-        assert self.bracket is None
+        assert not self.brackets
         assert not new.faulted
         new.chain = old.chain
         self.remember(new)
         self.write(f"clone({why})", new, old)
 
     def pre_update(self, vma: Vma) -> None:
-        assert self.bracket is None
-        self.bracket = vma
+        # Two neighbours that shift their boundary are changed in one go.
+        assert vma not in self.brackets
+        assert len(self.brackets) < 2
+        self.brackets.append(vma)
         if vma.faulted:
             self.unchanged(vma)
         self.write("update", vma)
 
     def post_update(self, vma: Vma) -> None:
-        assert self.bracket is vma
-        self.bracket = None
+        self.brackets.remove(vma)
         self.remember(vma)
         self.write("to", vma)
 
@@ -196,7 +197,7 @@ class World:
         vmas = self.mm.vmas
         assert [vma.start for vma in vmas] == self.mm.starts
         assert all(a.end <= b.start for a, b in pairwise(vmas))
-        assert self.diary.bracket is None
+        assert not self.diary.brackets
         for vma in vmas:
             assert vma.start < vma.end
             assert vma.faulted == (vma.chain is not None)

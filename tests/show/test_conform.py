@@ -22,7 +22,9 @@ RUN = Conformance(
     swapping=19,
     calls={"write": 1_300, "mmap": 1_000, "madvise pageout": 100},
     refused={"write": 7, "mmap": 200},
-    compared=Compared(looks=2_390, vmas=70_000, ptes=60_000, swapped=321, pages=9_000, anon_vmas=5_000, links=12_345),
+    compared=Compared(
+        2_390, vmas=70_000, ptes=60_000, swapped=321, pages=9_000, anon_vmas=5_000, links=12_345, trees=77
+    ),
     seconds=6.0,
 )
 SCRIPT = '#!/usr/bin/env python3\n"""Shows it."""\n\nwith in_step() as machine:\n    p0 = machine.spawn()\n'
@@ -39,6 +41,7 @@ def test_all_equal() -> None:
         "            VMAs 70,000, PTEs 60,000, pages 9,000",
         "            swap entries 321",
         "            anon_vmas 5,000, links 12,345",
+        "            interval trees 77",
         "time        6.0 s, 400 steps a second",
         "",
         "CALL              MADE  REFUSED",
@@ -49,7 +52,7 @@ def test_all_equal() -> None:
 
 
 def test_without_bpf_it_says_what_is_not_compared() -> None:
-    compared = replace(RUN.compared, anon_vmas=0, links=0, settled=1)
+    compared = replace(RUN.compared, anon_vmas=0, links=0, trees=0, settled=1)
     lines = conformance(replace(RUN, bpf="CAP_BPF", compared=compared))
     assert lines[5:9] == [
         "compared    what /proc shows (no BPF: CAP_BPF), after 2,390 steps",

@@ -18,6 +18,7 @@ from rmap.mm.frames import (
     KERNEL_OWNED,
     LARGE,
     MINUS_ONE,
+    MLOCK_KEPT,
     ONE,
     PG_DIRTY,
     PG_MLOCKED,
@@ -87,7 +88,7 @@ class Reclaimer:
         flags = frames.flags[pfns]
         extra = frames.extra[pfns]
         cached = ((flags & (ANON | SWAPCACHE)) != ANON).astype(np.int32)  # one reference by the page or swap cache
-        possible = (flags & (KERNEL_OWNED | PG_MLOCKED) == 0) & (extra == cached)
+        possible = (flags & (KERNEL_OWNED | PG_MLOCKED | MLOCK_KEPT) == 0) & (extra == cached)
         possible &= frames.mapcount[pfns] + extra > 0
         if frames.has_large:
             possible &= ~np.isin(pfns - frames.head_offset[pfns], self._pinned_folios(pfns))

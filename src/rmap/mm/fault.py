@@ -15,7 +15,14 @@ from rmap.errors import SyscallError
 from rmap.mm.core import SMALL_PAGES, Core
 from rmap.mm.costs import COW, FAULT, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
 from rmap.mm.fault1 import read1, write1
-from rmap.mm.file_fault import bring_in, fault_behind_end, frames_missing, frames_needed, read_file_range, write_shared_range
+from rmap.mm.file_fault import (
+    bring_in,
+    fault_behind_end,
+    frames_missing,
+    frames_needed,
+    read_file_range,
+    write_shared_range,
+)
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm

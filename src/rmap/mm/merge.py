@@ -2,7 +2,7 @@
 
 Neighbours merge when their attributes are equal, addresses and page indexes both continue, and the design agrees
 (``is_mergeable_anon_vma``). Every change of an area's range is a bracket of ``pre_update`` and ``post_update``; where
-two areas shift their common boundary, the one that shrinks goes first.
+two areas shift their common boundary, one bracket holds both.
 """
 
 from __future__ import annotations
@@ -66,6 +66,30 @@ def set_range(core: Core, vma: Vma, start: int, end: int, pgoff: int) -> None:
     core.rmap.post_update(vma)
 
 
+def shift_boundary(core: Core, low: Vma, high: Vma, addr: int) -> None:
+    """Let two neighbours meet at another address. Both leave all trees before either comes back (``vma_prepare``).
+
+    They come back in the order of ``vma_complete``, which decides the shape of the trees: into the file's the higher
+    one first, into those of anon_vmas the lower.
+    """
+    mapping = low.mapping
+    core.rmap.pre_update(low)
+    core.rmap.pre_update(high)
+    if mapping is not None:
+        core.costs.current[LOCKS_I_MMAP] += 1
+        mapping.i_mmap.remove(low)
+        mapping.i_mmap.remove(high)
+    pgoff = high.pgoff + ((addr - high.start) >> PAGE_SHIFT)
+    low.mm.set_start(high, addr)
+    high.pgoff = pgoff
+    low.end = addr
+    if mapping is not None:
+        mapping.i_mmap.insert(high)
+        mapping.i_mmap.insert(low)
+    core.rmap.post_update(low)
+    core.rmap.post_update(high)
+
+
 def split_vma(core: Core, vma: Vma, addr: int, new_below: bool) -> Vma:
     """Cut an area in two at ``addr`` (``__split_vma``, rule 2.11).
 
@@ -113,12 +137,12 @@ def _take_over(core: Core, survivor: Vma, donor: Vma) -> None:
 
 
 def _absorb(core: Core, survivor: Vma, gone: list[Vma], start: int, end: int, pgoff: int) -> None:
-    # The survivor grows over areas that vanish.
+    # The survivor grows over areas that vanish: from the trees after it has come back into them (vma_complete).
     for vma in gone:
         vma.mm.remove(vma)
-        core.unlink_file(vma)
     set_range(core, survivor, start, end, pgoff)
     for vma in gone:
+        core.unlink_file(vma)
         _unlink_anon(core, vma, survivor)
 
 
@@ -268,8 +292,7 @@ def vma_merge_existing_range(core: Core, middle: Vma, start: int, end: int, flag
         if last:
             _absorb(core, prev, [middle], prev.start, end, prev.pgoff)
         else:
-            set_range(core, middle, end, middle.end, middle.linear_page_index(end))
-            set_range(core, prev, prev.start, end, prev.pgoff)
+            shift_boundary(core, prev, middle, end)
         return prev
     if right:
         assert next is not None
@@ -277,7 +300,6 @@ def vma_merge_existing_range(core: Core, middle: Vma, start: int, end: int, flag
         if first:
             _absorb(core, next, [middle], start, next.end, proposal.pgoff)
         else:
-            set_range(core, middle, middle.start, start, middle.pgoff)
-            set_range(core, next, start, next.end, proposal.pgoff)
+            shift_boundary(core, middle, next, start)
         return next
     return None

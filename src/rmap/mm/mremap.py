@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+import numpy as np
+
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import MREMAP
+from rmap.mm.frames import MLOCK_KEPT
 from rmap.mm.merge import copy_vma, vma_merge_extend
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.mmap import do_munmap
@@ -221,8 +224,10 @@ def _move_vma(remap: _Remap, vma: Vma) -> int:
 
 def _leave_behind(core: Core, old: Vma, new: Vma, whole: bool) -> None:
     # dontunmap_complete (rule 2.14): nothing is locked any more, and if all of the area was moved, none of its pages
-    # is here.
+    # is here. What was not moved is not unlocked: those pages stay marked until they are freed.
     if old.flags & VM_LOCKED:
+        for piece in core.spans(old, old.start, old.end):
+            core.frames.flags[piece.tracked()[0]] |= np.int32(MLOCK_KEPT)
         old.mm.locked_vm -= old.pages
         old.flags &= ~VM_LOCKED_MASK
     if whole and new is not old and old.faulted:

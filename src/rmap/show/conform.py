@@ -69,6 +69,7 @@ def _facts(result: Conformance) -> Iterator[str]:
         ("", f"VMAs {format_count(c.vmas)}, PTEs {format_count(c.ptes)}, pages {format_count(c.pages)}"),
         ("", f"swap entries {format_count(c.swapped)}" if c.swapped else ""),
         ("", f"anon_vmas {format_count(c.anon_vmas)}, links {format_count(c.links)}" if c.anon_vmas else ""),
+        ("", f"interval trees {format_count(c.trees)}" if c.trees else ""),
         ("", f"{plural(c.settled, 'look')} taken again, and equal then" if c.settled else ""),
         ("time", f"{result.seconds:.1f} s, {rate:,.0f} steps a second"),
         *(("undone", sentence) for sentence in result.undone),

@@ -15,6 +15,7 @@ from rmap.lab.conform.sight import (
     Area,
     PageFacts,
     Sight,
+    TreeNode,
 )
 from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT
@@ -31,7 +32,7 @@ def differences(kernel: Sight, model: Sight) -> list[str]:
             f"address spaces of the processes: {_numbers(kernel.processes)} in the kernel,"
             f" {_numbers(model.processes)} in the model"
         ]
-    for say in (_areas, _entries, _pages, _anon_vmas):
+    for say in (_areas, _entries, _pages, _anon_vmas, _trees):
         found = say(kernel, model)
         if found:
             return found
@@ -71,6 +72,15 @@ def _anon_vmas(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
+def _trees(kernel: Sight, model: Sight) -> list[str]:
+    return [
+        f"{f'A{name}' if name < len(model.anon_vmas) else model.files[name - len(model.anon_vmas)]}, areas in its tree:"
+        f" {_spell_tree(real)} in the kernel, {_spell_tree(modelled)} in the model"
+        for name, (real, modelled) in enumerate(zip(kernel.trees, model.trees))
+        if real != modelled
+    ]
+
+
 def spell_area(area: Area, sight: Sight) -> str:
     """``0x1000-0x4000 rw-p 0x10000 pgoff 0x1 disk open 0 A1: A1 A0``: flags beyond the letters in hex."""
     start, end, flags, pgoff, file, mapping, anon_vma, chain = area
@@ -97,6 +107,11 @@ def spell_page(page: PageFacts, sight: Sight) -> str:
     elif owner != NOT_SEEN:
         words.append(f"index {index:#x} of {sight.files[owner]}")
     return ", ".join(words)
+
+
+def _spell_tree(tree: Sequence[TreeNode]) -> str:
+    # "3 (depth 1) 5 (depth 0)".
+    return " ".join(f"{vma} (depth {depth})" for vma, depth in tree) or "none"
 
 
 def _spell_areas(sight: Sight, mm: int) -> list[str]:

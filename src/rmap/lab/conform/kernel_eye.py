@@ -31,10 +31,11 @@ from rmap.lab.conform.sight import (
     PageFacts,
     SeenMm,
     Sight,
+    TreeNode,
     sight_of,
 )
 from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory, StructPages, Topology
+from rmap.live.bpf import IntervalTree, KernelMemory, StructPages, Topology
 from rmap.mm.frames import TAG_ANON, TAG_BITS
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -74,6 +75,8 @@ class KernelEye:
         self._zero_pfn = _zero_pfn()
         self._seen_files: dict[int, str] = {}
         self._row_of_anon_vma: dict[int, int] = {}
+        self._address_of_anon_vma: list[int] = []
+        self._vmas: dict[int, list[int]] = {}
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -101,6 +104,7 @@ class KernelEye:
         for puppet in puppets:
             living.setdefault(puppet.mm, puppet)
         families: dict[int, AnonVmaFacts] = {}
+        self._vmas = {mm: [] for mm in living}
         try:
             if self._memory is None:
                 areas = {mm: list(self._areas_of_smaps(puppet.pid)) for mm, puppet in living.items()}
@@ -110,12 +114,15 @@ class KernelEye:
                 areas = self._areas_of(topology, {puppet.pid: mm for mm, puppet in living.items()})
                 if self._anon_vmas:
                     families = _families(topology)
-                    self._row_of_anon_vma = {at: row for row, at in enumerate(topology.anon_vmas.address.tolist())}
+                    self._address_of_anon_vma = topology.anon_vmas.address.tolist()
+                    self._row_of_anon_vma = {at: row for row, at in enumerate(self._address_of_anon_vma)}
                 facts = self._struct_pages
-            seen = {mm: SeenMm(areas[mm], self._entries(puppet, areas[mm])) for mm, puppet in living.items()}
+            seen = {
+                mm: SeenMm(areas[mm], self._entries(puppet, areas[mm]), self._vmas[mm]) for mm, puppet in living.items()
+            }
         except (ProcessLookupError, FileNotFoundError):
             raise PuppetDied("a puppet went away while it was looked at") from None
-        return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._file_name)
+        return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
 
     def pfn(self, process: Puppet, addr: int) -> int | None:
         """The frame that an address of a puppet maps, None if no page is present there."""
@@ -129,13 +136,14 @@ class KernelEye:
         vmas, links = topology.vmas, topology.links
         inside = np.flatnonzero((vmas.start >= Stage.LOW) & (vmas.start < Stage.HIGH))
         wanted = (vmas.start, vmas.end, vmas.flags & FLAGS, vmas.pgoff, vmas.file, vmas.mapping, vmas.anon_vma)
-        columns = [column[inside].tolist() for column in (vmas.pid, vmas.dev, vmas.inode, *wanted)]
+        columns = [column[inside].tolist() for column in (vmas.pid, vmas.address, vmas.dev, vmas.inode, *wanted)]
         first = np.searchsorted(links.vma, inside).tolist()
         last = np.searchsorted(links.vma, inside, side="right").tolist()
         chains = links.anon_vma.tolist()
         areas: dict[int, list[Area]] = {mm: [] for mm in mm_of.values()}
         self._seen_files.clear()
-        for pid, dev, inode, start, end, flags, pgoff, file, mapping, anon_vma, low, high in zip(*columns, first, last):
+        for row in zip(*columns, first, last):
+            pid, vma, dev, inode, start, end, flags, pgoff, file, mapping, anon_vma, low, high = row
             if file:
                 name = self._seen_files[mapping] = self._name(dev, inode)
                 # A private mapping of /dev/zero has a file and no pages of it (rule 1.8).
@@ -145,6 +153,7 @@ class KernelEye:
             chain = tuple(chains[low:high]) if self._anon_vmas else ()
             active = anon_vma if self._anon_vmas else NOT_SEEN
             areas[mm_of[pid]].append((start, end, flags, pgoff, file, mapping, active, chain))
+            self._vmas[mm_of[pid]].append(vma)
         return areas
 
     def _areas_of_smaps(self, pid: int) -> Iterator[Area]:
@@ -176,6 +185,13 @@ class KernelEye:
 
     def _file_name(self, mapping: int) -> str:
         return self._seen_files[mapping]
+
+    def _tree(self, is_anon: bool, number: int) -> list[TreeNode]:
+        if self._memory is None:
+            return []
+        if is_anon:
+            return _in_order(self._memory.anon_vma_tree(self._address_of_anon_vma[number]))
+        return _in_order(self._memory.i_mmap_tree(number))
 
     # -- entries
 
@@ -238,6 +254,24 @@ class KernelEye:
             row.get(mapping - TAG_ANON, NOT_SEEN) if is_anon else mapping
             for mapping, is_anon in zip(pages.mapping.tolist(), anon.tolist())
         ]
+
+
+def _in_order(tree: IntervalTree) -> list[TreeNode]:
+    # The VMAs of a tree whose nodes come in some other order.
+    nodes = dict(zip(tree.node.tolist(), zip(tree.left.tolist(), tree.vma.tolist(), tree.right.tolist())))
+    found: list[TreeNode] = []
+    above: list[tuple[int, int]] = []
+    node, depth = int(tree.node[0]) if len(tree) else 0, 0
+    while node or above:
+        if node:
+            above.append((node, depth))
+            node, depth = nodes[node][0], depth + 1
+        else:
+            node, depth = above.pop()
+            _, vma, node = nodes[node]
+            found.append((vma, depth))
+            depth += 1
+    return found
 
 
 def _u64(fd: int, number: int) -> int:

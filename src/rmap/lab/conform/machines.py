@@ -41,8 +41,8 @@ class Compared:
 
     Attributes:
         looks: how often both machines were looked at.
-        vmas, ptes, swapped, pages, anon_vmas, links: how many of each, summed over all looks; ``swapped`` are those of
-            the PTEs that name a swap slot.
+        vmas, ptes, swapped, pages, anon_vmas, links, trees: how many of each, summed over all looks; ``swapped`` are
+            those of the PTEs that name a swap slot.
         settled: looks that differed at first, and not when taken again: somebody else held a reference for a moment.
     """
 
@@ -53,6 +53,7 @@ class Compared:
     pages: int = 0
     anon_vmas: int = 0
     links: int = 0
+    trees: int = 0
     settled: int = 0
 
     def count(self, sight: Sight) -> None:
@@ -60,6 +61,7 @@ class Compared:
         self.looks += 1
         self.pages += len(sight.pages)
         self.anon_vmas += len(sight.anon_vmas)
+        self.trees += len([tree for tree in sight.trees if tree])
         for areas, entries in zip(sight.areas, sight.entries):
             self.vmas += len(areas)
             self.links += sum([len(area[7]) for area in areas])
@@ -160,7 +162,8 @@ class Pair:
     What is compared: the result or the errno; every area of every process, with its flags, page index and open file;
     which entries are present, swapped, zero page or none, and which of them share a page; of each page how often it is
     mapped, whether it is exclusive, its anon_vma or file and its index there; of each anon_vma its family, counters,
-    and place in every chain. The model's own invariants are checked too. Without BPF: what /proc shows.
+    place in every chain, and tree of areas in its order;
+    of each file the same tree. The model's own invariants are checked too. Without BPF: what /proc shows.
 
     Args:
         design, profile, nr_pages: of the model.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.kernel import Kernel
 from rmap.lab.conform.sight import (
     FLAGS,
@@ -17,6 +19,7 @@ from rmap.lab.conform.sight import (
     PageFacts,
     SeenMm,
     Sight,
+    TreeNode,
     sight_of,
 )
 from rmap.mm.frames import ANON, EXCLUSIVE, SWAPCACHE, TAG_SHIFT, ZERO_PFN
@@ -46,9 +49,12 @@ class ModelEye:
         """Every process, in the order they were made."""
         kernel = self._kernel
         mms = {process.mm.id: process.mm for process in kernel.processes.values()}
-        seen = {id: SeenMm([self._area(vma) for vma in mm.vmas], self._entries(mm)) for id, mm in mms.items()}
+        seen = {
+            number: SeenMm([self._area(vma) for vma in mm.vmas], self._entries(mm), [id(vma) for vma in mm.vmas])
+            for number, mm in mms.items()
+        }
         processes = [process.mm.id for process in kernel.processes.values()]
-        return sight_of(processes, seen, self._families(), self._facts, self._name)
+        return sight_of(processes, seen, self._families(), self._facts, self._tree, self._name)
 
     def _area(self, vma: Vma) -> Area:
         mapping = vma.mapping.id if vma.mapping is not None else NOT_SEEN
@@ -100,8 +106,33 @@ class ModelEye:
             facts.append((frames.mv_mapcount[pfn], exclusive, is_anon, cached, mapping >> TAG_SHIFT, index))
         return facts
 
+    def _tree(self, is_anon: bool, number: int) -> list[TreeNode]:
+        if not self._whole:
+            return []
+        if is_anon:
+            return _in_order(self._kernel.design.anon_vmas[number].tree.root)  # type: ignore[attr-defined]
+        index = self._kernel.core.mappings[number - 1].i_mmap
+        assert isinstance(index, IntervalIndex)
+        return _in_order(index.tree.root)
+
     def _name(self, mapping: int) -> str:
         return self._file_name(self._kernel.core.mappings[mapping - 1].name)
+
+
+def _in_order(node: Any) -> list[TreeNode]:
+    # The VMAs below a node of an interval tree, and itself.
+    found: list[TreeNode] = []
+    above: list[tuple[Any, int]] = []
+    depth = 0
+    while node is not None or above:
+        if node is not None:
+            above.append((node, depth))
+            node, depth = node.left, depth + 1
+        else:
+            node, depth = above.pop()
+            found.append((id(node.vma), depth))
+            node, depth = node.right, depth + 1
+    return found
 
 
 def _entry(raw: int) -> int:

@@ -59,6 +59,11 @@ Area = tuple[int, int, int, int, int, int, int, tuple[int, ...]]
 AnonVmaFacts = tuple[int, int, int, int, int]
 """root, parent, refcount, num_children, num_active_vmas."""
 
+TreeNode = tuple[int, int]
+"""An area, and how deep its node stands in the tree; the root's depth is 0."""
+
+Trees = Callable[[bool, int], Sequence[TreeNode]]
+
 PageFacts = tuple[int, bool, bool, bool, int, int]
 """mapcount, PG_anon_exclusive, whether it is anonymous, and then in the swap cache, its anon_vma or address_space, its
 index there."""
@@ -71,10 +76,12 @@ class SeenMm:
     Attributes:
         areas: in address order.
         entries: one for every page of every area: ``number << 2 | kind``.
+        vmas: the machine's own number for each area.
     """
 
     areas: list[Area]
     entries: list[int]
+    vmas: list[int]
 
 
 @dataclass(slots=True)
@@ -86,6 +93,8 @@ class Sight:
         areas: by address space.
         entries: by address space, one for every page of its areas: ``name << 2 | kind``.
         pages, anon_vmas: what is known of each, in the order of their names.
+        trees: of each anon_vma, and then of each address_space: the areas in its interval tree, in the tree's order,
+            which is that of a walk, and how deep each stands in it. By their numbers, counted over all address spaces.
         files: what a reader calls each address_space; not compared.
     """
 
@@ -94,6 +103,7 @@ class Sight:
     entries: list[list[int]]
     pages: list[PageFacts]
     anon_vmas: list[AnonVmaFacts]
+    trees: list[list[TreeNode]]
     files: list[str] = field(compare=False)
 
 
@@ -102,6 +112,7 @@ def sight_of(
     mms: Mapping[int, SeenMm],
     anon_vmas: Mapping[int, AnonVmaFacts],
     page_facts: Callable[[list[int]], Sequence[PageFacts]],
+    trees: Trees,
     file_name: Callable[[int], str],
 ) -> Sight:
     """Name everything that was seen.
@@ -111,6 +122,7 @@ def sight_of(
         mms: what was seen of each.
         anon_vmas: what is known of each, by the machine's own number for it; empty if they cannot be seen.
         page_facts: what is known of pages, given by their frame numbers.
+        trees: the areas in the tree of an anon_vma (True) or of an address_space, by the machine's own numbers.
         file_name: what a reader calls the address_space of this number.
     """
     mm_names = _Names()
@@ -136,7 +148,11 @@ def sight_of(
         root, parent, refcount, children, active = anon_vmas[number]
         named_kin = name_of_anon_vma(root, NOT_SEEN), name_of_anon_vma(parent, NOT_SEEN)
         families_seen.append((*named_kin, refcount, children, active))
-    return Sight(living_in, areas, entries, pages, families_seen, list(map(file_name, mappings.numbers)))
+    vma_names = {vma: name for name, vma in enumerate([vma for mm in mm_names.numbers for vma in mms[mm].vmas])}
+    wanted = [(True, number) for number in families.numbers] + [(False, number) for number in mappings.numbers]
+    named_trees = [[(vma_names.get(vma, NOT_SEEN), depth) for vma, depth in trees(*which)] for which in wanted]
+    files = list(map(file_name, mappings.numbers))
+    return Sight(living_in, areas, entries, pages, families_seen, named_trees, files)
 
 
 class _Names:

@@ -1,7 +1,8 @@
 """Swap of our own, for as long as it is needed. State of the whole machine: hold ``rmap.live.undo.machine_state``.
 
 A zram device is what the model's swap is like: synchronous, so that a slot which one entry names is read into a fresh
-page that never enters the swap cache (rule 4.12). A swap file is not: there every page goes through the cache.
+page that never enters the swap cache (rule 4.12). A swap file is not: there every page goes through the cache, and so
+the machines would differ.
 """
 
 from __future__ import annotations
@@ -21,20 +22,15 @@ _BLOCK = Path("/sys/block")
 _CONTROL = Path("/sys/class/zram-control")
 
 
-def why_no_swap() -> str | None:
-    """Why this machine cannot have swap of our own just now, in words; None if it can."""
+def why_no_zram() -> str | None:
+    """Why there can be no swap to zram just now, in words; None if there can."""
     if os.geteuid() != 0:
         return "root"
     if len(Path("/proc/swaps").read_text().splitlines()) > 1:
         return "a machine without swap of its own: whose pages go where would not be ours to say"
     missing = [command for command in ("mkswap", "swapon") if shutil.which(command) is None]
-    return f"the command {missing[0]}" if missing else None
-
-
-def why_no_zram() -> str | None:
-    """Why there can be no swap to zram just now, in words; None if there can."""
-    if why_no_swap():
-        return why_no_swap()
+    if missing:
+        return f"the command {missing[0]}"
     if _idle_zram() or os.access(_CONTROL / "hot_add", os.R_OK):
         return None
     return "an idle zram device (modprobe zram)"
@@ -55,24 +51,6 @@ def swap_to_zram() -> Iterator[None]:
     with undone_at_last({"kind": "swap", "path": str(device)}):
         (_BLOCK / name / "disksize").write_text(str(SWAP_BYTES))
         _swap_on(device)
-        yield
-
-
-@contextmanager
-def swap_to_file(folder: Path) -> Iterator[None]:
-    """Swap to a file in ``folder`` while the block runs.
-
-    Raises:
-        NotPermitted: there can be none, or the file system takes no such file.
-    """
-    missing = why_no_swap()
-    if missing:
-        raise NotPermitted("no swap file here", needed=missing)
-    file = folder / "swap"
-    with undone_at_last({"kind": "swap", "path": str(file)}):
-        file.write_bytes(bytes(SWAP_BYTES))
-        file.chmod(0o600)
-        _swap_on(file)
         yield
 
 
