@@ -29,12 +29,13 @@ UNITS = {
     KINDS_OF_ENTRIES: "PTEs",
     ANON_MAPCOUNTS: "pages",
     FILE_MAPCOUNTS: "pages",
-    ANCHORS: "pages",
     EXCLUSIVE_PAGES: "pages",
     WRITABLE: "PTEs",
     CHAINS: "VMAs",
     ANON_VMAS: "anon_vmas",
+    ANCHORS: "pages",
 }
+"""What is compared, in order, and what of it is counted."""
 
 FAULT_AROUND = "fault-around and page cache"
 UNSEEN = "unseen kernel access (GUP)"
