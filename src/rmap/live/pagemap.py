@@ -70,7 +70,7 @@ class Pagemap:
         pieces: list[tuple[int, int]] = []  # first page and number of pages of what lies in the buffer
         used = 0
         parts: list[tuple[I64, I64]] = []
-        for start, end in ranges:
+        for start, end in _joined(ranges):
             page, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
             while page < last:
                 n = min(last - page, _ENTRIES - used)
@@ -114,6 +114,19 @@ class Pagemap:
             if n < _REGIONS:
                 return
             start = int(vector[n - 1, 1])
+
+
+# Ranges that touch as one: a call of the kernel costs as much as a thousand entries.
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    first, last = 0, 0
+    for start, end in ranges:
+        if start != last:
+            if last:
+                yield first, last
+            first = start
+        last = end
+    if last:
+        yield first, last
 
 
 def _filled(buffer: I64, pieces: list[tuple[int, int]]) -> tuple[I64, I64]:
