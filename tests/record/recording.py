@@ -67,20 +67,29 @@ def recorded(target: Path, command: list[str], *options: str, status: int = 0) -
 
 
 @contextmanager
-def recording(target: Path, command: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
-    """``rmap record`` while it runs, in a session of its own; killed at the end if it still runs."""
-    process = subprocess.Popen(
-        rmap("record", "-o", target, *options, "--", *command),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def recording(target: Path, command: list[str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``rmap record`` while it runs, in a session of its own; killed at the end if it still runs.
+
+    What it says goes to a file, see :func:`said`: a recorded program may outlive it, and would hold a pipe open.
+    """
+    with target.with_suffix(".err").open("wb") as errors:
+        process = subprocess.Popen(
+            rmap("record", "-o", target, *options, "--", *command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+
+
+def said(target: Path) -> str:
+    """What a :func:`recording` said."""
+    return target.with_suffix(".err").read_text()
 
 
 def until(condition: Callable[[], Any], seconds: float = 20) -> Any:

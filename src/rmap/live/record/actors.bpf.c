@@ -6,6 +6,7 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
+enum { SCAN_SUCCEED = 1 };
 enum actor { RECLAIM = 1, MIGRATION, COLLAPSE, KSM }; /* as rmap.trace.tables */
 
 struct {
@@ -45,7 +46,7 @@ int count_migration(__u64 *ctx)
 SEC("tp_btf/mm_collapse_huge_page")
 int count_collapse(__u64 *ctx)
 {
-	return add(COLLAPSE, ctx[1] ? 512 : 0); /* mm, isolated, ... */
+	return add(COLLAPSE, (int)ctx[2] == SCAN_SUCCEED ? 512 : 0); /* mm, isolated, status */
 }
 
 SEC("tp_btf/ksm_merge_one_page")

@@ -181,6 +181,7 @@ static __always_inline struct file *file_at(__u64 address)
 #define TMPFS_MAGIC 0x01021994
 #define S_IFMT 0170000
 #define S_IFCHR 0020000
+#define S_IFREG 0100000
 /*
  * Say what is behind a struct file, when it is met first, stands for another inode than before (its memory was used
  * again), or has another size. *size is set to its size.
@@ -224,7 +225,7 @@ static __always_inline void introduce(struct file *file, __u64 fd, bool by_call,
 		record->a[0] = BPF_CORE_READ(sb, s_dev);
 		record->a[1] = now.ino;
 		record->a[2] = now.size;
-		record->a[3] = now.writable | (BPF_CORE_READ(sb, s_magic) == TMPFS_MAGIC ? SHMEM : 0) |
+		record->a[3] = now.writable | (BPF_CORE_READ(sb, s_magic) == TMPFS_MAGIC && type == S_IFREG ? SHMEM : 0) |
 			       (type == S_IFCHR ? DEVICE : 0);
 		record->a[4] = fd;
 		record->a[5] = now.generation;
