@@ -63,6 +63,7 @@ def runs(pid: int) -> bool:
         (["--processes", "1"], "2 to 8 processes"),
         (["--design", "slow"], "slow"),
         (["--profile", "2.4"], "no profile '2.4'"),
+        (["--script", "/nowhere/x.py"], "--script /nowhere/x.py: there is no such folder"),
         (["--seed", "x"], "not a count: 'x'"),
         (["now"], "unrecognized arguments: now"),
     ],

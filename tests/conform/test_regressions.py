@@ -45,6 +45,23 @@ def test_a_read_behind_the_end_of_a_file_maps_what_lies_around(pair: Pair, flags
     assert [pair.pfn(p, at(page)) is not None for page in range(6)] == [True] * 4 + [False] * 2
 
 
+@pytest.mark.parametrize("shmem", [False, True], ids=["disk", "memory"])
+@pytest.mark.parametrize("table", [False, True], ids=["no page table yet", "a page table"])
+@pytest.mark.parametrize("first", [2, 3])
+def test_of_a_file_on_disk_the_last_page_alone_makes_no_page_table(
+    pair: Pair, shmem: bool, table: bool, first: int
+) -> None:
+    """``filemap_map_pages`` makes a page table only where the first page it finds ends before the file does."""
+    p = pair.spawn()
+    if table:
+        p.mmap(pages(1), addr=at(16))
+        p.write(at(16), 1)
+    p.mmap(pages(4), addr=at(0), file=pair.open("lib", pages(4), shmem=shmem), offset=pages(first))
+    with pytest.raises(OSError, match="Bad address"):
+        p.read(at(3), 1)
+    assert (pair.pfn(p, at(3 - first)) is not None) == (shmem or table or first < 3)
+
+
 @pytest.mark.parametrize("call", ["mlock", "populate_read", "populate_write"])
 def test_populating_behind_the_end_of_a_file_is_a_fault_too(pair: Pair, call: str) -> None:
     p = a_file_that_ends_within_its_mapping(pair, prot="r" if call == "populate_read" else "rw")

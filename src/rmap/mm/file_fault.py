@@ -17,7 +17,7 @@ from rmap.mm.page_cache import READAHEAD_PAGES, add_to_page_cache, missing, page
 from rmap.mm.page_tables import Span, ensure, span
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW
 from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
-from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTRS_PER_TABLE
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 FAULT_AROUND_PAGES = 16
 
@@ -139,12 +139,26 @@ def fault_behind_end(core: Core, vma: Vma, addr: int, for_write: bool) -> None:
     core.costs.current[FAULTS] += 1
     if not for_write:
         low, high = fault_around_window(vma, addr)
-        ensure(core.tables, vma.mm, low, high)
-        piece = span(core.tables, vma.mm, low, high)
-        _map_around(core, vma, piece, vma.linear_page_index(low))
-        piece.commit()
+        if _maps_around(vma, low, high):
+            ensure(core.tables, vma.mm, low, high)
+            piece = span(core.tables, vma.mm, low, high)
+            _map_around(core, vma, piece, vma.linear_page_index(low))
+            piece.commit()
     elif not vma.flags & VM_SHARED and not vma.faulted:
         core.prepare(vma)
+
+
+def _maps_around(vma: Vma, low: int, high: int) -> bool:
+    # Whether a window holds anything that fault-around maps. Where there is no page table yet, the kernel makes one only
+    # if the first page found does not reach the end of the file (can_map_large in filemap_map_pages; not so for shmem).
+    mapping = vma.mapping
+    assert mapping is not None
+    first = vma.linear_page_index(low)
+    found = np.flatnonzero(_cached(mapping.pages, first, (high - low) >> PAGE_SHIFT, mapping.nr_pages) > 0)
+    if not len(found):
+        return False
+    has_table = low >> PMD_SHIFT in vma.mm.rows
+    return has_table or mapping.shmem or first + int(found[0]) < mapping.nr_pages - 1
 
 
 def _map_around(core: Core, vma: Vma, piece: Span, first: int) -> None:

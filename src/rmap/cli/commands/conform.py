@@ -63,6 +63,8 @@ def run(args: Namespace) -> int:
     from rmap.lab.conform import conform
     from rmap.show.conform import conformance
 
+    if args.script is not None and not args.script.absolute().parent.is_dir():
+        raise UsageError(f"--script {args.script}: there is no such folder")
     with _told_to_stop() as stopped, _progress() as tell:
         result = conform(
             seed=args.seed,

@@ -20,6 +20,8 @@ PROTOCOL = b"rmap puppet protocol 3"
 """As in puppet.c; counted up whenever requests or answers change."""
 COMPILERS = ("gcc", "cc", "clang")
 COMPILER_OPTIONS = ("-O2", "-static", "-no-pie")
+CAPABILITIES = {"CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21}
+"""What is needed beyond being root, and which bit each is: to lock memory without a limit, and to see frames."""
 
 
 def missing_ability() -> str | None:
@@ -28,14 +30,16 @@ def missing_ability() -> str | None:
         return "x86-64 (the model is of that machine)"
     if os.geteuid() != 0:
         return "root: page frames are hidden from others"
+    held = _capabilities()
+    lacking = [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
+    if lacking:
+        return ", ".join(lacking)
     try:
         KpageFile("kpagecount").close()
         with Pagemap(os.getpid()):
             pass
     except (NotPermitted, OSError) as error:
         return str(error)
-    if not _sees_frames():
-        return "CAP_SYS_ADMIN: page frames are shown as 0"
     try:
         puppet_program()
     except NotPermitted as error:
@@ -77,10 +81,9 @@ def _compiled() -> Path | str:
     return program
 
 
-def _sees_frames() -> bool:
-    # The page that a stack frame of this process lies in is present; without the right its PFN reads as 0.
-    import ctypes
-
-    page = ctypes.create_string_buffer(1)
-    with Pagemap(os.getpid()) as pagemap:
-        return bool(pagemap.entry(ctypes.addressof(page)) & (1 << 55) - 1)
+def _capabilities() -> int:
+    # The effective ones of this process, a bit for each.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

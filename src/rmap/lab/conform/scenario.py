@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from rmap.mm.mm_struct import MMAP_BASE, START_BRK
+
 PAGE = 4096
 BASE = 0x100000000000
 """Where stories happen: far from everything a process has of its own, and aligned to what a page table covers."""
@@ -19,8 +21,6 @@ NARROW = range(504, 520)
 WIDE = range(1536)
 """The pages of the others: three page tables, which mremap moves as a whole where it can."""
 SHARE_OF_WIDE = 0.06
-START_BRK = 0x555555559000
-MMAP_BASE = 0x7FFFF7FFF000
 FILE_PAGES = 24
 TABLE = 512  # pages that one page table maps
 FEWEST_PROCESSES, MOST_PROCESSES = 2, 8

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from rmap.errors import NotPermitted
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.puppets import PAGE, PATIENCE, Puppet, PuppetDied, RealFile, greeting
+from rmap.mm.mm_struct import START_BRK
 
 BACKLOG = 64
 FOLDER_PREFIX = "rmap-conform-"
@@ -51,6 +53,8 @@ class Stage:
         self._process = subprocess.Popen(command, start_new_session=True)
         try:
             self._master = self.admit(self._process.pid, self.new_mm())
+            if self._master.brk(0) != START_BRK:
+                raise NotPermitted("a puppet could not place its heap", needed="prctl(PR_SET_MM_MAP)")
         except BaseException:
             self._process.kill()
             self._leave()
