@@ -149,8 +149,8 @@ def fault_behind_end(core: Core, vma: Vma, addr: int, for_write: bool) -> None:
 
 
 def _maps_around(vma: Vma, low: int, high: int) -> bool:
-    # Whether a window holds anything that fault-around maps. Where there is no page table yet, the kernel makes one only
-    # if the first page found does not reach the end of the file (can_map_large in filemap_map_pages; not so for shmem).
+    # Whether a window holds anything that fault-around maps. Where there is no page table yet, the kernel makes one
+    # only if the first page found is not the file's last (can_map_large in filemap_map_pages; not so for shmem).
     mapping = vma.mapping
     assert mapping is not None
     first = vma.linear_page_index(low)
