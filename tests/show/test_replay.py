@@ -1,0 +1,101 @@
+"""The screens of replay and verify, line by line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rmap.lab.replay import results as r
+from rmap.lab.results import Correctness
+from rmap.show.replay import replay
+from rmap.show.verify import percent, verify
+
+FILM = r.Film("srv.trace", ("python3", "srv.py"), "bpf", "6.18.44", "", "", 12345, 9, 1_500_000_000, True, "", 0)
+ROWS = (
+    r.Agreement(r.LAYOUT, 1234, 1234),
+    r.Agreement(r.SHARING, 49_999, 50_000, {r.UNSEEN: 12}, "process 7 at 0x1000: mapped by 2 (processes 7, 8)"),
+)
+POINT = r.Checkpoint(8, "end", 1_400_000_000, 7, 1234, 60_000, ROWS, {r.FAULT_AROUND: 1, r.UNSEEN: 12}, 1, ("A note",))
+PLAYED = r.Played(
+    {"syscall": 345, "fault": 12_000},
+    {"mmap": 200, "munmap": 145},
+    (r.Finding("mremap: said EFAULT, the kernel did it", 2, "process 7: mremap"),),
+    (POINT,),
+    8,
+    1,
+)
+REPORT = r.ReplayReport(
+    FILM,
+    "pte_chain",
+    "6.18",
+    PLAYED,
+    Correctness(60_000, 60_000, 0, 9_000, 0),
+    7,
+    1234,
+    {"page.pte": 2048},
+    {"fault": {"calls": 12_000, "faults": 12_000, "ptes_added": 15_000}, "walk": {"calls": 1}},
+)
+
+
+def test_verify() -> None:
+    assert verify(REPORT) == [
+        "NO          VMA layout 100 % (1,234 of 1,234 VMAs), anonymous sharing 99.99 %",
+        "            (49,999 of 50,000 PTEs) at 1 picture",
+        "trace       srv.trace: python3 srv.py, Linux 6.18.44, 12,345 events in 1.50 s, 9",
+        "            pictures, 0 lost",
+        "",
+        "picture 1 of 1 (the end), after 1.40 s: 7 processes, 1,234 VMAs, 60,000 PTEs",
+        "  WHAT                          EQUAL",
+        "  VMA layout           1,234 of 1,234  VMAs    100 %",
+        "  anonymous sharing  49,999 of 50,000  PTEs  99.99 %",
+        "  first difference  anonymous sharing: process 7 at 0x1000: mapped by 2",
+        "                    (processes 7, 8)",
+        "  not judged        12 PTEs: unseen kernel access (GUP)",
+        "  put right         1 PTE: fault-around and page cache; 12 PTEs: unseen kernel",
+        "                    access (GUP)",
+        "  put right         1 VMA",
+        "  A note",
+        "",
+        "otherwise   2 x mremap: said EFAULT, the kernel did it",
+        "            first: process 7: mremap",
+        "found by    playing every event in the model, and comparing at each picture",
+        "            before anything is put right; what no event shows is counted by",
+        "            cause and not judged",
+    ]
+
+
+def test_replay() -> None:
+    assert replay(REPORT) == [
+        "sound       at the last picture pte_chain found 60,000 of 60,000 PTEs of 9,000",
+        "            pages",
+        "trace       srv.trace: python3 srv.py, Linux 6.18.44, 12,345 events in 1.50 s, 9",
+        "            pictures, 0 lost",
+        "events      345 syscall, 12,000 fault",
+        "calls       200 mmap, 145 munmap",
+        "machine     7 processes, 1,234 VMAs then; 8 processes, 1 exec in all; metadata",
+        "            2.0 KiB",
+        "",
+        "OPERATION   CALLS  FAULTS  PTES ADDED  REMOVED  OBJECTS MADE  ENTRIES WRITTEN",
+        "fault      12,000  12,000      15,000        0             0                0",
+        "",
+        "put right   12 PTEs: unseen kernel access (GUP); 1 PTE: fault-around and page",
+        "            cache; 1 VMA",
+        "otherwise   2 x mremap: said EFAULT, the kernel did it",
+        "            first: process 7: mremap",
+    ]
+
+
+def test_a_design_that_misses_entries_is_wrong() -> None:
+    wrong = replace(REPORT, correctness=Correctness(59_999, 60_000, 0, 9_000, 1))
+    assert replay(wrong)[0].startswith("WRONG       at the last picture pte_chain found 59,999 of 60,000 PTEs")
+
+
+def test_an_unfinished_trace_says_why() -> None:
+    film = replace(FILM, complete=False, why_incomplete="the recorder was killed")
+    assert "incomplete  the recorder was killed" in verify(replace(REPORT, film=film))
+
+
+def test_a_hundred_percent_means_all() -> None:
+    assert percent(r.Agreement(r.SHARING, 10, 10)) == "100 %"
+    assert percent(r.Agreement(r.SHARING, 999_999, 1_000_000)) == "99.99 %"
+    assert percent(r.Agreement(r.SHARING, 0, 0)) == "100 %"
+    assert percent(r.Agreement(r.SHARING, 1, 3)) == "33.33 %"
