@@ -50,6 +50,14 @@ class Inodes:
                 self.read_in(found, 0)
         return found
 
+    def later(self, dev: int, inode: int, path: str, size: int, shmem: bool) -> AddressSpace:
+        """Another inode that got the number of one that was deleted; :meth:`mapping` goes on to name the first."""
+        first = self._mappings.pop((dev, inode), None)
+        made = self.mapping(dev, inode, path, size, shmem)
+        if first is not None:
+            self._mappings[dev, inode] = first
+        return made
+
     def read_in(self, mapping: AddressSpace, first: int) -> None:
         """Bring the pages of a file from index ``first`` on into the page cache."""
         absent: I64 = missing(mapping, first, mapping.nr_pages - 1)

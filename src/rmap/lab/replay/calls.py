@@ -48,8 +48,6 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """Calls that change neither VMAs nor entries, or whose effect is an event of its own."""
 
-PR_SET_NAME = 15
-
 MAP_SHARED, MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x0F, 0x10, 0x20
 MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE = 0x100, 0x2000, 0x4000, 0x8000
 MAP_NONBLOCK, MAP_STACK, MAP_HUGETLB, MAP_FIXED_NOREPLACE = 0x10000, 0x20000, 0x40000, 0x100000
@@ -341,8 +339,9 @@ def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int
         player.refused += 1
         return
     if call is None:
-        if name not in HARMLESS and not (name == "prctl" and args[0] == PR_SET_NAME):
-            player.not_modelled(f"call not modelled: {name}", mm)
+        if name not in HARMLESS:
+            option = f" option {args[0]}" if name == "prctl" else ""
+            player.not_modelled(f"call not modelled: {name}{option}", mm)
         return
     wanted = -result if is_error(result) else 0
     try:

@@ -61,12 +61,10 @@ def _why(kind: int, own: int, written: bool, present: bool, given_up: bool) -> s
         return r.FAULT_AROUND
     if kind == KERNEL or (own == KERNEL and kind == NONE):
         return r.KERNELS_OWN
-    if kind == SWAPPED or (kind == NONE and given_up):
+    if kind == SWAPPED or (kind == ANON and own == SWAPPED) or (kind == NONE and given_up):
         return r.RECLAIM
     if kind == ZERO:
         return r.UNSEEN if own == NONE else r.WRONG
-    if kind == ANON and own == SWAPPED:
-        return r.UNSEEN
     if kind == ANON and own == ANON:
         return r.WRONG if written else r.UNSEEN
     if kind == ANON:

@@ -21,7 +21,7 @@ from rmap.lab.replay.checkpoint import hold_against
 from rmap.lab.replay.results import Checkpoint, Finding, Played
 from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
-from rmap.mm.address_space import File
+from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.costs import FAULT
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.shared_anonymous import NAME as NAMELESS
@@ -83,7 +83,9 @@ class Player:
     ) -> None:
         self.trace = trace
         frames = frames_needed(trace)
-        self.kernel = Kernel(design, profile, nr_pages=frames, nr_swap=frames)
+        # A machine without swap keeps its anonymous pages, whatever MADV_PAGEOUT asks for.
+        swaps = any(picture.snapshot.nr_swap_ptes for picture in trace.pictures)
+        self.kernel = Kernel(design, profile, nr_pages=frames, nr_swap=frames if swaps else 0)
         self.core = self.kernel.core
         self.inodes = Inodes(self.core)
         self.files = self._open_files()
@@ -99,14 +101,20 @@ class Player:
 
     def _open_files(self) -> list[File]:
         files, opens = self.trace.files, self.trace.opens
+        mappings: dict[int, AddressSpace] = {}
+        numbers: set[tuple[int, int]] = set()
         made = []
         for row, writable in zip(opens.file.tolist(), opens.writable.tolist()):
             dev, inode, path = int(files.dev[row]), int(files.inode[row]), files.path[row]
             if files.device[row]:
                 made.append(self.inodes.device(dev, inode, path))
                 continue
-            mapping = self.inodes.mapping(dev, inode, path, int(files.size[row]), bool(files.shmem[row]))
-            made.append(File(mapping, path, bool(writable)))
+            if row not in mappings:
+                # Numbers of inodes are used again.
+                find = self.inodes.later if (dev, inode) in numbers else self.inodes.mapping
+                mappings[row] = find(dev, inode, path, int(files.size[row]), bool(files.shmem[row]))
+                numbers.add((dev, inode))
+            made.append(File(mappings[row], path, bool(writable)))
         return made
 
     # -- what calls and checkpoints ask and tell ------------------------------------------------------------------
@@ -318,7 +326,8 @@ def frames_needed(trace: Trace) -> int:
         file = int(trace.opens.file[row])
         key = int(trace.files.dev[file]), int(trace.files.inode[file])
         sizes[key] = max(size, sizes[key])
-    cached = sum(pages_of_bytes(size) for size in sizes.values() if 0 < size <= MOST_CACHED)
+    known = [*sizes.values(), *trace.files.size.tolist()]  # twice what one number stands for: it may be used again
+    cached = sum(pages_of_bytes(size) for size in known if 0 < size <= MOST_CACHED)
     pictured = max((int(p.snapshot.frames.count.sum()) for p in trace.pictures), default=0)
     execs = sum(int(p.snapshot.frames.count.sum()) for p in trace.pictures if p.cause == t.CAUSES[t.AT_EXEC])
     calls_ahead = (events.kind == t.SYSCALL) & np.isin(events.nr, (9, 12, 28, 149, 151, 325))

@@ -39,7 +39,7 @@ UNITS = {
 
 FAULT_AROUND = "fault-around and page cache"
 UNSEEN = "unseen kernel access (GUP)"
-RECLAIM = "reclaim"
+RECLAIM = "reclaim and swap"
 HUGE = "huge page"
 RACED = "raced while the picture was taken"
 LOST = "lost events"
