@@ -40,9 +40,13 @@ class Assembler:
 
     Args:
         spool: where to.
+
+    Attributes:
+        unseen_execs: execs that the recorder has not seen, though their pictures were taken.
     """
 
     def __init__(self, spool: Spool) -> None:
+        self.unseen_execs = 0
         self._spool = spool
         self._waiting = raw.empty()
         self._pictures: dict[int, deque[Snapshot | None]] = defaultdict(deque)  # taken, not yet placed, by pid
@@ -58,7 +62,15 @@ class Assembler:
         self._flush()
 
     def exec_picture(self, pid: int, snapshot: Snapshot | None) -> None:
-        """The picture of the latest exec of a process; None if it died before one could be taken."""
+        """The picture of the latest exec of a process; None if it died before one could be taken.
+
+        Everything that was recorded before must have been added.
+        """
+        if not self._has_exec_of(pid):  # lost, or hidden from the recorder: its place is here
+            if snapshot is None:
+                return
+            self.unseen_execs += 1
+            self._waiting = np.concatenate((self._waiting, _exec_row(pid)))
         self._pictures[pid].append(snapshot)
         self._flush()
 
@@ -77,18 +89,23 @@ class Assembler:
         self.add(rows)
         self._give_up_waiting()
 
+    def _has_exec_of(self, pid: int) -> bool:
+        rows = self._waiting
+        execs = (raw.low(rows[:, raw.KIND_NR]) == t.EXEC) & (raw.low(rows[:, raw.TGID_TID]) == pid)
+        return int(np.count_nonzero(execs)) > len(self._pictures[pid])
+
     # The rows up to the first exec whose picture is not there yet.
     def _flush(self) -> None:
         rows = self._waiting
         start = 0
         for row in np.flatnonzero(raw.low(rows[:, raw.KIND_NR]) == t.EXEC).tolist():
             pid = int(raw.low(rows[row, raw.TGID_TID]))
-            if not self._pictures[pid]:
+            if not self._pictures[pid] and not _ends_after(rows, row, pid):
                 self._convert(rows[start:row])
                 self._waiting = rows[row:]
                 return
             self._convert(rows[start:row])
-            snapshot = self._pictures[pid].popleft()
+            snapshot = self._pictures[pid].popleft() if self._pictures[pid] else None
             if snapshot is not None:
                 tid = int(raw.high(rows[row, raw.TGID_TID]))
                 number = self._spool.add_picture(snapshot, t.AT_EXEC, pid)
@@ -212,6 +229,7 @@ class LateAssembler(Assembler):
             mark = waiting.popleft() if waiting else -1
             if mark >= 0:  # the exec itself was a little earlier than the stop in which its picture was taken
                 self._marks[mark][0, 0] = row[raw.TIME]
+        self.unseen_execs = sum(mark >= 0 for waiting in self._execs.values() for mark in waiting)
         self._convert(rows[~is_exec])
         events = np.concatenate((np.empty((0, len(_COLUMNS)), np.int64), *self._marks, *self._late))
         self._spool.replace_events(events[np.argsort(events[:, 0], kind="stable")])
@@ -225,6 +243,18 @@ class LateAssembler(Assembler):
 
     def _keep(self, events: I64) -> None:
         self._late.append(events)
+
+
+# Killed between its exec and the stop that was to follow: it has done nothing in the new memory.
+def _ends_after(rows: I64, row: int, pid: int) -> bool:
+    later = rows[row + 1 :]
+    return bool(((raw.low(later[:, raw.KIND_NR]) == t.EXIT) & (raw.low(later[:, raw.TGID_TID]) == pid)).any())
+
+
+def _exec_row(pid: int) -> I64:
+    row = np.zeros((1, raw.WIDTH), np.int64)
+    row[0, raw.TIME], row[0, raw.KIND_NR], row[0, raw.TGID_TID] = clock.monotonic_ns(), t.EXEC, pid | pid << 32
+    return row
 
 
 def _event(time: int, kind: int, pid: int, tid: int, a0: int, a1: int = 0) -> I64:

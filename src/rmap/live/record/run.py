@@ -229,6 +229,8 @@ def _finish_about(about: dict[str, Any], outcome: Outcome, seen_by: Recorder, in
         reasons.append(f"{about['lost']:,} events were lost: the ring buffer was full (--ring-size)")
     if unseen := seen_by.unseen():
         reasons.append(unseen)
+    if outcome.unseen_execs:
+        reasons.append(f"{outcome.unseen_execs:,} execs were seen by the tracer alone (another pid namespace?)")
     if outcome.ended and not outcome.end_picture:
         reasons.append("there is no picture of the end: the last process was killed before it could be stopped")
     about["complete"], about["why_incomplete"] = not reasons, "; ".join(reasons)

@@ -53,6 +53,7 @@ class Outcome:
         end_picture: whether the picture of the end could be taken.
         missed: checkpoints that could not be taken, with the reason.
         failure: what went wrong in the recorder, if something did.
+        unseen_execs: execs that the tracer saw and the recorder did not.
     """
 
     status: int | None = None
@@ -60,6 +61,7 @@ class Outcome:
     end_picture: bool = False
     missed: list[str] = field(default_factory=list)
     failure: BaseException | None = None
+    unseen_execs: int = 0
 
 
 class Session(threading.Thread):
@@ -115,6 +117,7 @@ class Session(threading.Thread):
             self.attached.set()
         try:
             self._assembler.finish(self._recorder.finish())
+            self.outcome.unseen_execs = self._assembler.unseen_execs
         except BaseException as error:
             self.outcome.failure = self.outcome.failure or error
         self._when_done()
@@ -137,11 +140,11 @@ class Session(threading.Thread):
         now = time.monotonic() - self._began
         if not self._due or now < self._due[0] or self._tracer is None or self._tracer.ended:
             return
-        if self._checkpoints.every:
-            self._due = [now + self._checkpoints.every]
+        self._picture(AT_CHECKPOINT)
+        if self._checkpoints.every:  # so much time to run, however long the picture took
+            self._due = [time.monotonic() - self._began + self._checkpoints.every]
         else:
             self._due = [at for at in self._due if at > now]
-        self._picture(AT_CHECKPOINT)
 
     # Stop everything, empty the recorder, take the picture, go on.
     def _picture(self, cause: int) -> None:
@@ -160,6 +163,8 @@ class Session(threading.Thread):
             self._assembler.add(self._recorder.take_until_now())
             self._note_actors()
             snapshot = self._capture(tracer.pids())
+            if snapshot is None and tracer.ended:
+                return
             if snapshot is None:
                 self.outcome.missed.append("no recorded process could be read")
                 return
