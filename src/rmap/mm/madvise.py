@@ -132,7 +132,8 @@ def _change_flags(core: Core, vma: Vma, start: int, end: int, advice: str) -> Vm
     try:
         vma = vma_modify_flags(core, vma, start, end, flags, "madvise")
     except SyscallError as refusal:
-        raise SyscallError(errno.EAGAIN, "madvise", refusal.detail) from refusal
+        error = errno.EAGAIN if refusal.errno == errno.ENOMEM else errno.EINVAL
+        raise SyscallError(error, "madvise", refusal.detail) from refusal
     vma.flags = flags
     return vma
 

@@ -14,7 +14,7 @@ from rmap.errors import SyscallError
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_I_MMAP
-from rmap.mm.vma import VM_IGNORE_MERGE, VM_SPECIAL, Vma
+from rmap.mm.vma import VM_IGNORE_MERGE, VM_PFNMAP, VM_SPECIAL, Vma
 from rmap.units import PAGE_SHIFT
 
 
@@ -98,7 +98,12 @@ def split_vma(core: Core, vma: Vma, addr: int, new_below: bool) -> Vma:
 
     Returns:
         the new area.
+
+    Raises:
+        SyscallError: EINVAL: a special mapping of the kernel's.
     """
+    if vma.is_indivisible:
+        raise SyscallError(errno.EINVAL, "split", f"{vma} is a special mapping: whole, or not at all")
     pgoff = vma.linear_page_index(addr)
     if new_below:
         new = Vma(vma.mm, vma.start, addr, vma.flags, vma.pgoff, vma.file, vma.mapping)
@@ -230,7 +235,7 @@ def copy_vma(core: Core, vma: Vma, addr: int, length: int, pgoff: int) -> tuple[
         merged into the new one.
     """
     mm, source_start = vma.mm, vma.start
-    if vma.mapping is None and not vma.faulted:
+    if vma.mapping is None and not vma.faulted and not vma.flags & VM_PFNMAP and not vma.is_indivisible:
         pgoff = addr >> PAGE_SHIFT
     proposal = Proposal(addr, addr + length, pgoff, vma.flags, vma.file, vma)
     merged = vma_merge_new_range(core, proposal, *mm.neighbours(addr, addr + length))
@@ -253,7 +258,7 @@ def vma_modify_flags(core: Core, vma: Vma, start: int, end: int, flags: int, cal
         the area that covers the range. The caller sets its flags.
 
     Raises:
-        SyscallError: ENOMEM: too many areas. A first cut may have been made.
+        SyscallError: ENOMEM: too many areas; EINVAL: a part of a special mapping. A first cut may have been made.
     """
     merged = vma_merge_existing_range(core, vma, start, end, flags)
     if merged is not None:

@@ -165,8 +165,8 @@ def do_munmap(core: Core, mm: Mm, start: int, end: int, call: str) -> None:
     tables. What is left above begins at another address and another ``pgoff`` (rule 2.12).
 
     Raises:
-        SyscallError: EINVAL: beyond the address space; ENOMEM: a hole in the middle of an area, and no more areas are
-            allowed. Nothing was changed.
+        SyscallError: EINVAL: beyond the address space, or a part of a special mapping (an area before it may have been
+            cut); ENOMEM: a hole in the middle of an area, and no more areas are allowed. Nothing was changed.
     """
     if not 0 <= start < end <= TASK_SIZE:
         raise SyscallError(errno.EINVAL, call, f"{start:#x} to {end:#x} is not in the address space")

@@ -207,6 +207,8 @@ def _move_vma(remap: _Remap, vma: Vma) -> int:
     )
     if len(mm.vmas) >= core.max_map_count - SPARE_AREAS:
         raise remap.refusal(errno.ENOMEM, f"process {mm.id} has {len(mm.vmas):,} areas")
+    if vma.is_indivisible and (addr, addr + remap.old_len) != (vma.start, vma.end):
+        raise remap.refusal(errno.EINVAL, f"{vma} is a special mapping: it moves whole, or not at all")
     if remap.old_len:
         core.tables.need(tables_needed(mm, addr, target, remap.old_len))
     whole = addr == vma.start and addr + remap.old_len == vma.end

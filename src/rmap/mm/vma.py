@@ -105,6 +105,13 @@ class Vma:
         """Private and possibly writable: fork write-protects its pages (rule 4.5)."""
         return self.flags & (VM_SHARED | VM_MAYWRITE) == VM_MAYWRITE
 
+    @property
+    def is_indivisible(self) -> bool:
+        """A special mapping of the kernel's (the vDSO): it goes and moves whole or not at all (``may_split``)."""
+        if self.file is not None:
+            return self.file.special is not None
+        return self.flags & (VM_MIXEDMAP | VM_PFNMAP) == VM_MIXEDMAP
+
     def linear_page_index(self, addr: int) -> int:
         """The page index of an address (rule 1.3)."""
         return self.pgoff + ((addr - self.start) >> PAGE_SHIFT)
