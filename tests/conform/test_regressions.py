@@ -101,3 +101,11 @@ def test_pages_that_dontunmap_leaves_in_an_area_it_unlocks_are_never_paged_out(p
         p.madvise(at(0), pages(1), "pageout")
         assert pair.pfn(p, at(0)) is None
         pair.stage.close_puppets()
+
+
+@pytest.mark.parametrize("call", ["mlock", "munlock", "mprotect", "madvise"])
+def test_a_range_of_no_length_in_the_middle_of_an_area_is_fine(pair: Pair, call: str) -> None:
+    """mlock of nothing populates nothing, also in an area that could not be populated."""
+    p = pair.spawn()
+    p.mmap(pages(3), addr=at(0), prot="")
+    getattr(p, call)(at(1), 0, *{"mprotect": ("rw",), "madvise": ("dontneed",)}.get(call, ()))

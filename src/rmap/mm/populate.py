@@ -22,7 +22,7 @@ def mm_populate(core: Core, mm: Mm, start: int, end: int, stop_at_failure: bool 
         the first such area, or None.
     """
     failed = None
-    for vma in mm.overlapping(start, end):
+    for vma in mm.overlapping(start, end) if start < end else ():
         if vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
             continue
         for_write = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
