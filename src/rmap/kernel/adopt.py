@@ -18,7 +18,7 @@ from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
 from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
 from rmap.kernel.process import Process
-from rmap.kernel.structure import topology_columns
+from rmap.kernel.structure import new_vma, topology_columns
 from rmap.mm import vma as v
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
@@ -29,7 +29,6 @@ from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
-from rmap.mm.shared_anonymous import shmem_zero_setup
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
@@ -237,12 +236,7 @@ class _Loader:
         for process, start, end, flags, pgoff, row, label in columns:
             mm = self.processes[process].mm
             file = files[row] if row >= 0 else None
-            flags = whole_flags(flags)
-            if flags & v.VM_SHARED and not flags & v.VM_SPECIAL and (file is None or file.zero_device):
-                # Shared memory always has a file, though the picture does not know it: an empty one of its own.
-                file, pgoff = shmem_zero_setup(self.core, end - start), 0
-            mapping = file.mapping if file is not None else None
-            vma = Vma(mm, start, end, flags, pgoff, file, mapping)
+            vma = new_vma(self.core, mm, start, end, flags, pgoff, file)
             mm.append(vma)
             self.core.link_file(vma)
             if label == "[heap]":
@@ -503,16 +497,3 @@ class _Loader:
             copied=self.copied,
         )
         self.kernel.set_picture_pfns(self.frames.picture_pfn)
-
-
-def whole_flags(flags: int) -> int:
-    """VMA flags with what /proc/PID/maps does not tell: what mmap would have set."""
-    if not flags & (v.VM_MAYREAD | v.VM_MAYWRITE | v.VM_MAYEXEC):
-        flags |= v.VM_MAYREAD | v.VM_MAYEXEC
-        if not flags & v.VM_MAYSHARE or flags & v.VM_WRITE:
-            flags |= v.VM_MAYWRITE
-    if flags & v.VM_MAYSHARE and flags & v.VM_MAYWRITE:
-        flags |= v.VM_SHARED
-    if flags & (v.VM_NORESERVE | v.VM_SHARED | v.VM_WRITE) == v.VM_WRITE:
-        flags |= v.VM_ACCOUNT
-    return flags

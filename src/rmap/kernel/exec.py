@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64
-from rmap.kernel.adopt import whole_flags
 from rmap.kernel.entries import (
     ANON,
     FILE,
@@ -27,7 +26,7 @@ from rmap.kernel.entries import (
     spread,
 )
 from rmap.kernel.inodes import Inodes, is_special
-from rmap.kernel.structure import adopt_topology
+from rmap.kernel.structure import adopt_topology, new_vma
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
@@ -82,8 +81,6 @@ def make_vma(core: Core, mm: Mm, picture: Snapshot, row: int, inodes: Inodes, fi
     """
     vmas = picture.vmas
     start, end, flags = int(vmas.start[row]), int(vmas.end[row]), int(vmas.flags[row])
-    if picture.about["vma_flags"] == "maps":
-        flags = whole_flags(flags)
     label, file_row, file = vmas.label[row], int(vmas.file[row]), None
     if file_row >= 0:
         if file_row not in files:
@@ -94,7 +91,7 @@ def make_vma(core: Core, mm: Mm, picture: Snapshot, row: int, inodes: Inodes, fi
     pgoff = int(vmas.pgoff[row])
     if pgoff < 0:
         pgoff = 0 if file is not None else _anonymous_pgoff(start, end, flags)
-    vma = Vma(mm, start, end, flags, pgoff, file, file.mapping if file is not None else None)
+    vma = new_vma(core, mm, start, end, flags, pgoff, file)
     if label == "[heap]":
         mm.start_brk, mm.brk = start, end
     if flags & VM_LOCKED and not flags & VM_SPECIAL:

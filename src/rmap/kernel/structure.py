@@ -1,4 +1,4 @@
-"""Giving a machine that runs the anon_vmas and chains of a picture: the structure of its reverse map, anew.
+"""The structure of a picture: its VMAs, anon_vmas and chains, made in a new machine or in one that runs.
 
 What a kernel-side actor did unseen may have given a VMA an anon_vma before a fork, which no page put right afterwards
 makes up for. So where a picture knows the kernel's own topology, the design's is taken down and made like it.
@@ -9,9 +9,36 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64
+from rmap.mm import vma as v
+from rmap.mm.address_space import File
 from rmap.mm.core import Core
+from rmap.mm.mm_struct import Mm
+from rmap.mm.shared_anonymous import shmem_zero_setup
 from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
+
+
+def new_vma(core: Core, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: File | None) -> Vma:
+    """A VMA as a picture shows it, not yet in its mm nor in its file's index."""
+    flags = whole_flags(flags)
+    if flags & v.VM_SHARED and not flags & v.VM_SPECIAL and (file is None or file.zero_device):
+        # Shared memory always has a file, though the picture does not know it: an empty one of its own.
+        file, pgoff = shmem_zero_setup(core, end - start), 0
+    return Vma(mm, start, end, flags, pgoff, file, file.mapping if file is not None else None)
+
+
+def whole_flags(flags: int) -> int:
+    """VMA flags with what /proc/PID/maps does not tell: what mmap would have set."""
+    if flags & (v.VM_MAYREAD | v.VM_MAYWRITE | v.VM_MAYEXEC):
+        return flags  # all of them are known
+    flags |= v.VM_MAYREAD | v.VM_MAYEXEC
+    if not flags & v.VM_MAYSHARE or flags & v.VM_WRITE:
+        flags |= v.VM_MAYWRITE
+    if flags & v.VM_MAYSHARE and flags & v.VM_MAYWRITE:
+        flags |= v.VM_SHARED
+    if flags & (v.VM_NORESERVE | v.VM_SHARED | v.VM_WRITE) == v.VM_WRITE:
+        flags |= v.VM_ACCOUNT
+    return flags
 
 
 def topology_columns(picture: Snapshot) -> dict[str, I64]:
