@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,12 +11,16 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from recording import end, need_bpf, need_perf, need_root, pid_in, python, recorded, recording, rmap, rows, said, until
+from rmap.errors import NotPermitted, SourceError, UsageError
 from rmap.live.ptrace import state_of
+from rmap.live.record import record, session
 from rmap.live.record.run import keep_leftover
+from rmap.snapshot import Snapshot
 from rmap.trace import Trace
 from rmap.trace import tables as t
 from rmap.trace.spool import part_of
@@ -186,8 +191,6 @@ def test_a_foreign_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "f.trace"
     part_of(target).mkdir()
     (part_of(target) / "letter.txt").write_text("dear")
-    from rmap.errors import UsageError
-
     with pytest.raises(UsageError, match="is in the way, and is no recording"):
         keep_leftover(target, print)
     assert (part_of(target) / "letter.txt").read_text() == "dear"
@@ -234,3 +237,50 @@ def test_an_installation_without_perf_is_told(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 3 and "the program perf" in done.stderr
     assert shutil.which("perf", path=environment["PATH"]) is None
+
+
+def test_a_recorder_that_fails_keeps_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_bpf()
+    pictures = 0
+    real = session.capture
+
+    def fails_the_second_time(*arguments: Any, **options: Any) -> Snapshot:
+        nonlocal pictures
+        pictures += 1
+        if pictures == 2:
+            raise SourceError("the moon is in the way")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(session, "capture", fails_the_second_time)
+    mark = tmp_path / "mark"
+    done = record(["sh", "-c", f"ls / > /dev/null; sleep 0.3; echo > {mark}"], tmp_path / "x.trace")
+    until(mark.exists)
+    about = done.trace.about
+    assert about["why_incomplete"].startswith("the recorder failed: the moon is in the way")
+    assert done.exit_status is None and len(done.trace.pictures) == 1 and len(done.trace.events) > 10
+    assert not part_of(tmp_path / "x.trace").exists()
+
+
+def test_a_program_that_cannot_be_traced_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_bpf()
+
+    def refuse(*arguments: Any) -> None:
+        raise NotPermitted("not today", needed="a better day")
+
+    monkeypatch.setattr(session, "Tracer", refuse)
+    mark = tmp_path / "mark"
+    with pytest.raises(NotPermitted, match="not today"):
+        record(["touch", str(mark)], tmp_path / "x.trace")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_the_folder_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_bpf()
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Trace, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        record(["true"], tmp_path / "x.trace")
+    assert len(Trace.load(part_of(tmp_path / "x.trace")).events) > 10

@@ -83,7 +83,7 @@ class Spool:
         """Add a picture; returns its number, for the event that is to name it."""
         number = self._rows["pictures"]
         with (self.folder / storage.picture_name(number)).open("xb") as stream:
-            picture_storage.write(stream, snapshot.tables, snapshot.about)
+            picture_storage.write(stream, snapshot.tables, snapshot.about, nested=True)  # quickly: somebody is stopped
         return self._line("pictures", {"cause": cause, "pid": pid})
 
     def add_events(self, rows: npt.NDArray[np.int64]) -> None:

@@ -273,9 +273,9 @@ class _Reader:
         flags = -1
         if call is not None and call.nr in (56, 57, 58):
             flags = {56: call.arguments[0], 57: 0, 58: t.CLONE_VM | t.CLONE_VFORK}[call.nr]
-        hinted, shared = self.hints.get(child_tid, (flags, thread or (flags != -1 and bool(flags & t.CLONE_VM))))
+        hinted, shared = self.hints.get(child_tid, (-1, thread))
         self.threads[child] = self.threads.get(child, 0 if not thread else 1) + 1
-        known = flags if flags != -1 else hinted
+        known, shared = (flags, bool(flags & t.CLONE_VM)) if flags != -1 else (hinted, shared)
         self.add(time, t.FORK, 0, pid, tid, child, child_tid, known, int(thread), int(thread or shared))
 
     def fault(self, pid: int, tid: int, time: int, address: int, error: int, in_kernel: bool) -> None:

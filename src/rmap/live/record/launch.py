@@ -27,6 +27,11 @@ class Launched:
         self._complaint = complaint
         self._name = name
 
+    @property
+    def started(self) -> bool:
+        """Whether it was let go."""
+        return self._permission < 0
+
     def go(self) -> None:
         """Let it become the program; afterwards ``error`` says why it could not, if so."""
         os.write(self._permission, b"g")

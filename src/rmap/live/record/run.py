@@ -114,9 +114,10 @@ def record(
         session, interrupted, seconds = _run(
             launched, seen_by, spool, checkpoints or Checkpoints(), actors, memory, tell
         )
-        if launched.error is not None:
+        refused = launched.error or (None if launched.started else session.outcome.failure)
+        if refused is not None:
             spool.remove()
-            raise launched.error
+            raise refused
         spool.about["actors"] = actors.why_not is None
         notes = _finish_about(spool.about, session.outcome, seen_by, interrupted)
         trace = pack(spool.folder, target, spool.about, force=force)

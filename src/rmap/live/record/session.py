@@ -162,16 +162,15 @@ class Session(threading.Thread):
         try:
             self._assembler.add(self._recorder.take_until_now())
             self._note_actors()
+            now = time.monotonic_ns()
             snapshot = self._capture(tracer.pids())
-            if snapshot is None and tracer.ended:
-                return
-            if snapshot is None:
-                self.outcome.missed.append("no recorded process could be read")
-                return
-            self._assembler.checkpoint(snapshot, cause, time.monotonic_ns())
-            self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
         finally:
             tracer.go_on()
+        if snapshot is not None:
+            self._assembler.checkpoint(snapshot, cause, now)
+            self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
+        elif not tracer.ended:
+            self.outcome.missed.append("no recorded process could be read")
 
     # Between two pictures it does not matter when: nothing but pictures tells what was changed.
     def _note_actors(self) -> None:
@@ -190,7 +189,7 @@ class Session(threading.Thread):
     def at_fork(self, tid: int, new: int, vfork: bool) -> None:
         """Tell a recorder that cannot see it how the task was made."""
         if self._recorder.late:
-            shared = kcmp_vm(tid, new) == 0
+            shared = vfork or kcmp_vm(tid, new) == 0  # a vfork child may be at its exec already
             self._recorder.hint(new, (CLONE_VFORK if vfork else 0) | (CLONE_VM if shared else 0), shared)
 
     def at_exit(self, pid: int, last: bool) -> None:
