@@ -10,7 +10,7 @@ WORKERS ?= 2
 COMPILED := $(wildcard src/rmap/*/*/*.bpf.c src/rmap/*/*/*.h src/rmap/lab/conform/puppet.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench exhaustive picture clean
+.PHONY: help run test lint docs bench exhaustive fidelity picture traces clean
 
 help:
 	@echo "make run         the main job: a real machine's memory under every design"
@@ -19,7 +19,9 @@ help:
 	@echo "make docs        docs/cli.md, and the examples of every document, from the commands themselves"
 	@echo "make bench       speed and memory, against the running kernel"
 	@echo "make exhaustive  every sequence of up to four system calls, both designs (long)"
+	@echo "make fidelity    count what every rule was put to the test by, for docs/fidelity.md (root, some minutes)"
 	@echo "make picture     record the shipped picture anew (root)"
+	@echo "make traces      record the shipped traces anew (root; redis-server, gcc)"
 	@echo "make clean       remove .venv and whatever tools left behind"
 
 run: $(VENV)/run.stamp
@@ -43,6 +45,12 @@ bench: $(VENV)/run.stamp
 
 exhaustive: $(VENV)/test.stamp
 	$(BIN)/python tests/model/exhaustive.py --depth 4
+
+fidelity: $(VENV)/test.stamp
+	$(BIN)/python tools/fidelity.py $(FIDELITY_ARGS)
+
+traces: $(VENV)/run.stamp
+	$(BIN)/python tools/record_traces.py
 
 picture: $(VENV)/run.stamp
 	$(BIN)/python tools/record_picture.py
