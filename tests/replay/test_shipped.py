@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.mutants import MUTANTS, Mutant
 from rmap import DESIGNS
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
@@ -130,3 +131,20 @@ def test_an_mmap_that_is_not_played_is_noticed(traces: dict[str, Trace]) -> None
     assert not played.agrees
     (layout,) = (row for row in played.checkpoints[0].agreements if row.what == r.LAYOUT)
     assert not layout.complete and layout.first
+
+
+NOTICED = {
+    "root instead of active anon_vma": ("prefork", r.ANCHORS),
+    "mapcount missed on COW": ("prefork", r.ANON_MAPCOUNTS),
+    "reuse leaves the page on the ancestor": ("redis-save", r.ANCHORS),
+    "still exclusive after fork": ("prefork", r.SHARING),
+}
+"""Bugs put back on purpose that real programs bring to light, where, and in what."""
+
+
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.name in NOTICED], ids=lambda m: m.name)
+def test_a_bug_put_back_is_noticed(mutant: Mutant, traces: dict[str, Trace]) -> None:
+    name, what = NOTICED[mutant.name]
+    with mutant.breaks():
+        checkpoints = Player(traces[name]).play().checkpoints
+    assert not all(row.complete for c in checkpoints for row in c.agreements if row.what == what)
