@@ -14,7 +14,7 @@ import pytest
 from model.mutants import reuse_with_two_children
 from needs import need
 from rmap.errors import NotPermitted, UsageError
-from rmap.lab.conform import Diverged, Player, conform, missing_ability, program, scenario
+from rmap.lab.conform import Diverged, Pair, Player, PuppetDied, at, conform, missing_ability, pages, program, scenario
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.run import DEFAULT_STEPS
 from rmap.lab.conform.stage import Stage
@@ -180,6 +180,18 @@ def test_a_puppet_killed_from_outside_is_no_difference(monkeypatch: pytest.Monke
     assert [incident.seed for incident in result.lost] == [SOME_SEED]
     assert "is gone" in result.lost[0].why or "went away" in result.lost[0].why
     assert "Lost a puppet" in "\n".join(conformance(result))
+
+
+@pytest.mark.live
+def test_a_puppet_that_is_killed_while_it_waits_is_no_difference(pair: Pair) -> None:
+    p, q = pair.spawn(), pair.spawn()
+    p.mmap(pages(1), addr=at(0))
+    os.kill(p.real.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while p.real.is_alive and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(PuppetDied, match=f"puppet {p.real.pid} is gone|went away"):
+        q.mmap(pages(1), addr=at(0))
 
 
 @pytest.mark.live

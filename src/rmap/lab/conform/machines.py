@@ -230,6 +230,7 @@ class Pair:
 
         Raises:
             Diverged: they differ. What was done last is ``what``.
+            PuppetDied: they differ because a puppet is gone.
             InvariantError: the model is broken.
         """
         self.stage.drain()
@@ -242,6 +243,7 @@ class Pair:
             kernel = self._eye.look()
             self.compared.settled += kernel == model
         if kernel != model:
+            self.stage.must_be_alive()
             raise Diverged(f"after {what}:\n" + "\n".join(differences(kernel, model)))
         self.compared.count(model)
         self.model.kernel.check()

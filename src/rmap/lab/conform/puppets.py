@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -214,6 +215,13 @@ class Puppet:
     def drain(self) -> None:
         """Empty the batches in which pages wait on this CPU; needs a process without locked memory."""
         self._call("drain")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return not ended.poll(0)
 
     def kill(self) -> None:
         """Make sure that the process is gone, or going, and forget it."""

@@ -141,6 +141,16 @@ class Stage:
         """The process from which all puppets come."""
         return self._process.pid
 
+    def must_be_alive(self) -> None:
+        """Make sure that what is seen is seen of living processes.
+
+        Raises:
+            PuppetDied: one has ended without being told to.
+        """
+        for puppet in self.puppets:
+            if not puppet.is_alive:
+                raise PuppetDied(f"puppet {puppet.pid} is gone")
+
     # -- the end
 
     def clear(self) -> None:
