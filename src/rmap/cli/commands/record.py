@@ -3,9 +3,9 @@
 The trace, one file, holds of the program and all its descendants: each system
 call that changes a memory map, each page fault, fork, exec and exit, and
 pictures of memory: of a process at its exec, of all at --checkpoint times, and
-of the last before it ends. `rmap replay` does it all again in the model, `rmap verify`
-compares the two at every picture, `rmap compare` takes a trace as a workload.
-No page's content is recorded.
+of the last before it ends. `rmap replay` does it all again in the model, `rmap
+verify` compares the two at every picture, `rmap compare` takes a trace as a
+workload. No page's content is recorded.
 
 Events are seen by BPF; without BPF by perf, which costs more and does not tell
 two opens of one file apart. At its execs, and at pictures, the program is
