@@ -119,6 +119,8 @@ def test_an_interrupted_run_tells_what_it_has_and_leaves_nothing(number: signal.
 def test_a_killed_run_leaves_no_process_and_the_next_one_undoes_its_swap() -> None:
     need(missing_ability())
     need(why_no_zram())
+    cluster = Path("/proc/sys/vm/page-cluster")
+    page_cluster = cluster.read_text().strip()
     with subprocess.Popen([*COMMAND, "--until", "10m", "--swap"], stdout=subprocess.DEVNULL) as run:
         assert until(lambda: swapping_to(run.pid) != "" and len(below(run.pid)) > 2)
         family = below(run.pid)
@@ -127,14 +129,15 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_undoes_its_swap() -> No
     assert device
     assert until(lambda: not any(map(runs, family)))
     done = subprocess.run([*COMMAND, "--steps", "50"], capture_output=True, text=True, check=True)
-    said = f"swap to {device} turned off, left behind by process {run.pid}"
-    assert said in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert f"swap to {device} turned off, left behind by process {run.pid}" in said
+    assert f"/proc/sys/vm/page-cluster set back to {page_cluster}, left behind by process {run.pid}" in said
+    assert cluster.read_text().strip() == page_cluster
     assert swapping_to(run.pid) == ""
 
 
 def swapping_to(pid: int) -> str:
     """The swap device that a process has turned on, by the journal; empty if it has none."""
-    for note in journal_folder().glob(f"{pid}-*.undo"):
-        found: str = json.loads(note.read_text())["change"]["path"]
-        return found if found in Path("/proc/swaps").read_text() else ""
-    return ""
+    swaps = Path("/proc/swaps").read_text()
+    paths = [json.loads(note.read_text())["change"]["path"] for note in journal_folder().glob(f"{pid}-*.undo")]
+    return next((path for path in paths if path in swaps), "")

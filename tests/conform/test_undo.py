@@ -117,6 +117,14 @@ def test_a_journal_that_others_may_write_in_is_refused(tmp_path: Path, monkeypat
         undo.journal_folder()
 
 
+def test_a_setting_gets_its_old_value_back(journal: Path, tmp_path: Path) -> None:
+    setting = tmp_path / "page-cluster"
+    setting.write_text("3")
+    with undo.undone_at_last({"kind": "setting", "path": str(setting), "value": "3"}):
+        setting.write_text("0")
+    assert setting.read_text() == "3"
+
+
 def test_stopped_processes_are_resumed(journal: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         try:

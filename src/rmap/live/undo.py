@@ -141,18 +141,29 @@ def _remove_folder(change: Change) -> None:
     shutil.rmtree(change["path"], ignore_errors=True)
 
 
+def _set_back(change: Change) -> None:
+    Path(change["path"]).write_text(change["value"])
+
+
 def _resume(change: Change) -> None:
     for pid, start_time in change["processes"]:
         if _lives({"pid": pid, "start_time": start_time}):
             os.kill(pid, signal.SIGCONT)
 
 
-UNDO: dict[str, Callable[[Change], None]] = {"swap": _swap_off, "folder": _remove_folder, "stopped": _resume}
-"""What can be undone: ``swap`` (``path``: a zram device, which is reset, or a file, which is removed), ``folder``
-(``path``), ``stopped`` (``processes``: pairs of pid and start time)."""
+UNDO: dict[str, Callable[[Change], None]] = {
+    "swap": _swap_off,
+    "setting": _set_back,
+    "folder": _remove_folder,
+    "stopped": _resume,
+}
+"""What can be undone: ``swap`` (``path``: a zram device, which is reset, or a file, which is removed), ``setting``
+(``path`` in /proc/sys or /sys, and the ``value`` it had), ``folder`` (``path``), ``stopped`` (``processes``: pairs of
+pid and start time)."""
 
 _SENTENCES = {
     "swap": "swap to {path} turned off",
+    "setting": "{path} set back to {value}",
     "folder": "{path} removed",
     "stopped": "stopped processes resumed",
 }

@@ -2,7 +2,7 @@
 
 A zram device is what the model's swap is like: synchronous, so that a slot which one entry names is read into a fresh
 page that never enters the swap cache (rule 4.12). A swap file is not: there every page goes through the cache, and so
-the machines would differ.
+the machines would differ. Nor does the model read ahead from swap, so that is off meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rmap.live.undo import undone_at_last
 
 SWAP_BYTES = 64 << 20
 _BLOCK = Path("/sys/block")
+_PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
 _CONTROL = Path("/sys/class/zram-control")
 
 
@@ -48,9 +49,17 @@ def swap_to_zram() -> Iterator[None]:
         raise NotPermitted("no swap to zram here", needed=missing, works="rmap conform without --swap")
     name = _idle_zram() or f"zram{(_CONTROL / 'hot_add').read_text().strip()}"
     device = Path("/dev") / name
-    with undone_at_last({"kind": "swap", "path": str(device)}):
+    with _no_readahead(), undone_at_last({"kind": "swap", "path": str(device)}):
         (_BLOCK / name / "disksize").write_text(str(SWAP_BYTES))
         _swap_on(device)
+        yield
+
+
+@contextmanager
+def _no_readahead() -> Iterator[None]:
+    before = _PAGE_CLUSTER.read_text().strip()
+    with undone_at_last({"kind": "setting", "path": str(_PAGE_CLUSTER), "value": before}):
+        _PAGE_CLUSTER.write_text("0")
         yield
 
 
