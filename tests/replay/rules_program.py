@@ -218,6 +218,54 @@ def holes_leave_calls_half_done() -> None:
     libc.munmap(area + 1, PAGE)
 
 
+def the_zero_device() -> None:
+    """A private mapping of /dev/zero is anonymous and keeps its offset; a shared one has a file of its own."""
+    fd = os.open("/dev/zero", os.O_RDWR)
+    private = new(8, flags=PRIVATE, fd=fd)
+    read(private, 2)
+    write(private + PAGE, 3)
+    shared = new(8, flags=SHARED, fd=fd)
+    write(shared, 2)
+    child(lambda: write(private, 8))
+    libc.mremap(private, 8 * PAGE, 12 * PAGE, 1, 0)
+
+
+def advice_about_pages() -> None:
+    """MADV_COLD, PAGEOUT, FREE, WILLNEED, DONTNEED: of private memory, of a file, of what a child shares."""
+    area = new(24)
+    write(area, 24)
+    mapped = new(16, flags=PRIVATE, fd=scratch(16))
+    libc.madvise(mapped, 16 * PAGE, 3)
+    read(mapped, 16)
+    for first, advice in ((0, 20), (4, 8), (8, 21), (12, 4)):
+        libc.madvise(area + first * PAGE, 3 * PAGE, advice)
+    write(area + 4 * PAGE)
+    libc.madvise(mapped, 4 * PAGE, 4)
+
+    def drop() -> None:
+        write(area + 16 * PAGE, 2)
+        libc.madvise(area + 16 * PAGE, 4 * PAGE, 4)
+        libc.madvise(area + 20 * PAGE, 4 * PAGE, 21)
+        write(area + 17 * PAGE)
+
+    child(drop)
+
+
+def a_line_of_descendants() -> None:
+    """Fork and exit in a line takes up old anon_vmas again."""
+    area = new(4)
+    write(area, 4)
+    # The pids of a line are read at its end: each waits for its child, and the last exits first.
+    for depth in range(4):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            write(area + depth * PAGE)
+            os._exit(0)
+        write(area + depth % 4 * PAGE)
+        new(2, at=0)
+
+
 RULES = (
     stacks_do_not_merge,
     advice_splits_and_merges,
@@ -231,6 +279,9 @@ RULES = (
     stacks_grow,
     populated_at_once,
     holes_leave_calls_half_done,
+    the_zero_device,
+    advice_about_pages,
+    a_line_of_descendants,
 )
 
 

@@ -39,7 +39,7 @@ REPORT = r.ReplayReport(
 def test_verify() -> None:
     assert verify(REPORT) == [
         "NO          VMA layout 100 % (1,234 of 1,234 VMAs), anonymous sharing 99.99 %",
-        "            (49,999 of 50,000 PTEs) at 1 picture",
+        "            (49,999 of 50,000 PTEs; 12 not judged) at 1 picture",
         "trace       srv.trace: python3 srv.py, Linux 6.18.44, 12,345 events in 1.50 s, 9",
         "            pictures, 0 lost",
         "",

@@ -42,7 +42,9 @@ def _verdict(report: ReplayReport) -> list[str]:
         rows = [row for checkpoint in checkpoints for row in checkpoint.agreements if row.what == what]
         total, equal = sum(row.total for row in rows), sum(row.equal for row in rows)
         share = percent(Agreement(what, equal, total))
-        said.append(f"{what} {share} ({format_count(equal)} of {format_count(total)} {UNITS[what]})")
+        excused = sum(sum(row.excused.values()) for row in rows)
+        aside = f"; {format_count(excused)} not judged" if excused else ""
+        said.append(f"{what} {share} ({format_count(equal)} of {format_count(total)} {UNITS[what]}{aside})")
     word = "equal" if report.played.agrees else "NO"
     return labelled(word, f"{', '.join(said)} at {plural(len(checkpoints), 'picture')}", LABEL)
 
