@@ -46,7 +46,7 @@ def test_a_change_is_noted_before_it_is_made_and_undone_at_the_end(journal: Path
         assert json.loads(file.read_text())["pid"] == os.getpid()
         assert stray.exists()
     assert not stray.exists()
-    assert not list(journal.iterdir())
+    assert not list(journal.glob("*.undo"))
 
 
 def test_it_is_undone_also_if_something_goes_wrong(journal: Path, stray: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_is_not_a_note_is_passed_over(journal: Path, text: str) -> None:
 def test_an_unknown_change_is_not_begun(journal: Path) -> None:
     with pytest.raises(SourceError, match="nobody knows how to undo"), undo.undone_at_last({"kind": "magic"}):
         pytest.fail("the block ran")
-    assert not list(journal.iterdir())
+    assert not list(journal.glob("*.undo"))
 
 
 def test_a_journal_that_others_may_write_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

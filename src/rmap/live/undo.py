@@ -49,8 +49,7 @@ def journal_folder() -> Path:
 @contextmanager
 def machine_state() -> Iterator[None]:
     """One at a time: held by whoever changes state of the whole machine (swap, KSM, cgroups). Waits for its turn."""
-    with (Path(tempfile.gettempdir()) / LOCK).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with _alone(Path(tempfile.gettempdir()) / LOCK):
         yield
 
 
@@ -74,15 +73,24 @@ def undone_at_last(change: Change) -> Iterator[None]:
 def undo_left_behind() -> list[str]:
     """Undo what dead makers left; returns what it was, one sentence each."""
     done = []
-    for note in sorted(journal_folder().glob(f"*{_SUFFIX}")):
-        found = _read(note)
-        if found is None or _lives(found):
-            continue
-        change = found["change"]
-        UNDO[change["kind"]](change)
-        note.unlink(missing_ok=True)
-        done.append(f"{_SENTENCES[change['kind']].format(**change)}, left behind by process {found['pid']}")
+    folder = journal_folder()
+    with _alone(folder / "lock"):  # two runs may begin at once
+        for note in sorted(folder.glob(f"*{_SUFFIX}")):
+            found = _read(note)
+            if found is None or _lives(found):
+                continue
+            change = found["change"]
+            UNDO[change["kind"]](change)
+            note.unlink(missing_ok=True)
+            done.append(f"{_SENTENCES[change['kind']].format(**change)}, left behind by process {found['pid']}")
     return done
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _note(change: Change) -> Path:
