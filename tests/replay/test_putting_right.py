@@ -9,6 +9,7 @@ from replay.film import Film
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
 from rmap.lab.replay.results import Checkpoint
+from rmap.snapshot import flags as f
 from rmap.snapshot.isomorphic import isomorphic
 from rmap.units import PAGE_SIZE
 
@@ -193,3 +194,26 @@ def test_lost_events_are_a_cause_of_their_own() -> None:
     film.checkpoint(end=True)
     (only,) = checkpoints(film)
     assert only.resynchronised == {r.LOST: 1}
+
+
+@pytest.mark.parametrize("design", BOTH)
+def test_pages_merged_by_ksm_are_left_as_they_are(design: str) -> None:
+    film = Film()
+    process = film.first()
+    area = film.mmap(process, 4)
+    film.madvise(process, area, 4, "mergeable")
+    film.write(process, area, 4)
+    film.checkpoint()
+    film.write(process, area)
+    film.checkpoint(end=True)
+    trace = film.build()
+    frames = trace.pictures[1].snapshot.frames
+    merged = np.flatnonzero(frames.kind == f.ANON)[:2]
+    frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = f.KSM, f.MAPPING_KSM, -1
+    player = Player(trace, design)
+    first, last = player.play().checkpoints
+    player.kernel.check()
+    pages = int(frames.count[merged].sum())
+    assert first.resynchronised == {r.FOREIGN: pages} and pages
+    assert agreement(first, r.SHARING).excused == {r.FOREIGN: pages} and first.agrees
+    assert last.agrees and not last.resynchronised

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64
-from rmap.kernel.entries import ANON, FILE, KERNEL, NONE, SHMEM, SWAPPED, ZERO
+from rmap.kernel.entries import ANON, FILE, KERNEL, NONE, OTHER, SHMEM, SWAPPED, ZERO
 from rmap.lab.replay import results as r
 from rmap.lab.replay.agreement import PAGE_BITS, Entry
 from rmap.lab.replay.seen import Seen
@@ -56,6 +56,8 @@ def causes(entries: Entry, seen_of: dict[int, Seen], lost: int) -> list[str]:
 
 
 def _why(kind: int, own: int, written: bool, present: bool, given_up: bool) -> str:
+    if kind == OTHER:
+        return r.FOREIGN
     mapped = (FILE, SHMEM, NONE)
     if kind in mapped and own in mapped:
         return r.FAULT_AROUND

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I64
-from rmap.kernel.entries import ANON, FILE, SHMEM, SWAPPED
+from rmap.kernel.entries import ANON, FILE, OTHER, SHMEM, SWAPPED
 from rmap.lab.replay import agreement, resync
 from rmap.lab.replay import results as r
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
@@ -51,7 +51,9 @@ def hold_against(player: Player, picture: Picture, number: int, time_ns: int) ->
         why = [cause and (before.get(key) or r.AREA) for key, cause in zip(entries.key.tolist(), why)]
     differing = np.flatnonzero(np.array([bool(cause) for cause in why], np.bool_))
     anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(player, theirs)
-    left_out = resync.put_entries_right(player, entries, differing, anywhere=anew or not has_anon_vmas)
+    # An entry that the model cannot have leaves what it has.
+    possible = differing[entries.kind[differing] != OTHER]
+    left_out = resync.put_entries_right(player, entries, possible, anywhere=anew or not has_anon_vmas)
     permissions = resync.permissions_differ(entries)
     present = differing[np.isin(entries.kind[differing], (ANON, FILE, SHMEM))]
     resync.put_permissions_right(player, entries, np.concatenate((present, permissions)))

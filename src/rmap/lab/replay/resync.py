@@ -14,7 +14,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.kernel import Process
-from rmap.kernel.entries import ANON, FILE, NONE, SHMEM, SWAPPED, drop, map_new_anon, share_anon
+from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon
 from rmap.kernel.exec import make_vma, write_entries
 from rmap.kernel.structure import take_over_topology
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
@@ -149,7 +149,8 @@ def put_structure_right(player: Player, entries: Entry) -> bool:
     """
     core, theirs = player.core, entries.theirs.picture
     parts = _parts_of_areas(player, theirs)
-    rows = np.flatnonzero(np.isin(entries.kind, (ANON, SWAPPED)))
+    kept = (entries.kind == OTHER) & (entries.my_kind == ANON)
+    rows = np.flatnonzero(np.isin(entries.kind, (ANON, SWAPPED)) | kept)
     pfns = np.array([_pfn_at(player, entries, row) for row in rows.tolist()], np.int64)
     rows, pfns = rows[pfns > 0], pfns[pfns > 0]
     anon_vma, index = _anchors(entries, rows)
@@ -170,8 +171,8 @@ def put_structure_right(player: Player, entries: Entry) -> bool:
 
 
 def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
-    # What each page hangs on, and where. Of one that the kernel has in swap, and the model not yet, that is not known:
-    # the root of its family will do, where everybody looks.
+    # What each page hangs on, and where. Of one that the kernel has in swap, and the model not yet, or has merged, that
+    # is not known: the root of its family will do, where everybody looks.
     theirs, vmas = entries.theirs.picture, entries.theirs.picture.vmas
     anon_vma, index, vma = (entries.of(name, rows).copy() for name in ("anon_vma", "index", "vma"))
     unknown = (anon_vma < 0) | (index < 0)
