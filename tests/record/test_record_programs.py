@@ -146,6 +146,46 @@ threading.Event().wait()
     assert trace.about["exit_status"] == 7 and trace.about["complete"]
 
 
+@pytest.mark.parametrize("way", ["os._exit(4)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_the_end_of_many_threads_is_seen(tmp_path: Path, way: str) -> None:
+    """Whichever thread is the last: its process is still in the picture of the end."""
+    need_bpf()
+    text = f"""
+import os, signal, threading, time
+def work():
+    while True:
+        bytearray(200000)
+        time.sleep(0.002)
+for _ in range(6):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+{way}
+"""
+    for turn in range(3):
+        trace, told = recorded(tmp_path / f"e{turn}.trace", python(text))
+        end = trace.pictures[-1]
+        assert end.cause == "end" and end.snapshot.processes.pid.tolist() == [trace.pictures[0].pid], told
+        assert len(end.snapshot.vmas) > 30 and len(rows(trace, t.EXIT)) == 1
+
+
+def test_a_first_thread_that_ends_first(tmp_path: Path) -> None:
+    need_bpf()
+    need(None if shutil.which("cc") else "a C compiler")
+    source, program = tmp_path / "m.c", tmp_path / "m"
+    source.write_text(
+        "#include <pthread.h>\n#include <unistd.h>\n#include <stdlib.h>\n#include <string.h>\n"
+        "static void *work(void *main) { pthread_join((pthread_t)main, 0); memset(malloc(1 << 20), 1, 1 << 20);"
+        " sleep(1); exit(6); }\n"
+        "int main(void) { pthread_t t; pthread_create(&t, 0, work, (void *)pthread_self()); pthread_exit(0); }\n"
+    )
+    subprocess.run(["cc", "-pthread", str(source), "-o", str(program)], check=True)
+    trace, told = recorded(tmp_path / "m.trace", [str(program)], "--checkpoint", "0.7", status=1)
+    assert trace.about["exit_status"] == 6
+    assert len(rows(trace, t.EXIT)) == 1 and len(rows(trace, t.FAULT)) > 256, "the thread is recorded all the same"
+    assert "no picture of the end: no recorded process could be read" in trace.about["why_incomplete"]
+    assert "a checkpoint could not be taken: no recorded process could be read" in told.replace("\n      ", " ")
+
+
 def test_a_program_that_dies_by_a_signal(tmp_path: Path) -> None:
     need_bpf()
     trace, said = recorded(tmp_path / "k.trace", ["sh", "-c", "kill -SEGV $$"])

@@ -233,12 +233,15 @@ def _finish_about(about: dict[str, Any], outcome: Outcome, seen_by: Recorder, in
     if outcome.unseen_execs:
         reasons.append(f"{outcome.unseen_execs:,} execs were seen by the tracer alone (another pid namespace?)")
     if outcome.ended and not outcome.end_picture:
-        reasons.append("there is no picture of the end: the last process was killed before it could be stopped")
+        reasons.append(f"there is no picture of the end: {outcome.no_end}")
     about["complete"], about["why_incomplete"] = not reasons, "; ".join(reasons)
     if outcome.status is not None:
         about["exit_status"] = os.waitstatus_to_exitcode(outcome.status)
     for reason in outcome.missed:
         notes.append(f"a checkpoint could not be taken: {reason}")
+    if outcome.absent:
+        named = ", ".join(map(str, sorted(outcome.absent)))
+        notes.append(f"pictures lack processes whose first thread had ended before the others: {named}")
     about["missed_checkpoints"] = len(outcome.missed)
     return notes
 

@@ -51,7 +51,9 @@ class Outcome:
         status: the wait status of the program, None if it had not ended.
         ended: whether nothing of the program is left.
         end_picture: whether the picture of the end could be taken.
+        no_end: why there is no such picture, if there is none.
         missed: checkpoints that could not be taken, with the reason.
+        absent: processes that a picture of all lacks.
         failure: what went wrong in the recorder, if something did.
         unseen_execs: execs that the tracer saw and the recorder did not.
     """
@@ -59,7 +61,9 @@ class Outcome:
     status: int | None = None
     ended: bool = False
     end_picture: bool = False
+    no_end: str = "the last process was killed before it could be stopped"
     missed: list[str] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     unseen_execs: int = 0
 
@@ -163,14 +167,23 @@ class Session(threading.Thread):
             self._assembler.add(self._recorder.take_until_now())
             self._note_actors()
             now = time.monotonic_ns()
-            snapshot = self._capture(tracer.pids())
+            pids = tracer.pids()
+            snapshot = self._capture(pids)
         finally:
             tracer.go_on()
         if snapshot is not None:
             self._assembler.checkpoint(snapshot, cause, now)
             self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
+            self._note_absent(pids, snapshot)
         elif not tracer.ended:
-            self.outcome.missed.append("no recorded process could be read")
+            self.outcome.missed.append(
+                "no recorded process could be read (/proc shows no memory of one whose first thread has ended)"
+            )
+
+    # /proc shows no memory of a process whose first thread has ended while others go on.
+    def _note_absent(self, pids: list[int], snapshot: Snapshot) -> None:
+        absent = set(pids) - {*snapshot.processes.pid.tolist(), *snapshot.sharers.pid.tolist()}
+        self.outcome.absent.update(absent)
 
     # Between two pictures it does not matter when: nothing but pictures tells what was changed.
     def _note_actors(self) -> None:
@@ -196,3 +209,5 @@ class Session(threading.Thread):
         """Take the picture of the end, before the last memory goes; or one more, where that was asked for."""
         if last or self._checkpoints.exits:
             self._picture(AT_END if last else AT_CHECKPOINT)
+        if last and not self.outcome.end_picture and self.outcome.missed:
+            self.outcome.no_end = self.outcome.missed.pop()
