@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -295,6 +296,17 @@ def test_perf_sees_the_same_calls(tmp_path: Path) -> None:
     assert libc == [1, 1]
     forks = traces[1].events.a3[rows(traces[1], t.FORK)]
     assert len(forks) == 4 and not forks.any()
+
+
+def test_json_is_the_last_line(tmp_path: Path) -> None:
+    need_bpf()
+    words = rmap("record", "--json", "-o", tmp_path / "j.trace", "--", "sh", "-c", "echo mine; exit 3")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    mine, facts = done.stdout.splitlines()
+    told = json.loads(facts)
+    assert done.returncode == 0 and mine == "mine" and done.stderr == ""
+    assert told["schema"] == 1 and told["exit_status"] == 3 and told["complete"] and told["pictures"]["end"] == 1
+    assert told["bytes"] == (tmp_path / "j.trace").stat().st_size
 
 
 def test_the_help_and_a_missing_program(tmp_path: Path) -> None:
