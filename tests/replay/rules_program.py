@@ -9,7 +9,6 @@ import ctypes
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 
 PAGE = 4096
@@ -51,18 +50,18 @@ def read(addr: int, pages: int = 1) -> None:
 
 
 def child(job: Callable[[], None]) -> None:
-    """Fork, do a job there, and wait."""
+    """Fork, do a job there, and wait; if that fails, so does this process."""
     pid = os.fork()
     if not pid:
         job()
         os._exit(0)
-    os.waitpid(pid, 0)
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit(f"{job.__name__} failed")
 
 
 def scratch(pages: int) -> int:
-    """A descriptor of a file of so many pages, read in."""
-    handle, path = tempfile.mkstemp()
-    os.unlink(path)
+    """A descriptor of a nameless file of so many pages in the current folder, read in."""
+    handle = os.open(".", os.O_TMPFILE | os.O_RDWR)
     os.write(handle, b"x" * pages * PAGE)
     return handle
 
