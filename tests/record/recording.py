@@ -18,7 +18,7 @@ import numpy as np
 from needs import need
 from rmap.errors import NotPermitted
 from rmap.live.abilities import missing_frames
-from rmap.live.record.by_bpf import BpfRecorder
+from rmap.live.record import why_not
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace
 from rmap.trace import tables as t
@@ -26,11 +26,7 @@ from rmap.trace import tables as t
 
 def need_bpf() -> None:
     """Recording by BPF, and pictures."""
-    need(missing_frames())
-    try:
-        BpfRecorder(1 << 16).close()
-    except NotPermitted as error:
-        need(error.needed)
+    need(why_not())
 
 
 def need_perf(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ Events are seen by BPF; without BPF by perf, which costs more and does not tell
 two opens of one file apart. At its execs, and at pictures, the program is
 stopped for some milliseconds. It has one tracer, rmap: gdb and strace cannot
 trace it meanwhile. The program runs as whoever runs rmap, so as root; `sudo -u
-NAME CMD` as the recorded command runs it as somebody else.
+NAME CMD` as the recorded command runs it as somebody else. Set-uid programs
+keep their privileges.
 
 Recording ends when the last of the recorded processes has ended, daemons
 included. Ctrl-C reaches the program, too, and recording goes on until it ends;

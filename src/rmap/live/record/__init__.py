@@ -6,7 +6,7 @@ checkpoints by ptrace, and read as ``rmap snap`` reads processes.
 
 from __future__ import annotations
 
-from rmap.live.record.run import Recorded, record
+from rmap.live.record.run import Recorded, record, why_not
 from rmap.live.record.session import Checkpoints
 
-__all__ = ["Checkpoints", "Recorded", "record"]
+__all__ = ["Checkpoints", "Recorded", "record", "why_not"]

@@ -37,6 +37,7 @@ from rmap.trace.spool import Spool, part_of
 RECORDERS = ("auto", "bpf", "perf")
 _STOPPERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _DONE = signal.SIGRTMIN
+_SMALL_RING = 1 << 16
 _FROM_TERMINAL = 0x80  # SI_KERNEL
 
 Tell = Callable[[str], None]
@@ -123,6 +124,17 @@ def record(
         trace = pack(spool.folder, target, spool.about, force=force)
         spool.remove()
     return Recorded(target, trace, seen_by.name, seconds, spool.about["exit_status"], interrupted, notes)
+
+
+def why_not() -> str | None:
+    """What is missing to record programs by BPF, in words; None if nothing is. Changes nothing."""
+    if missing := missing_frames():
+        return missing
+    try:
+        BpfRecorder(_SMALL_RING).close()
+    except NotPermitted as error:
+        return error.needed
+    return None
 
 
 def _recorder(choice: str, ring_bytes: int, part: Path, tell: Tell) -> Recorder:
