@@ -195,6 +195,16 @@ def test_an_address_stands_for_what_was_said_last(spool: Spool) -> None:
     assert trace.files.path == ["a", "", ""] and trace.files.dev.tolist() == [os.makedev(8, 1)] * 3
 
 
+def test_a_size_that_a_call_has_set_is_known(spool: Spool) -> None:
+    """So that a later change back to the first size is seen, too."""
+    whole = Assembler(spool)
+    truncate = row(3, t.SYSCALL, 9, 3, 0, 0, 0, 0, 9000, nr=FTRUNCATE, file=77)
+    whole.add(np.concatenate([file_row(77, 5), mapping(2, 77), truncate, file_row(78, 5), mapping(4, 78)]))
+    whole.finish(np.concatenate([file_row(79, 5, size=9000), mapping(5, 79)]))
+    events = Trace.load(spool.folder).events
+    assert events.a0[events.kind == t.RESIZED].tolist() == [4096, 9000]
+
+
 def test_rows_after_an_exec_wait_for_its_picture(spool: Spool) -> None:
     whole = Assembler(spool)
     rows_in = [row(1, t.EXEC, 5), row(2, t.FAULT, 6), row(3, t.EXEC, 6), row(4, t.FAULT, 5), row(5, t.EXEC, 7)]

@@ -24,7 +24,8 @@ from rmap.trace import tables as t
 from rmap.trace.spool import Spool
 
 _COLUMNS = list(t.Events.columns())
-_KIND, _PID, _A0, _FILE = (_COLUMNS.index(name) for name in ("kind", "pid", "a0", "file"))
+_NR, _A5, _FILE = (_COLUMNS.index(name) for name in ("nr", "a5", "file"))
+_SIZING = (2, 77, 85, 257, 285, 437)  # open, ftruncate, creat, openat, fallocate, openat2: a5 is the size afterwards
 _WRITABLE, _SHMEM, _DEVICE = 1, 2, 4
 _MINOR_BITS = 20
 
@@ -52,6 +53,7 @@ class Assembler:
         self._pictures: dict[int, deque[Snapshot | None]] = defaultdict(deque)  # taken, not yet placed, by pid
         self._inodes: dict[tuple[int, int, int], _Inode] = {}
         self._opens: dict[tuple[int, int, bool], int] = {}  # (address, row of the file, writable) -> row
+        self._inode_of: dict[int, _Inode] = {}  # by row of the open
         self._open_at: dict[int, int] = {}  # address -> row of the open it stands for now
         self._names: dict[int, bytes] = {}
         self._time = 0
@@ -146,6 +148,9 @@ class Assembler:
             addresses, which = np.unique(rows[named, raw.FILE_PTR], return_inverse=True)
             opens = np.array([self._open_at.get(address, -1) for address in addresses.tolist()], np.int64)
             made[named, _FILE] = opens[which]
+            sizing = named[np.isin(made[named, _NR], _SIZING) & (made[named, _FILE] >= 0)]
+            for opened, size in zip(made[sizing, _FILE].tolist(), made[sizing, _A5].tolist()):
+                self._inode_of[opened].size = size
         return made
 
     # Clocks of two processors may differ by less than it takes to write a record; the order of rows is right.
@@ -183,6 +188,7 @@ class Assembler:
         open_key = (address, inode.row, bool(bits & _WRITABLE))
         if open_key not in self._opens:
             self._opens[open_key] = self._spool.add_open(inode.row, writable=open_key[2])
+            self._inode_of[self._opens[open_key]] = inode
         self._open_at[address] = self._opens[open_key]
         if size != inode.size:
             inode.size = size
