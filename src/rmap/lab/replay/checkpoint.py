@@ -18,6 +18,7 @@ from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
 from rmap.lab.replay.causes import by_cause, causes
 from rmap.lab.replay.seen import Seen
 from rmap.lab.replay.topology import topology
+from rmap.mm.costs import ADOPT
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.trace import Picture
@@ -41,6 +42,7 @@ def hold_against(player: Player, picture: Picture, number: int, time_ns: int) ->
     rows = tuple(_compare(player, left, right, entries, why))
     notes = _notes(player, theirs)
     has_anon_vmas = player.core.rmap.topology() is not None
+    player.core.costs.enter(ADOPT)
     areas = resync.put_areas_right(player, theirs)
     if has_anon_vmas:
         areas += resync.cut_like(player, theirs)

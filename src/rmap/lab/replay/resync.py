@@ -19,7 +19,6 @@ from rmap.kernel.exec import make_vma, write_entries
 from rmap.kernel.structure import take_over_topology
 from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
 from rmap.mm.address_space import File
-from rmap.mm.costs import ADOPT
 from rmap.mm.frames import ANON as ANON_PAGE
 from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
 from rmap.mm.merge import set_range, split_vma, unlink_vma
@@ -215,7 +214,6 @@ def put_entries_right(player: Player, entries: Entry, differing: I64, *, anywher
     Returns:
         how many could not be: there is no such area, or the model has no such entries.
     """
-    player.core.costs.enter(ADOPT)
     left = 0
     moved = _to_be_shared_anew(entries, differing)
     gone = differing[moved & (entries.my_kind[differing] != NONE)]

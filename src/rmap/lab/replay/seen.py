@@ -89,8 +89,11 @@ class Seen:
     def _gone_since(self, pages: I64) -> I64:
         # The moment when each page was last unmapped or dropped, NEVER for none.
         since = np.full(len(pages), NEVER, np.int64)
-        for moment, first, behind in self._gone:
-            since[(pages >= first) & (pages < behind)] = moment
+        if len(pages) and self._gone:
+            gone = np.array(self._gone, np.int64)
+            touched = (gone[:, 1] <= pages.max()) & (gone[:, 2] > pages.min())
+            for moment, first, behind in gone[touched].tolist():
+                since[(pages >= first) & (pages < behind)] = moment
         return since
 
     def _last_write(self, pages: I64) -> I64:
