@@ -112,6 +112,7 @@ class _Loader:
         self.left_out = left_out
         self.inferred: Inferred = infer(picture, frames, self.pages)
         self.head_index = self._head_indexes()
+        self.hangs_here = self._hang_in_their_chains()
         self.copied = self._part_slots()
         slots = pages.pfn[pages.swapped]
         self.slot_users = np.bincount(slots, minlength=1)
@@ -349,6 +350,19 @@ class _Loader:
         index[head] = self.inferred.pgoff[pages.vma[tracked]] + pages.off[tracked] - (pages.pfn[tracked] - head)
         return index
 
+    # Which entries map what can hang where they are: where the picture has chains, an anonymous page's anon_vma is in the
+    # chain of the VMA (I13). If not, the page or the VMA changed while the picture was taken.
+    def _hang_in_their_chains(self) -> Bool:
+        picture, pages, chains = self.picture, self.pages, self.picture.anon_vma_chains
+        hangs = np.ones(len(pages.pfn), np.bool_)
+        if picture.about["topology"] == "none":
+            return hangs
+        mapped = np.flatnonzero(~pages.swapped & ~pages.special)
+        anon = mapped[self.frames.kind[pages.pfn[mapped]] == f.ANON]
+        link = pages.vma[anon].astype(np.int64) << 32 | self.frames.anon_vma[pages.pfn[anon]]
+        hangs[anon] = np.isin(link, chains.vma.astype(np.int64) << 32 | chains.anon_vma)
+        return hangs
+
     # A slot holds the page of one index. Where entries at others name it too, each gets a slot of its own.
     def _part_slots(self) -> int:
         pages = self.pages
@@ -389,7 +403,7 @@ class _Loader:
                 core.prepare(vma)
         anon = np.zeros(len(pfns), np.bool_)
         anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
-        fits = self._fits(vma, piece, pfns, offs, tracked, anon)
+        fits = self._fits(vma, piece, pfns, offs, tracked, anon) & self.hangs_here[where]
         if vma.flags & (v.VM_SHARED | v.VM_MAYSHARE) and not fits.all():
             # Where nothing is private, a page that does not belong there cannot become a copy.
             self.left_out[MISPLACED] = self.left_out.get(MISPLACED, 0) + int(np.count_nonzero(~fits))
@@ -479,7 +493,7 @@ class _Loader:
         inferred = []
         if unknown:
             inferred.append(f"page offsets of {unknown:,} anonymous VMAs: from shared pages, else their address")
-        if families and not self.has_topology:
+        if families and picture.about["topology"] == "none":
             inferred.append(f"{len(families):,} families of VMAs that share anonymous pages: from pages and parents")
         if not self.frames.exclusive_known:
             inferred.append("exclusive pages: those the kernel counts as mapped once")

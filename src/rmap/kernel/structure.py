@@ -42,12 +42,17 @@ def whole_flags(flags: int) -> int:
 
 
 def topology_columns(picture: Snapshot) -> dict[str, I64]:
-    """A picture's topology as :meth:`rmap.mm.interface.ReverseMap.adopt_topology` takes it."""
+    """A picture's topology as :meth:`rmap.mm.interface.ReverseMap.adopt_topology` takes it.
+
+    An anon_vma that reaches outside the picture has the children that are in it.
+    """
     anon_vmas, chains = picture.anon_vmas, picture.anon_vma_chains
+    linked = np.unique(chains.anon_vma)
+    children = np.bincount(anon_vmas.parent[linked], minlength=len(anon_vmas))
     columns = {
         "root": anon_vmas.root,
         "parent": anon_vmas.parent,
-        "num_children": anon_vmas.num_children,
+        "num_children": np.where(anon_vmas.whole, anon_vmas.num_children, children),
         "num_active_vmas": anon_vmas.num_active_vmas,
         "active": picture.vmas.anon_vma,
         "chain_vma": chains.vma,
