@@ -8,7 +8,17 @@ import pytest
 
 from needs import need
 from rmap.lab.conform import Pair, Player, missing_ability
+from rmap.lab.conform.swap import why_no_zram
 from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.undo import machine_state, undo_left_behind
+
+
+def need_zram() -> None:
+    """Skip where there can be no swap to zram, apart from what other tests do to the machine's swap just now."""
+    need(missing_ability())
+    with machine_state():
+        undo_left_behind()
+        need(why_no_zram())
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,31 @@ from typing import Any
 
 import pytest
 
+from conform.conftest import need_zram
 from model.mutants import reuse_with_two_children
 from needs import need
 from rmap.errors import NotPermitted, UsageError
-from rmap.lab.conform import Diverged, Pair, Player, PuppetDied, at, conform, missing_ability, pages, program, scenario
+from rmap.lab.conform import (
+    Diverged,
+    Pair,
+    Player,
+    PuppetDied,
+    at,
+    conform,
+    missing_ability,
+    pages,
+    program,
+    run,
+    scenario,
+)
+from rmap.lab.conform.play import Played
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.run import DEFAULT_STEPS
 from rmap.lab.conform.stage import Stage
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
 from rmap.live import procfs
 from rmap.live.bpf import why_not
+from rmap.live.undo import undo_left_behind
 from rmap.show.conform import conformance
 
 SOME_SEED = 20_000
@@ -65,13 +80,12 @@ def test_the_model_and_the_kernel_agree() -> None:
 
 @pytest.mark.live
 def test_the_model_and_the_kernel_agree_with_swap() -> None:
-    need(why_no_zram())
+    need_zram()
     result = conform(seed=1, steps=2_500, swap=True)
     assert result.divergence is None, result.divergence.script
     assert 0 < result.swapping < result.scenarios
     assert result.calls["madvise pageout"] > 50
     assert result.compared.swapped > 300
-    assert Path("/proc/swaps").read_text().count("\n") == 1
 
 
 @pytest.mark.live
@@ -264,9 +278,29 @@ def test_an_impossible_run_is_refused(wrong: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.live
-def test_swap_is_refused_where_the_machine_swaps_already(machine_lock: None) -> None:
+def test_swap_is_refused_where_the_machine_swaps_already(machine_lock: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    undo_left_behind()
     need(why_no_zram())
     with swap_to_zram():
-        assert "a machine without swap of its own" in (why_no_zram() or "")
-        with pytest.raises(NotPermitted, match="cannot be driven"):
-            conform(steps=10, swap=True)
+        missing = why_no_zram()
+    assert "a machine without swap of its own" in (missing or "")
+    assert why_no_zram() is None
+    monkeypatch.setattr(run, "_why_no_swap", lambda: missing)
+    with pytest.raises(NotPermitted, match="cannot be driven") as refusal:
+        conform(steps=10, swap=True)
+    assert refusal.value.needed == missing
+
+
+@pytest.mark.live
+def test_a_difference_found_at_the_last_moment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before it was repeated: it may be one, so it is not dropped."""
+    told: list[bool] = []
+
+    def wrong(self: Player, steps: Any, totals: Any = None) -> Played:
+        told.append(True)
+        return Played(why="Diverged: x") if len(told) == 1 else Played()
+
+    monkeypatch.setattr(Player, "play", wrong)
+    result = conform(seed=SOME_SEED, steps=300, stopped=lambda: bool(told))
+    assert not result.complete
+    assert [incident.why for incident in result.not_seen_again] == ["interrupted before it was repeated; Diverged: x"]

@@ -13,6 +13,7 @@ from needs import need
 from rmap.lab.conform import Model, Pair, missing_ability
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
 from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.undo import undo_left_behind
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +38,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
 @contextmanager
 def swap_here() -> Iterator[None]:
     """Swap for a test, or the reason why there is none. The test holds ``machine_lock``."""
+    undo_left_behind()
     need(why_no_zram())
     with swap_to_zram():
         yield

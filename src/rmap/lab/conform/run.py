@@ -139,7 +139,7 @@ def conform(
     design_named(design)
     _check_arguments(steps, seconds, processes, profile)
     undone = undo_left_behind()
-    missing = missing_ability() or (why_no_zram() if swap else None)
+    missing = missing_ability() or (_why_no_swap() if swap else None)
     if missing:
         raise NotPermitted("real processes cannot be driven and seen here", needed=missing)
     steps = DEFAULT_STEPS if steps is None and seconds is None else steps
@@ -150,6 +150,12 @@ def conform(
         player = stack.enter_context(Player(design, profile=profile, memory=memory, stopped=stopped))
         _Run(result, player, stopped, progress, steps, seconds).play_all()
     return result
+
+
+def _why_no_swap() -> str | None:
+    # Asked when nobody else has changed the machine's swap for a while.
+    with machine_state():
+        return why_no_zram()
 
 
 def profile_of_this_kernel() -> str:
@@ -245,8 +251,9 @@ class _Run:
             self.lost_in_a_row = 0
         elif tries := self._repeats(one, played):
             result.divergence = self._cut_down(one, played, tries)
-        elif not self.stopped():
-            (result.lost if played.lost else result.not_seen_again).append(Incident(one.seed, played.why))
+        else:
+            why = f"interrupted before it was repeated; {played.why}" if self.stopped() else played.why
+            (result.lost if played.lost else result.not_seen_again).append(Incident(one.seed, why))
             self.lost_in_a_row = self.lost_in_a_row + 1 if played.lost else 0
             if self.lost_in_a_row == MOST_LOST_IN_A_ROW:
                 raise SourceError(f"puppets die again and again, last in the scenario of seed {one.seed}: {played.why}")
@@ -281,9 +288,10 @@ class _Run:
         if last.why is None:  # it needs some luck: show it whole
             fewest, last = list(one.steps), played
         result = self.result
+        command = f"rmap conform --seed {one.seed} --steps 1 --processes {result.processes}"
         about = (
             f"Linux {result.release} and the model (design {result.design}, rules of {result.profile}) differ:"
-            f" `rmap conform --seed {one.seed}`."
+            f" `{command}{' --swap' if result.swap else ''}`."
         )
         why = last.why or ""
         machine = {"design": result.design, "profile": result.profile, "swap": one.swap}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmap.errors import NotPermitted
-from rmap.live.undo import undone_at_last
+from rmap.live.undo import undo_left_behind, undone_at_last
 
 SWAP_BYTES = 64 << 20
 _BLOCK = Path("/sys/block")
@@ -44,6 +44,7 @@ def swap_to_zram() -> Iterator[None]:
     Raises:
         NotPermitted: there can be none.
     """
+    undo_left_behind()
     missing = why_no_zram()
     if missing:
         raise NotPermitted("no swap to zram here", needed=missing, works="rmap conform without --swap")
