@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -144,22 +145,31 @@ def test_a_killed_recorder_leaves_what_it_had(tmp_path: Path) -> None:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Whenever the kill comes: the folder is readable or not there, and the program is not stopped."""
     need_bpf()
-    script = "while :; do ls / > /dev/null; done"
     for turn in range(6):
         target = tmp_path / f"r{turn}.trace"
-        with recording(
-            target, ["sh", "-c", f"echo $$ > {tmp_path}/pid{turn}; {script}"], "--checkpoint", "0.05"
-        ) as run:
-            time.sleep(0.35 + 0.11 * turn)
-            run.kill()
-            run.wait()
-        path = tmp_path / f"pid{turn}"
-        if path.exists() and path.read_text().strip():
-            pid = int(path.read_text())
-            until(lambda pid=pid: state_of(pid) in "SRXZ")
-            end(pid)
-        if part_of(target).exists():
-            assert not Trace.load(part_of(target)).about["complete"]
+        script = f": {target}; for turn in $(seq 400); do ls / > /dev/null; done"  # ends by itself, whatever happens
+        try:
+            with recording(target, ["sh", "-c", script], "--checkpoint", "0.05") as run:
+                time.sleep(0.35 + 0.11 * turn)
+                run.kill()
+                run.wait()
+            for pid in running(script):
+                until(lambda pid=pid: state_of(pid) in "SRXZ")
+            if part_of(target).exists():
+                assert not Trace.load(part_of(target)).about["complete"]
+        finally:
+            for pid in running(script):
+                end(pid)
+
+
+def running(script: str) -> list[int]:
+    """The shells that run a script."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and script.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def test_one_recording_of_a_name_at_a_time(tmp_path: Path) -> None:

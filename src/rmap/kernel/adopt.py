@@ -350,8 +350,8 @@ class _Loader:
         index[head] = self.inferred.pgoff[pages.vma[tracked]] + pages.off[tracked] - (pages.pfn[tracked] - head)
         return index
 
-    # Which entries map what can hang where they are: where the picture has chains, an anonymous page's anon_vma is in the
-    # chain of the VMA (I13). If not, the page or the VMA changed while the picture was taken.
+    # Which entries map what can hang where they are: where the picture has chains, an anonymous page's anon_vma is in
+    # the chain of the VMA (I13). If not, the page or the VMA changed while the picture was taken.
     def _hang_in_their_chains(self) -> Bool:
         picture, pages, chains = self.picture, self.pages, self.picture.anon_vma_chains
         hangs = np.ones(len(pages.pfn), np.bool_)

@@ -18,8 +18,8 @@ STACK_LIMIT = 8 << 20
 def expand_stack(core: Core, vma: Vma, addr: int) -> None:
     """Let an area grow down to the page of ``addr``, which lies in the hole below it.
 
-    Page indexes stay linear: ``pgoff`` falls with ``start`` (rule 2.17). The area is prepared for anonymous pages first,
-    even if the growth is refused then, as in the kernel.
+    Page indexes stay linear: ``pgoff`` falls with ``start`` (rule 2.17). The area is prepared for anonymous pages
+    first, even if the growth is refused then, as in the kernel.
 
     Raises:
         SyscallError: EFAULT: not a stack, too near to another area, beyond the limit. The program would get SIGSEGV.

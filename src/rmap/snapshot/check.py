@@ -185,7 +185,8 @@ def _exclusive(picture: Snapshot, pages: Pages, strict: bool) -> Iterator[Found]
 def _writable(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     line = Checked("I17", "a writable entry of an anonymous page means: exclusive", 0, "entries")
     if not (picture.about["pte_write"] and picture.about["anon_exclusive"]):
-        yield Found(line._replace(reason="whether an entry is writable is not in the picture: /proc does not show it"), [])
+        why = "whether an entry is writable is not in the picture: /proc does not show it"
+        yield Found(line._replace(reason=why), [])
         return
     asked = (pages.kind == f.ANON) & ((pages.pte_flags & f.PTE_WRITE) != 0) & pages.steady
     right = (pages.flags & f.KPF_ANON_EXCLUSIVE) != 0
