@@ -14,7 +14,7 @@ from rmap.errors import SyscallError
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_I_MMAP
-from rmap.mm.vma import VM_IGNORE_MERGE, VM_PFNMAP, VM_SPECIAL, Vma
+from rmap.mm.vma import VM_IGNORE_MERGE, VM_SPECIAL, Vma
 from rmap.units import PAGE_SHIFT
 
 
@@ -235,7 +235,7 @@ def copy_vma(core: Core, vma: Vma, addr: int, length: int, pgoff: int) -> tuple[
         merged into the new one.
     """
     mm, source_start = vma.mm, vma.start
-    if vma.mapping is None and not vma.faulted and not vma.flags & VM_PFNMAP and not vma.is_indivisible:
+    if vma.mapping is None and not vma.faulted and not vma.is_indivisible:
         pgoff = addr >> PAGE_SHIFT
     proposal = Proposal(addr, addr + length, pgoff, vma.flags, vma.file, vma)
     merged = vma_merge_new_range(core, proposal, *mm.neighbours(addr, addr + length))

@@ -32,13 +32,13 @@ def _remarks(result: Conformance) -> Iterator[str]:
     # What else a difference may come from than a mistake.
     if not result.design.startswith("anon_vma"):
         yield (
-            f"The running kernel has anon_vmas, and they forbid some merges (rule 3.3). {result.design} forbids none, so"
-            " a difference in areas that are merged is one of the designs."
+            f"The running kernel has anon_vmas, and they forbid some merges (rule 3.3). {result.design} forbids none,"
+            " so a difference in areas that are merged is one of the designs."
         )
     if not result.release.startswith(f"{result.profile}."):
         yield (
-            f"The model follows the rules of {result.profile}, the kernel is {result.release}: the difference may be one"
-            " of the releases."
+            f"The model follows the rules of {result.profile}, the kernel is {result.release}: the difference may be"
+            " one of the releases."
         )
 
 

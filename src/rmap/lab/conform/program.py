@@ -16,7 +16,7 @@ from rmap.live.pagemap import Pagemap
 
 SOURCE = Path(__file__).with_name("puppet.c")
 SHIPPED = Path(__file__).with_name("puppet")
-PROTOCOL = b"rmap puppet protocol 3"
+PROTOCOL = b"rmap puppet protocol 4"
 """As in puppet.c; counted up whenever requests or answers change."""
 COMPILERS = ("gcc", "cc", "clang")
 COMPILER_OPTIONS = ("-O2", "-static", "-no-pie")

@@ -3,6 +3,8 @@
  *
  *     puppet SOCKET CPU
  *
+ * SOCKET is a name in the abstract namespace, which no file system holds.
+ *
  * The first process is the stage. It prepares an address space like the one the model starts with (no randomisation,
  * nothing mapped where mmap places things, an empty heap at START_BRK, no huge pages), connects to SOCKET and waits for
  * requests. Every child it or another puppet makes connects to SOCKET by itself, greets with its pid and waits
@@ -17,6 +19,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +40,7 @@
 #define BORROWERS 16
 
 /* As PROTOCOL in program.py, which looks for it in a built program. */
-static const char protocol[] __attribute__((used)) = "rmap puppet protocol 3";
+static const char protocol[] __attribute__((used)) = "rmap puppet protocol 4";
 
 /* Same order as OPERATIONS in puppets.py. */
 enum operation { READ, WRITE, FORK, BORROW, TAKE_FILE, EXIT, DRAIN, MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, MLOCK, MLOCK2, MUNLOCK,
@@ -53,6 +56,7 @@ struct request { int64_t operation; uint64_t arg[6]; };
 struct answer { int64_t result, error; };
 
 static struct sockaddr_un judge = { .sun_family = AF_UNIX };
+static socklen_t judge_length;
 static sigjmp_buf refused;
 static char borrowed_stack[BORROWERS][4 * PAGE];
 static char never_touched[PAGE] __attribute__((aligned(4096)));
@@ -183,7 +187,7 @@ static void serve(void)
 	struct answer greeting = { getpid(), 0 }, answer;
 	struct request request;
 
-	if (connection < 0 || connect(connection, (struct sockaddr *)&judge, sizeof(judge)))
+	if (connection < 0 || connect(connection, (struct sockaddr *)&judge, judge_length))
 		stop("connect");
 	if (write(connection, &greeting, sizeof(greeting)) != sizeof(greeting))
 		stop("greeting");
@@ -261,10 +265,11 @@ int main(int argc, char **argv)
 {
 	struct sigaction caught = { .sa_handler = on_fault }, ignored = { .sa_handler = SIG_IGN };
 
-	if (argc != 3 || strlen(argv[1]) >= sizeof(judge.sun_path))
+	if (argc != 3 || strlen(argv[1]) >= sizeof(judge.sun_path) - 1)
 		return 2;
 	exec_without_randomisation(argv);
-	strcpy(judge.sun_path, argv[1]);
+	strcpy(judge.sun_path + 1, argv[1]);
+	judge_length = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(argv[1]);
 	stay_on(atoi(argv[2]));
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || prctl(PR_SET_CHILD_SUBREAPER, 1))
 		stop("prctl");

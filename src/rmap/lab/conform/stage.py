@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import socket
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from rmap.lab.conform.puppets import PAGE, PATIENCE, Puppet, PuppetDied, RealFil
 from rmap.mm.mm_struct import START_BRK
 
 BACKLOG = 64
-FOLDER_PREFIX = "rmap-conform-"
+IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Stage:
@@ -42,14 +45,15 @@ class Stage:
         self._files: list[RealFile] = []
         self._made: dict[str, int] = {}
         self._mms = count()
-        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        # Nothing in any file system: whatever happens to us, nothing of it is left.
+        address = f"rmap-conform-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.settimeout(PATIENCE)
-        self._listener.bind(str(self._folder / "socket"))
+        self._listener.bind(f"\0{address}")
         self._listener.listen(BACKLOG)
         self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         # A session of their own: Ctrl-C at a terminal is for whoever drives them.
-        command = [str(program), str(self._folder / "socket"), str(self._cpu)]
+        command = [str(program), address, str(self._cpu)]
         self._process = subprocess.Popen(command, start_new_session=True)
         try:
             self._master = self.admit(self._process.pid, self.new_mm())
@@ -88,10 +92,8 @@ class Stage:
         if shmem:
             fd = os.memfd_create(name)
         else:
-            # It has no name any more when it is used: whatever happens, nothing of it is left.
-            path = self._folder / name
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            path.unlink()
+            with tempfile.TemporaryFile(dir=disk_folder()) as file:  # it never has a name
+                fd = os.dup(file.fileno())
         with _running_on(self._cpu):
             for offset in range(0, size, PAGE):
                 os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
@@ -119,8 +121,7 @@ class Stage:
             mm: the number of its address space.
         """
         try:
-            connection, _ = self._listener.accept()
-            connection.settimeout(PATIENCE)
+            connection = self._accept()
             greeted = greeting(connection)
         except TimeoutError:
             raise PuppetDied(f"puppet {pid or ''} did not come within {PATIENCE:.0f} seconds") from None
@@ -130,6 +131,18 @@ class Stage:
         puppet = Puppet(self, connection, greeted, mm)
         self.puppets.append(puppet)
         return puppet
+
+    def _accept(self) -> socket.socket:
+        # Anybody can find the address; only processes of this user are let in.
+        while True:
+            connection, _ = self._listener.accept()
+            connection.settimeout(PATIENCE)
+            _, uid, _ = _CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+            if uid == os.geteuid():
+                return connection
+            connection.close()
 
     def dismiss(self, puppet: Puppet) -> None:
         """A puppet has exited."""
@@ -177,7 +190,6 @@ class Stage:
     def _leave(self) -> None:
         self._process.wait()
         self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextmanager
@@ -188,3 +200,29 @@ def _running_on(cpu: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@lru_cache(maxsize=1)
+def disk_folder() -> Path:
+    """A folder whose files are not memory only: those are faulted in otherwise.
+
+    Raises:
+        NotPermitted: none of the usual ones is.
+    """
+    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()]
+    for folder in candidates:
+        if os.access(folder, os.W_OK) and _file_system_of(folder) not in IN_MEMORY:
+            return folder
+    raise NotPermitted(
+        "no file on disk can be made here", needed=f"one of {', '.join(map(str, candidates))} on a file system on disk"
+    )
+
+
+def _file_system_of(folder: Path) -> str:
+    # Its type, by the device number in mountinfo: "36 35 98:0 / /mnt rw - ext4 /dev/root rw".
+    found = folder.stat().st_dev
+    device = f"{os.major(found)}:{os.minor(found)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[2] == device:
+            return line.partition(" - ")[2].split()[0]
+    return ""
