@@ -9,6 +9,8 @@ import pytest
 from needs import need
 from rmap.lab.conform import Pair, at, pages
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
+from rmap.live.undo import undo_left_behind
+from rmap.mm.frames import SWAPCACHE
 
 pytestmark = pytest.mark.live
 
@@ -88,6 +90,7 @@ def test_two_areas_that_shift_their_boundary_come_back_into_the_trees_together(p
 
 def test_pages_that_dontunmap_leaves_in_an_area_it_unlocks_are_never_paged_out(pair: Pair, machine_lock: None) -> None:
     """Rule 2.14 said: no longer locked. The area is not; pages that were not moved keep PG_mlocked until they go."""
+    undo_left_behind()
     need(why_no_zram())
     with swap_to_zram():
         p = pair.spawn()
@@ -109,3 +112,24 @@ def test_a_range_of_no_length_in_the_middle_of_an_area_is_fine(pair: Pair, call:
     p = pair.spawn()
     p.mmap(pages(3), addr=at(0), prot="")
     getattr(p, call)(at(1), 0, *{"mprotect": ("rw",), "madvise": ("dontneed",)}.get(call, ()))
+
+
+def test_a_page_that_somebody_has_locked_leaves_the_swap_cache_with_its_last_slot_user(
+    pair: Pair, machine_lock: None
+) -> None:
+    """Rule 4.12 said: into a locked area. It is enough that another locked area maps the page (PG_mlocked)."""
+    undo_left_behind()
+    need(why_no_zram())
+    with swap_to_zram():
+        p = pair.spawn()
+        p.mmap(pages(2), addr=at(0))
+        p.write(at(0), pages(2))
+        p.madvise(at(0), pages(2), "pageout")
+        c = p.fork()
+        p.read(at(0), pages(2))  # through the swap cache: the child names the slots too
+        p.mlock(at(0), pages(1), onfault=True)
+        c.read(at(0), pages(2))  # the first leaves it, the second stays
+        frames = [pair.pfn(c, at(page)) for page in (0, 1)]
+        flags = pair.model.kernel.core.frames.flags
+        assert [bool(flags[frame] & SWAPCACHE) for frame in frames] == [False, True]
+        pair.stage.close_puppets()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, PTES_ADDED, SWAPIN
-from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, SWAPBACKED, SWAPCACHE
+from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, MLOCK_KEPT, SWAPBACKED, SWAPCACHE
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
 from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT
@@ -75,9 +75,20 @@ def _may_leave_swapcache(core: Core, vma: Vma, pfn: int, slot: int, write: bool)
     # should_try_to_free_swap, then folio_free_swap: nobody else may name the slot.
     if core.swap.count[slot]:
         return False
-    if vma.flags & VM_LOCKED:
+    if vma.flags & VM_LOCKED or _is_mlocked(core, pfn):
         return True
     return write and core.frames.mv_mapcount[pfn] == 0
+
+
+def _is_mlocked(core: Core, pfn: int) -> bool:
+    # PG_mlocked: a locked area maps the page, or did when it was locked.
+    if core.frames.mv_flags[pfn] & MLOCK_KEPT:
+        return True
+    if not core.frames.mv_mapcount[pfn]:
+        return False
+    locked = (vma for mm in core.mms.values() if mm.locked_vm for vma in mm.vmas if vma.flags & VM_LOCKED)
+    pieces = (piece for vma in locked for piece in core.spans(vma, vma.start, vma.end))
+    return any(bool((piece.tracked()[0] == pfn).any()) for piece in pieces)
 
 
 def _map(core: Core, vma: Vma, addr: int, ptep: int, pfn: int, value: int, exclusive: bool) -> None:
