@@ -42,7 +42,7 @@ def test_a_whole_recording(tmp_path: Path) -> None:
     assert record_lines(facts) == [
         "rmap: p.trace: 1,206 events of 2 processes in 1.23 s, 40.0 KiB",
         "      complete",
-        "      1 system calls, 1,200 page faults, 1 forks, 1 execs, 2 exits",
+        "      1 system call, 1,200 page faults, 1 fork, 1 exec, 2 exits",
         "      pictures: 1 at execs, 0 at checkpoints, 1 at the end; recorder: bpf",
         "      the program ended with status 0",
     ]

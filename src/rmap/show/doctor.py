@@ -16,10 +16,11 @@ WORDS = {
     "same_mm": ("which processes share one memory (kcmp)", "counting vfork children and CLONE_VM once"),
     "kernel_memory": (
         "the kernel's own anon_vmas, chains, struct pages and trees (BPF)",
-        "rmap check of I1 to I17, who --kernel, explain PID:ADDR, record; else a picture's anon_vmas are inferred",
+        "rmap check of I1 to I17, who --kernel, explain PID:ADDR; else a picture's anon_vmas are inferred",
     ),
+    "recording": ("events of a program as they happen (BPF)", "rmap record by BPF; perf is the other way"),
 }
-"""What each ability is, and what it is for, by its name in ``rmap.live.abilities``."""
+"""What each ability is, and what it is for, by its name in ``rmap.live.abilities``; and recording."""
 
 
 def doctor(abilities: Mapping[str, str | None], *, release: str, refused: Sequence[int] = ()) -> list[str]:

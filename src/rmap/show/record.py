@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
+from rmap.show.text import plural
 from rmap.trace.tables import CAUSES, CHECKPOINT, EXEC, EXIT, FAULT, FORK, GONE_ON, RESIZED, SYSCALL
-from rmap.units import format_bytes, format_count
+from rmap.units import format_bytes
 
 if TYPE_CHECKING:
     from rmap.live.record import Recorded
@@ -21,6 +22,8 @@ _NAMES = {
     GONE_ON: "gone_on",
     RESIZED: "resized",
 }
+
+_COUNTED = {"syscalls": "system call", "faults": "page fault", "forks": "fork", "execs": "exec", "exits": "exit"}
 
 
 def record_facts(recorded: Recorded) -> dict[str, Any]:
@@ -46,16 +49,16 @@ def record_facts(recorded: Recorded) -> dict[str, Any]:
 
 def record_lines(facts: dict[str, Any]) -> list[str]:
     """The same for a person."""
-    count = {name: format_count(number) for name, number in facts["events"].items()}
-    total = format_count(sum(facts["events"].values()))
+    events = facts["events"]
     whole = "complete" if facts["complete"] else f"INCOMPLETE: {facts['why_incomplete']}"
     pictures = facts["pictures"]
+    of_what = plural(sum(events.values()), "event")
+    by_whom = plural(facts["processes"], "process", "processes")
+    counted = ", ".join(plural(events[name], one) for name, one in _COUNTED.items())
     lines = [
-        f"rmap: {facts['file']}: {total} events of {format_count(facts['processes'])} processes in "
-        f"{facts['seconds']:.2f} s, {format_bytes(facts['bytes'])}",
+        f"rmap: {facts['file']}: {of_what} of {by_whom} in {facts['seconds']:.2f} s, {format_bytes(facts['bytes'])}",
         f"      {whole}",
-        f"      {count['syscalls']} system calls, {count['faults']} page faults, {count['forks']} forks, "
-        f"{count['execs']} execs, {count['exits']} exits",
+        f"      {counted}",
         f"      pictures: {pictures['exec']} at execs, {pictures['checkpoint']} at checkpoints, {pictures['end']} "
         f"at the end; recorder: {facts['recorder']}",
         f"      the program {_ended(facts['exit_status'])}",

@@ -28,9 +28,10 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Ask for every ability."""
     from rmap.live.abilities import abilities, refused_processes
+    from rmap.live.record import why_not
     from rmap.show.doctor import doctor
 
-    found = asdict(abilities())
+    found = {**asdict(abilities()), "recording": why_not()}
     release = os.uname().release
     refused = sorted(refused_processes())
     facts = {"release": release, "abilities": found, "refused": refused}
