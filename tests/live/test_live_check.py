@@ -244,6 +244,7 @@ def _ticks(pid: int) -> int:
 @pytest.mark.parametrize(
     ("pid", "says"),
     [("4194303", "no process 4194303"), ("2", "thread of the kernel"), (str(os.getpid()), "this")],
+    ids=["nobody", "the kernel's", "itself"],
 )
 def test_whom_it_cannot_freeze_it_names(pid: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--freeze", pid]) == 4
