@@ -114,10 +114,12 @@ def test_a_range_of_no_length_in_the_middle_of_an_area_is_fine(pair: Pair, call:
     getattr(p, call)(at(1), 0, *{"mprotect": ("rw",), "madvise": ("dontneed",)}.get(call, ()))
 
 
+@pytest.mark.parametrize("when", ["before it is swapped in", "afterwards"])
 def test_a_page_that_somebody_has_locked_leaves_the_swap_cache_with_its_last_slot_user(
-    pair: Pair, machine_lock: None
+    pair: Pair, machine_lock: None, when: str
 ) -> None:
-    """Rule 4.12 said: into a locked area. It is enough that another locked area maps the page (PG_mlocked)."""
+    """Rule 4.12 said: into a locked area. It is enough that PG_mlocked stands on the page: mlock sets it, swap-in of a
+    page that becomes anonymous only then does not (``folio_add_new_anon_rmap``)."""
     undo_left_behind()
     need(why_no_zram())
     with swap_to_zram():
@@ -125,11 +127,14 @@ def test_a_page_that_somebody_has_locked_leaves_the_swap_cache_with_its_last_slo
         p.mmap(pages(2), addr=at(0))
         p.write(at(0), pages(2))
         p.madvise(at(0), pages(2), "pageout")
+        if when != "afterwards":
+            p.mlock(at(0), pages(1), onfault=True)
         c = p.fork()
         p.read(at(0), pages(2))  # through the swap cache: the child names the slots too
-        p.mlock(at(0), pages(1), onfault=True)
-        c.read(at(0), pages(2))  # the first leaves it, the second stays
+        if when == "afterwards":
+            p.mlock(at(0), pages(1), onfault=True)
+        c.read(at(0), pages(2))
         frames = [pair.pfn(c, at(page)) for page in (0, 1)]
         flags = pair.model.kernel.core.frames.flags
-        assert [bool(flags[frame] & SWAPCACHE) for frame in frames] == [False, True]
+        assert [bool(flags[frame] & SWAPCACHE) for frame in frames] == [when != "afterwards", True]
         pair.stage.close_puppets()

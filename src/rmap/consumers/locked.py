@@ -6,7 +6,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.mm.core import Core
-from rmap.mm.frames import PG_MLOCKED
+from rmap.mm.frames import MLOCK_MISSED, PG_MLOCKED
 from rmap.mm.interface import Query
 from rmap.mm.vma import VM_LOCKED
 from rmap.mm.walk import Hits
@@ -39,6 +39,7 @@ def mark_locked(core: Core, pfns: I64) -> None:
             if vma.flags & VM_LOCKED:
                 for piece in core.spans(vma, vma.start, vma.end):
                     flags[piece.tracked()[0]] |= np.int32(PG_MLOCKED)
+    flags[pfns[(flags[pfns] & PG_MLOCKED) != 0]] &= np.int32(~MLOCK_MISSED)
 
 
 def stop_at_locked(core: Core, query: Query, found: Hits) -> tuple[I64, I64]:

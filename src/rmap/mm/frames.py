@@ -24,6 +24,7 @@ KERNEL_OWNED = 0x80  # mapped into users, never tracked (rule 4.17)
 LARGE = 0x100  # a page of a folio of order 1 or more
 WAS_LARGE = 0x200  # a page of a folio that was split: it may be exclusive and yet hang on an ancestor (rule 4.7)
 MLOCK_KEPT = 0x800  # PG_mlocked for good: its area is not locked any more, and nobody has unlocked the page (rule 2.14)
+MLOCK_MISSED = 0x1000  # swapped into a locked area, and not PG_mlocked for all that (rule 4.12)
 KEPT_ANCHOR = 0x400  # taken exclusively from the swap cache, anonymous already: may hang on an ancestor (rule 4.12)
 
 NEW_ANON = ANON | EXCLUSIVE | SWAPBACKED

@@ -10,7 +10,7 @@ import numpy as np
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import MLOCK
-from rmap.mm.frames import PG_MLOCKED
+from rmap.mm.frames import MLOCK_MISSED, PG_MLOCKED
 from rmap.mm.merge import vma_modify_flags
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.populate import mm_populate
@@ -115,7 +115,14 @@ def _mlock_fixup(core: Core, vma: Vma, start: int, end: int, flags: int, call: s
         _munlock_pages(core, vma, start, end)
     elif not old_flags & VM_LOCKED:
         vma.mm.locked_vm += pages
+        _mlock_pages(core, vma, start, end)
     return vma
+
+
+def _mlock_pages(core: Core, vma: Vma, start: int, end: int) -> None:
+    # Every page that is there now is locked, also one that was swapped into a locked area.
+    for piece in core.spans(vma, start, end):
+        core.frames.flags[piece.tracked()[0]] &= np.int32(~MLOCK_MISSED)
 
 
 def _munlock_pages(core: Core, vma: Vma, start: int, end: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import MREMAP
-from rmap.mm.frames import MLOCK_KEPT
+from rmap.mm.frames import MLOCK_KEPT, MLOCK_MISSED
 from rmap.mm.merge import copy_vma, vma_merge_extend
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.mmap import do_munmap
@@ -229,7 +229,8 @@ def _leave_behind(core: Core, old: Vma, new: Vma, whole: bool) -> None:
     # is here. What was not moved is not unlocked: those pages stay marked until they are freed.
     if old.flags & VM_LOCKED:
         for piece in core.spans(old, old.start, old.end):
-            core.frames.flags[piece.tracked()[0]] |= np.int32(MLOCK_KEPT)
+            pfns = piece.tracked()[0]
+            core.frames.flags[pfns[(core.frames.flags[pfns] & MLOCK_MISSED) == 0]] |= np.int32(MLOCK_KEPT)
         old.mm.locked_vm -= old.pages
         old.flags &= ~VM_LOCKED_MASK
     if whole and new is not old and old.faulted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, PTES_ADDED, SWAPIN
-from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, MLOCK_KEPT, SWAPBACKED, SWAPCACHE
+from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, MLOCK_KEPT, MLOCK_MISSED, SWAPBACKED, SWAPCACHE
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
 from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT
@@ -82,9 +82,10 @@ def _may_leave_swapcache(core: Core, vma: Vma, pfn: int, slot: int, write: bool)
 
 def _is_mlocked(core: Core, pfn: int) -> bool:
     # PG_mlocked: a locked area maps the page, or did when it was locked.
-    if core.frames.mv_flags[pfn] & MLOCK_KEPT:
+    flags = core.frames.mv_flags[pfn]
+    if flags & MLOCK_KEPT:
         return True
-    if not core.frames.mv_mapcount[pfn]:
+    if flags & MLOCK_MISSED or not core.frames.mv_mapcount[pfn]:
         return False
     locked = (vma for mm in core.mms.values() if mm.locked_vm for vma in mm.vmas if vma.flags & VM_LOCKED)
     pieces = (piece for vma in locked for piece in core.spans(vma, vma.start, vma.end))
@@ -95,6 +96,10 @@ def _map(core: Core, vma: Vma, addr: int, ptep: int, pfn: int, value: int, exclu
     frames = core.frames
     newly_anon = not frames.mv_flags[pfn] & ANON
     frames.mv_mapcount[pfn] += 1
+    if vma.flags & VM_LOCKED:
+        # folio_add_new_anon_rmap does not lock the page, as folio_add_anon_rmap_ptes does.
+        flags = frames.mv_flags[pfn]
+        frames.mv_flags[pfn] = flags | MLOCK_MISSED if newly_anon else flags & ~MLOCK_MISSED
     if newly_anon:
         frames.mv_flags[pfn] |= ANON
         core.hooks.set_anon1(vma, addr, ptep, pfn, "new" if exclusive else "shared")
