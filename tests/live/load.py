@@ -36,6 +36,7 @@ MADV_HUGEPAGE = 14
 HUGE = 2 << 20
 FILE_PAGES = 96
 HEAP_PAGES = 512  # what the server has written before it forks
+CLOSED_PAGES = 16
 LINES = 3
 EVERY_CHILD = 8  # every so many workers, one with a child
 PATIENCE = 120  # seconds that the setting up may take
@@ -115,7 +116,10 @@ def set_up(file: int) -> Common:
 
 
 def own_memory(rng: random.Random, pages: int) -> None:
-    """Pages of the worker's own: written, moved, split, some only read (the zero page)."""
+    """Pages of the worker's own: written, moved, split, some only read (the zero page), some that nobody may use."""
+    closed = area(CLOSED_PAGES)
+    write(closed, CLOSED_PAGES)
+    protect(closed, CLOSED_PAGES, 0)  # PROT_NONE: entries that the processor must not follow
     start = area(pages + 8)
     write(start, pages)
     read(start + pages * PAGE, 8)

@@ -147,6 +147,46 @@ def test_page_tables_as_the_machine_has_them(memory: KernelMemory) -> None:
         assert line.checked > 0 and not line.violations
 
 
+# One huge page (small ones where there are none) and 64 small ones, written, and then closed.
+CLOSED = """
+place = libc.mmap(0x200000000000, 1024 * PAGE, 3, PRIVATE | 0x100000, -1, 0)
+libc.madvise(ctypes.c_void_p(place), 512 * PAGE, 14)
+libc.madvise(ctypes.c_void_p(place + 512 * PAGE), 512 * PAGE, 15)
+buffer = (ctypes.c_char * (1024 * PAGE)).from_address(place)
+touch(buffer, *range(576))
+libc.mprotect(ctypes.c_void_p(place), 1024 * PAGE, 0)
+ready(place)
+"""
+
+
+@pytest.mark.live
+def test_entries_that_nobody_may_use_are_present_all_the_same(memory: KernelMemory) -> None:
+    """PROT_NONE clears the present bit and inverts the frame (L1TF); pagemap and the reverse map know the page."""
+    need(memory.page_tables)
+    with family(CLOSED) as told:
+        mm = int(memory.topology([told.pid]).vmas.mm[0])
+        addresses = told.value + np.arange(1024) * PAGE
+        raw = memory.ptes(mm, addresses)
+        assert not (raw.entry & 1).any(), "the processor follows none of them"
+        assert raw.present[:576].all() and not raw.present[576:].any() and not raw.write.any() and raw.dirty[:576].all()
+        inside = addresses >> 12 & (1 << raw.shift - 12) - 1
+        assert (raw.pfn + inside).tolist()[:576] == [frame(told.pid, at) for at in addresses.tolist()[:576]]
+        picture = capture([told.pid], memory=memory)
+        anonymous = (picture.per_frame("kind") == f.ANON) & (picture.reverse.found > 0)
+        assert anonymous.sum() >= 576 and not picture.per_frame("raced")[anonymous].any()
+        assert {line.invariant for line in picture.check() if not line.reason} >= {"I13", "I14", "I15", "I17", "I21"}
+
+
+def test_frames_of_huge_entries_and_of_closed_ones() -> None:
+    frame, closed = 0x12345, 1 << 8
+    inverted = ~(0x400 << 12) & 0x000FFFFFFFE00000
+    entries = [frame << 12 | 1, ~(frame << 12) & 0x000FFFFFFFFFF000 | closed, 0x400 << 12 | 1 << 7 | 1 << 12 | 1,
+               inverted | closed | 1 << 7, inverted | closed, frame << 12, 0]  # fmt: skip
+    raw = MODULE.RawPtes(np.array(entries, np.int64), np.array([12, 12, 21, 21, 21, 12, 12], np.int64))
+    assert raw.present.tolist() == [True, True, True, True, False, False, False]
+    assert raw.pfn.tolist() == [frame, frame, 0x400, 0x400, 0, 0, 0]
+
+
 @pytest.mark.live
 def test_a_file_knows_its_mappings(memory: KernelMemory, tmp_path: Path) -> None:
     """Rule 1.12: i_mmap holds every VMA of the file, private or shared, at any offset."""

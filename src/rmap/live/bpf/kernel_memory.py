@@ -33,6 +33,7 @@ _PTE_WORDS = 2
 _EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
 _PFN = (1 << 55) - 1
 _FRAME = 0x000FFFFFFFFFF000
+_PRESENT, _PROTNONE = 1, 1 << 8
 _TOP_SHIFTS = (39, 48)  # four levels, five levels
 _MOST_GIBIBYTES = 1 << 12
 
@@ -113,8 +114,8 @@ class RawPtes:
 
     @property
     def present(self) -> Bool:
-        """Whether the entry maps a page, or a huge page."""
-        return (self.entry & 1 != 0) & ((self.shift == 12) | (self.entry & 1 << 7 != 0))
+        """Whether the entry maps a page, or a huge page; also where nobody may use it now (PROT_NONE, NUMA hints)."""
+        return (self.entry & (_PRESENT | _PROTNONE) != 0) & ((self.shift == 12) | (self.entry & 1 << 7 != 0))
 
     @property
     def write(self) -> Bool:
@@ -129,7 +130,10 @@ class RawPtes:
     @property
     def pfn(self) -> I64:
         """The frame of the entry; of a huge page, its first."""
-        return np.where(self.present, (self.entry & _FRAME) >> PAGE_SHIFT, 0)
+        # Against L1TF, an entry that the processor must not follow has the bits of its frame inverted.
+        entry = np.where(self.entry & _PRESENT != 0, self.entry, ~self.entry)
+        first = np.int64(-1) << self.shift  # a huge page has other bits below its frame
+        return np.where(self.present, (entry & _FRAME & first) >> PAGE_SHIFT, 0)
 
     @property
     def swap_exclusive(self) -> Bool:
