@@ -135,6 +135,12 @@ BROKEN: dict[str, tuple[str, bytes | None, str]] = {
     "a column has two dimensions": ("frames/order.npy", npy(np.zeros((2, 2), np.int8)), "2-dimensional int8.*D1"),
     "a column has fractions": ("frames/order.npy", npy(np.zeros(5)), "1-dimensional float64.*D1"),
     "about is not JSON": ("about.json", b"{", "not readable JSON .D1"),
+    "about is nested deeply": ("about.json", b"[" * 200_000, "not readable JSON .D1: nested too deeply"),
+    "about is nested, and closed": (
+        "about.json",
+        b'{"format": 2, "x": %s}' % (b"[" * 400 + b"]" * 400),
+        "D1: nested too",
+    ),
     "no format number": ("about.json", b"{}", "no format number .D2"),
     "about is not an object": ("about.json", b"[]", "no format number .D2"),
     "the format is not a number": ("about.json", b'{"format": "1"}', "no format number .D2"),

@@ -48,6 +48,26 @@ def about(members: Members, **changes: Any) -> None:
     members["about.json"] = json.dumps({**json.loads(members["about.json"]), **changes}).encode()
 
 
+def nest(depth: int) -> Any:
+    """A list in a list in a list ..."""
+    found: Any = 0
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def deep_picture(members: Members) -> bytes:
+    """A picture of the trace with an about.json that never ends to begin."""
+    stream = io.BytesIO(members["pictures/0001.rmap"])
+    with zipfile.ZipFile(stream) as archive:
+        inner = {name: archive.read(name) for name in archive.namelist()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in {**inner, "about.json": b"[" * 200_000}.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
 def same(before: Trace, after: Trace) -> None:
     for table, left, right in ((t, getattr(before, t.name, None), getattr(after, t.name, None)) for t in TABLES[:3]):
         for name, column in table.columns().items():
@@ -165,6 +185,9 @@ def test_members_of_later_releases_are_ignored(path: Path) -> None:
 
 BROKEN: list[tuple[str, Callable[[Members], Any], str]] = [
     ("no about", lambda m: m.pop("about.json"), "D1"),
+    ("about nested deeply", lambda m: m.update({"about.json": b'{"a":' * 200_000}), "D1"),
+    ("about nested, and closed", lambda m: about(m, note=nest(400)), "D1"),
+    ("a picture's about nested deeply", lambda m: m.update({"pictures/0001.rmap": deep_picture(m)}), "D1"),
     ("a column is missing", lambda m: m.pop("events/a3.npy"), "D1"),
     ("a pickle", lambda m: m.update({"events/a3.npy": npy(np.array([{}] * 11, object))}), "D1"),
     ("floats", lambda m: m.update({"events/a3.npy": npy(np.zeros(11))}), "D1"),

@@ -80,6 +80,17 @@ def test_what_no_recorder_writes_is_refused(folder: Path) -> None:
         Trace.load(folder)
 
 
+DEEP = [b"[" * 200_000, b"[" * 400 + b"]" * 400, b'{"a":' * 200_000]
+
+
+@pytest.mark.parametrize("text", [*DEEP, b"{", b"\xff\xfe\xfd", b'"' + b"\\" * 9], ids=range(6))
+@pytest.mark.parametrize("name", ["about.json", "opens.jsonl", "files.jsonl", "pictures.jsonl"])
+def test_what_is_no_json_is_refused(folder: Path, name: str, text: bytes) -> None:
+    (folder / name).write_bytes(text + b"\n")
+    with pytest.raises(TraceError, match=rf"{name}.* is not readable JSON \({'T1' if name == 'about.json' else 'T3'}:"):
+        Trace.load(folder)
+
+
 def test_a_newer_folder_is_refused(folder: Path) -> None:
     about = json.loads((folder / "about.json").read_text())
     (folder / "about.json").write_text(json.dumps({**about, "format": 9}))

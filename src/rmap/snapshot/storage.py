@@ -33,6 +33,7 @@ _ABOUT = "about.json"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _SMALL = (np.int8, np.int16, np.int32)
 _MAX_MEMBER = 1 << 34  # bytes; a column of 2^31 rows, more than any machine has
+_MAX_DEPTH = 50  # of JSON: what is read can be written again, which recurses
 
 Numbers = npt.NDArray[Any]
 T = TypeVar("T", bound=Table)
@@ -221,10 +222,7 @@ def read_about(archive: zipfile.ZipFile, source: object, newest: int, what: str)
     """
     if _ABOUT not in archive.namelist():
         raise TraceError(f"{source} is a zip, but not {what}: it has no {_ABOUT} (D1)")
-    try:
-        about = json.loads(archive.read(_ABOUT))
-    except ValueError as error:
-        raise TraceError(f"{source}: {_ABOUT} is not readable JSON (D1: {error})") from None
+    about = read_json(archive.read(_ABOUT), f"{source}: {_ABOUT}", "D1")
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
         raise TraceError(f"{source}: {_ABOUT} gives no format number (D2)")
@@ -233,6 +231,32 @@ def read_about(archive: zipfile.ZipFile, source: object, newest: int, what: str)
             f"{source} has format {number}; this rmap reads up to format {newest}. A newer rmap wrote it (D2)"
         )
     return dict(about)
+
+
+def read_json(text: bytes, source: object, number: str) -> Any:
+    """Read JSON that anybody may have written.
+
+    Args:
+        text: UTF-8.
+        source: what names it in errors.
+        number: of the requirement that it be JSON.
+
+    Raises:
+        TraceError: it is none, or lists and objects are nested too deeply.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise TraceError(f"{source} is not readable JSON ({number}: {error})") from None
+    except RecursionError:
+        raise TraceError(f"{source} is not readable JSON ({number}: nested too deeply)") from None
+    level = [found]
+    for _ in range(_MAX_DEPTH):
+        nested = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
+        if not level:
+            return found
+    raise TraceError(f"{source} is not readable JSON ({number}: nested too deeply)")
 
 
 def read_table(archive: zipfile.ZipFile, table: type[T], source: object, written: int = FORMAT) -> T:

@@ -155,10 +155,7 @@ def load(folder: Path) -> storage.Parts:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / "about.json").read_text())
-    except ValueError as error:
-        raise TraceError(f"{folder}: about.json is not readable JSON (T1: {error})") from None
+    about = picture_storage.read_json((folder / "about.json").read_bytes(), f"{folder}: about.json", "T1")
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
         raise TraceError(f"{folder}: about.json gives no format number (T2)")
@@ -173,13 +170,13 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
     path = folder / f"{table.name}.jsonl"
     columns: dict[str, list[Any]] = {name: [] for name in table.columns()}
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # what follows the last newline is cut off
+        row = picture_storage.read_json(line, f"{path}: line {number + 1}", "T3")
         try:
-            row = json.loads(line)
             for name, values in columns.items():
                 if type(row[name]) is not (str if name in texts else int):
                     raise TypeError(name)
                 values.append(row[name])
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise TraceError(f"{path}: line {number + 1} is no row of {table.name} (T3: {error})") from None
     try:
         made: Table = table.of(columns)

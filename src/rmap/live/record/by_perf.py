@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -106,13 +107,18 @@ class PerfRecorder:
         os.close(answer_write)
         try:
             os.write(control, b"enable\n")
-            said = os.read(answer, 16)  # "ack\n", or nothing if perf has ended
+            in_time = bool(select.select([answer], [], [], _READY_SECONDS)[0])
+            said = os.read(answer, 16) if in_time else b""  # "ack\n", or nothing if perf has ended
         except BrokenPipeError:
-            said = b""
+            in_time, said = True, b""
         self._control = (control, answer)  # closed when perf has ended: it does not bear to lose them before
         if not said.startswith(b"ack"):
+            if not in_time:
+                self._process.kill()
             self.close()
-            raise SourceError(f"perf does not record here: {errors.read_text(errors='replace').strip()}")
+            words = errors.read_text(errors="replace").strip()
+            late = "" if in_time else f"it was not ready within {_READY_SECONDS:g} s. "
+            raise SourceError(f"perf does not record here: {late}{words}".rstrip(" .:"))
 
     def hint(self, child: int, flags: int, shared: bool) -> None:
         """How a new process was made, as its tracer saw it: perf does not tell."""

@@ -39,11 +39,6 @@ class Ring:
         self._produced: I64 = np.frombuffer(self._mapping, np.int64, 1)
         self._data: I64 = np.frombuffer(self._mapping, np.int64, offset=_PAGE)
 
-    @property
-    def filled(self) -> float:
-        """How full it is, 0 to 1."""
-        return float(self._produced[0] - self._consumed[0]) / self._size
-
     def read(self) -> I64:
         """Take every record that is finished: a 2-D int64 array, one row each, without the header."""
         begin, end = int(self._consumed[0]), int(self._produced[0])

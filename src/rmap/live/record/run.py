@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from rmap.live.record.session import Checkpoints, Outcome, Session
 from rmap.snapshot import SnapshotBuilder
 from rmap.trace import Trace
 from rmap.trace.spool import Spool, part_of
+from rmap.trace.tables import Files
 
 RECORDERS = ("auto", "bpf", "perf")
 _STOPPERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -270,23 +271,21 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
     Raises:
         TraceError: the recording contradicts itself.
     """
-    trace = Trace.load(folder)
-    trace.about.update(about)
-    _name_files(trace)
+    found = Trace.load(folder)
+    trace = Trace({**found.about, **about}, found.events, found.opens, _named_files(found), found.pictures)
     trace.save(target, force=force)
     return trace
 
 
 # A file whose descriptor was closed at once has only its last name: pictures know its path.
-def _name_files(trace: Trace) -> None:
+def _named_files(trace: Trace) -> Files:
     paths: dict[tuple[int, int], str] = {}
     for picture in trace.pictures:
         seen = picture.snapshot.files
         paths.update(zip(zip(seen.dev.tolist(), seen.inode.tolist()), seen.path))
-    files = trace.files
-    for row, key in enumerate(zip(files.dev.tolist(), files.inode.tolist())):
-        if not files.path[row].startswith("/"):
-            files.path[row] = paths.get(key, files.path[row])
+    keys = zip(trace.files.dev.tolist(), trace.files.inode.tolist())
+    names = [name if name.startswith("/") else paths.get(key, name) for key, name in zip(keys, trace.files.path)]
+    return replace(trace.files, path=names)
 
 
 @contextmanager

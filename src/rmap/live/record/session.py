@@ -104,6 +104,7 @@ class Session(threading.Thread):
         self._told_to_stop = threading.Event()
         self._tracer: Tracer | None = None
         self._pausing = False
+        self._at_end = False  # the last process is about to exit
         self._began = 0.0
         self._due = sorted(checkpoints.at)
 
@@ -144,25 +145,32 @@ class Session(threading.Thread):
         now = time.monotonic() - self._began
         if not self._due or now < self._due[0] or self._tracer is None or self._tracer.ended:
             return
-        self._picture(AT_CHECKPOINT)
+        self._picture()
         if self._checkpoints.every:  # so much time to run, however long the picture took
             self._due = [time.monotonic() - self._began + self._checkpoints.every]
         else:
             self._due = [at for at in self._due if at > now]
 
-    # Stop everything, empty the recorder, take the picture, go on.
-    def _picture(self, cause: int) -> None:
-        tracer = self._tracer
-        if tracer is None or self._pausing:
+    # Whoever comes to its end while everything is being stopped is in the picture that is about to be taken.
+    def _picture(self) -> None:
+        if self._tracer is None or self._pausing:
             return
+        missing = self._take_picture(self._tracer)
+        if missing and self._at_end:
+            self.outcome.no_end = missing
+        elif missing:
+            self.outcome.missed.append(missing)
+
+    # Stop everything, empty the recorder, take the picture, go on. Why there is no picture, if there is none.
+    def _take_picture(self, tracer: Tracer) -> str:
         self._pausing = True
         try:
             tracer.pause()
         except SourceError as error:
-            self.outcome.missed.append(str(error))
-            return
+            return str(error)
         finally:
             self._pausing = False
+        cause = AT_END if self._at_end else AT_CHECKPOINT
         try:
             self._assembler.add(self._recorder.take_until_now())
             self._note_actors()
@@ -171,14 +179,14 @@ class Session(threading.Thread):
             snapshot = self._capture(pids)
         finally:
             tracer.go_on()
-        if snapshot is not None:
-            self._assembler.checkpoint(snapshot, cause, now)
-            self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
-            self._note_absent(pids, snapshot)
-        elif not tracer.ended:
-            self.outcome.missed.append(
-                "no recorded process could be read (/proc shows no memory of one whose first thread has ended)"
-            )
+        if snapshot is None:
+            if tracer.ended:
+                return ""
+            return "no recorded process could be read (/proc shows no memory of one whose first thread has ended)"
+        self._assembler.checkpoint(snapshot, cause, now)
+        self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
+        self._note_absent(pids, snapshot)
+        return ""
 
     # /proc shows no memory of a process whose first thread has ended while others go on.
     def _note_absent(self, pids: list[int], snapshot: Snapshot) -> None:
@@ -207,7 +215,6 @@ class Session(threading.Thread):
 
     def at_exit(self, pid: int, last: bool) -> None:
         """Take the picture of the end, before the last memory goes; or one more, where that was asked for."""
+        self._at_end = last
         if last or self._checkpoints.exits:
-            self._picture(AT_END if last else AT_CHECKPOINT)
-        if last and not self.outcome.end_picture and self.outcome.missed:
-            self.outcome.no_end = self.outcome.missed.pop()
+            self._picture()

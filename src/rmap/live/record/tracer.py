@@ -148,7 +148,7 @@ class Tracer:
     def _handle(self, tid: int, status: int) -> None:
         if not os.WIFSTOPPED(status):
             self._threads.pop(tid, None)
-            if tid == self.root:
+            if tid == self.root and self.root_status is None:  # later it is another's pid
                 self.root_status = status
             return
         thread = self._threads.get(tid)
