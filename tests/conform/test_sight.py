@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rmap.lab.conform.differences import differences
-from rmap.lab.conform.sight import NOT_SEEN, PAGE, SWAP_SLOT, ZERO_PAGE, Area, SeenMm, Sight, sight_of
+from rmap.lab.conform.sight import NOT_SEEN, NUMBER_SHIFT, PAGE, SWAP_SLOT, ZERO_PAGE, Area, SeenMm, Sight, sight_of
 
 RW = 0x100073
 AREA: Area = (0x1000, 0x4000, RW, 1, NOT_SEEN, NOT_SEEN, 70, (70,))
@@ -15,7 +15,7 @@ FILE_AREA: Area = (0x8000, 0x9000, 0x71, 5, 900, 90, NOT_SEEN, ())
 
 
 def entries(*pages: int) -> list[int]:
-    return [page << 2 | PAGE if page else 0 for page in pages]
+    return [page << NUMBER_SHIFT | PAGE if page else 0 for page in pages]
 
 
 def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, int] = (70, 70, 1, 1, 1)) -> Sight:
@@ -49,7 +49,7 @@ def test_who_shares_with_whom_matters() -> None:
     assert text.startswith("mm 1, pages:\n  kernel * 0x1000: page 0, page 1, -\n  model  * 0x1000: page 1, page 0, -")
 
 
-@pytest.mark.parametrize("other", [0, ZERO_PAGE, 9 << 2 | SWAP_SLOT], ids=["none", "zero page", "swap"])
+@pytest.mark.parametrize("other", [0, ZERO_PAGE, 9 << NUMBER_SHIFT | SWAP_SLOT], ids=["none", "zero page", "swap"])
 def test_what_is_there_matters(other: int) -> None:
     first, _, last = entries(7, 9, 0)
     assert differences(seen(entries(7, 9, 0)), seen([first, other, last]))
@@ -57,7 +57,7 @@ def test_what_is_there_matters(other: int) -> None:
 
 def test_swap_slots_are_told_apart_by_who_shares_them() -> None:
     def slots(*numbers: int) -> list[int]:
-        return [number << 2 | SWAP_SLOT for number in numbers]
+        return [number << NUMBER_SHIFT | SWAP_SLOT for number in numbers]
 
     assert differences(seen(slots(1, 1, 3)), seen(slots(1, 2, 3)))
     assert not differences(seen(slots(1, 2, 3)), seen(slots(5, 1, 9)))

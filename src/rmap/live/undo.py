@@ -14,8 +14,6 @@ import ctypes
 import fcntl
 import json
 import os
-import shutil
-import signal
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +24,7 @@ from typing import Any
 from rmap.errors import SourceError
 from rmap.live import procfs
 
-LOCK = "rmap-machine-state.lock"
+LOCK = "machine-state.lock"
 _SUFFIX = ".undo"
 
 Change = dict[str, Any]
@@ -49,7 +47,7 @@ def journal_folder() -> Path:
 @contextmanager
 def machine_state() -> Iterator[None]:
     """One at a time: held by whoever changes state of the whole machine (swap, KSM, cgroups). Waits for its turn."""
-    with _alone(Path(tempfile.gettempdir()) / LOCK):
+    with _alone(journal_folder() / LOCK):
         yield
 
 
@@ -88,9 +86,12 @@ def undo_left_behind() -> list[str]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(fd)
 
 
 def _note(change: Change) -> Path:
@@ -134,44 +135,41 @@ def _lives(found: dict[str, Any]) -> bool:
 def _swap_off(change: Change) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     path = Path(change["path"])
+    block = Path("/sys/block") / path.name
+    if path.name.startswith("zram") and _number(block / "disksize") not in (0, change["bytes"]):
+        return  # somebody else's by now
     # A file that is not a swap area (any more) is none of our business.
     if any(line.split()[0] == str(path) for line in Path("/proc/swaps").read_text().splitlines()[1:]) and libc.swapoff(
         os.fsencode(path)
     ):
         raise SourceError(f"swapoff {path}: {os.strerror(ctypes.get_errno())}")
     if path.name.startswith("zram"):
-        (Path("/sys/block") / path.name / "reset").write_text("1")
+        (block / "reset").write_text("1")
+        if change["added"]:
+            Path("/sys/class/zram-control/hot_remove").write_text(path.name.removeprefix("zram"))
     else:
         path.unlink(missing_ok=True)
 
 
-def _remove_folder(change: Change) -> None:
-    shutil.rmtree(change["path"], ignore_errors=True)
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except OSError:  # the device is gone
+        return 0
 
 
 def _set_back(change: Change) -> None:
     Path(change["path"]).write_text(change["value"])
 
 
-def _resume(change: Change) -> None:
-    for pid, start_time in change["processes"]:
-        if _lives({"pid": pid, "start_time": start_time}):
-            os.kill(pid, signal.SIGCONT)
-
-
 UNDO: dict[str, Callable[[Change], None]] = {
     "swap": _swap_off,
     "setting": _set_back,
-    "folder": _remove_folder,
-    "stopped": _resume,
 }
-"""What can be undone: ``swap`` (``path``: a zram device, which is reset, or a file, which is removed), ``setting``
-(``path`` in /proc/sys or /sys, and the ``value`` it had), ``folder`` (``path``), ``stopped`` (``processes``: pairs of
-pid and start time)."""
+"""What can be undone: ``swap`` (``path``: a zram device of so many ``bytes``, which is reset, and removed if it was
+``added``; or a file, which is removed), ``setting`` (``path`` in /proc/sys or /sys, and the ``value`` it had)."""
 
 _SENTENCES = {
     "swap": "swap to {path} turned off",
     "setting": "{path} set back to {value}",
-    "folder": "{path} removed",
-    "stopped": "stopped processes resumed",
 }

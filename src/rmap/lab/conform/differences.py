@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from rmap.lab.conform.sight import (
     KIND,
+    MARK,
     NO_ENTRY,
     NOT_SEEN,
+    NUMBER_SHIFT,
     PAGE,
     SWAP_SLOT,
     ZERO_PAGE,
@@ -57,7 +59,7 @@ def _entries(kernel: Sight, model: Sight) -> list[str]:
 
 def _pages(kernel: Sight, model: Sight) -> list[str]:
     return [
-        f"page {name} ({_where(model, name << 2 | PAGE)}): {spell_page(real, kernel)} in the kernel,"
+        f"page {name} ({_where(model, name << NUMBER_SHIFT | PAGE)}): {spell_page(real, kernel)} in the kernel,"
         f" {spell_page(modelled, model)} in the model"
         for name, (real, modelled) in enumerate(zip(kernel.pages, model.pages))
         if real != modelled
@@ -134,14 +136,15 @@ def _spell_entries(sight: Sight, mm: int) -> list[str]:
 
 
 def _spell_entry(entry: int) -> str:
-    kind, name = entry & KIND, entry >> 2
-    return {NO_ENTRY: "-", ZERO_PAGE: "zero", PAGE: f"page {name}", SWAP_SLOT: f"swap {name}"}[kind]
+    name = entry >> NUMBER_SHIFT
+    said = {NO_ENTRY: "-", ZERO_PAGE: "zero", PAGE: f"page {name}", SWAP_SLOT: f"swap {name}"}[entry & KIND]
+    return said + {PAGE: " writable", SWAP_SLOT: " exclusive"}[entry & KIND] if entry & MARK else said
 
 
 def _where(sight: Sight, wanted: int) -> str:
     # The first place of a page: "mm 0, 0x1001f8000".
-    for mm, entries in enumerate(sight.entries):
-        at = 0
+    for mm, marked in enumerate(sight.entries):
+        at, entries = 0, [entry & ~MARK for entry in marked]
         for start, end, *_ in sight.areas[mm]:
             count = (end - start) >> PAGE_SHIFT
             if wanted in entries[at : at + count]:

@@ -21,8 +21,11 @@ from rmap.columns import Bool
 from rmap.lab.conform.puppets import Puppet, PuppetDied
 from rmap.lab.conform.sight import (
     FLAGS,
+    KIND,
+    MARK,
     NO_ENTRY,
     NOT_SEEN,
+    NUMBER_SHIFT,
     PAGE,
     SWAP_SLOT,
     ZERO_PAGE,
@@ -77,6 +80,7 @@ class KernelEye:
         self._row_of_anon_vma: dict[int, int] = {}
         self._address_of_anon_vma: list[int] = []
         self._vmas: dict[int, list[int]] = {}
+        self._mm_address: dict[int, int] = {}
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -117,9 +121,10 @@ class KernelEye:
                     self._address_of_anon_vma = topology.anon_vmas.address.tolist()
                     self._row_of_anon_vma = {at: row for row, at in enumerate(self._address_of_anon_vma)}
                 facts = self._struct_pages
-            seen = {
-                mm: SeenMm(areas[mm], self._entries(puppet, areas[mm]), self._vmas[mm]) for mm, puppet in living.items()
-            }
+            seen = {}
+            for mm, puppet in living.items():
+                entries = self._marked(mm, areas[mm], self._entries(puppet, areas[mm]))
+                seen[mm] = SeenMm(areas[mm], entries, self._vmas[mm])
         except (ProcessLookupError, FileNotFoundError):
             raise PuppetDied("a puppet went away while it was looked at") from None
         return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
@@ -141,6 +146,7 @@ class KernelEye:
         last = np.searchsorted(links.vma, inside, side="right").tolist()
         chains = links.anon_vma.tolist()
         areas: dict[int, list[Area]] = {mm: [] for mm in mm_of.values()}
+        self._mm_address = {mm_of[pid]: mm for pid, mm in zip(vmas.pid.tolist(), vmas.mm.tolist())}
         self._seen_files.clear()
         for row in zip(*columns, first, last):
             pid, vma, dev, inode, start, end, flags, pgoff, file, mapping, anon_vma, low, high = row
@@ -216,8 +222,20 @@ class KernelEye:
     def _entry(self, raw: int) -> int:
         if raw & PM_PRESENT:
             pfn = raw & PFN_BITS
-            return ZERO_PAGE if pfn == self._zero_pfn else pfn << 2 | PAGE
-        return (raw & PFN_BITS) << 2 | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
+            return ZERO_PAGE if pfn == self._zero_pfn else pfn << NUMBER_SHIFT | PAGE
+        return (raw & PFN_BITS) << NUMBER_SHIFT | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
+
+    def _marked(self, mm: int, areas: list[Area], entries: list[int]) -> list[int]:
+        # The entries, with the marks that only the page tables themselves show.
+        if self._memory is None or self._memory.page_tables is not None or not areas:
+            return entries
+        every = np.concatenate([np.arange(start, end, PAGE_SIZE) for start, end, *_ in areas])
+        seen = np.array(entries, np.int64)
+        at = np.flatnonzero(seen & KIND >= PAGE)
+        raw = self._memory.ptes(self._mm_address[mm], every[at])
+        seen[at] |= np.where(seen[at] & KIND == PAGE, raw.write, raw.swap_exclusive) * MARK
+        marked: list[int] = seen.tolist()
+        return marked
 
     # -- pages
 

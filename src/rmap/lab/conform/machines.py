@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from rmap.errors import SyscallError
+from rmap.errors import SourceError, SyscallError
 from rmap.kernel import Kernel
 from rmap.kernel.process import MapsRow
 from rmap.lab.conform.differences import differences
@@ -77,6 +77,7 @@ class Model:
         profile: the rules of which release.
         nr_pages: its memory.
         whole: look at what only the kernel's own structures tell, too.
+        marks: look at what only page tables tell, too.
     """
 
     def __init__(
@@ -86,10 +87,11 @@ class Model:
         profile: str = "6.18",
         nr_pages: int = NR_PAGES,
         whole: bool = True,
+        marks: bool = True,
     ) -> None:
         self.kernel = Kernel(design, profile, nr_pages, nr_swap=NR_SWAP, nr_tables=NR_TABLES)
         self._names: set[str] = set()
-        self._eye = ModelEye(self.kernel, self._called, whole)
+        self._eye = ModelEye(self.kernel, self._called, whole, marks)
 
     @property
     def has_anon_vmas(self) -> bool:
@@ -160,10 +162,10 @@ class Pair:
     """A model and puppets in step: every call goes to both, and both are compared after it. A context manager.
 
     What is compared: the result or the errno; every area of every process, with its flags, page index and open file;
-    which entries are present, swapped, zero page or none, and which of them share a page; of each page how often it is
-    mapped, whether it is exclusive, its anon_vma or file and its index there; of each anon_vma its family, counters,
-    place in every chain, and tree of areas in its order;
-    of each file the same tree. The model's own invariants are checked too. Without BPF: what /proc shows.
+    which entries are present, swapped, zero page or none, which of them share a page, which may be written, which
+    swapped ones are exclusive; of each page how often it is mapped, whether it is exclusive, its anon_vma or file and
+    its index there; of each anon_vma its family, counters, place in every chain, and tree of areas in its order; of
+    each file the same tree. The model's own invariants are checked too. Without BPF: what /proc shows.
 
     Args:
         design, profile, nr_pages: of the model.
@@ -182,7 +184,8 @@ class Pair:
         memory: KernelMemory | None = None,
         compared: Compared | None = None,
     ) -> None:
-        self.model = Model(design, profile=profile, nr_pages=nr_pages, whole=memory is not None)
+        marks = memory is not None and memory.page_tables is None
+        self.model = Model(design, profile=profile, nr_pages=nr_pages, whole=memory is not None, marks=marks)
         self._owns_stage = stage is None
         self.stage = Stage() if stage is None else stage
         self._eye = KernelEye(self.stage, memory, self.model.has_anon_vmas)
@@ -191,7 +194,9 @@ class Pair:
         self.refused = False
 
     def spawn(self) -> Both:
-        return self._admit(self.model.spawn(), self.stage.spawn())
+        both = self._admit(self.model.spawn(), self.stage.spawn())
+        self.compare("spawn")
+        return both
 
     def open(self, name: str, size: int, **how: bool) -> BothFiles:
         return BothFiles(self, self.model.open(name, size, **how), self.stage.open(name, size, **how))
@@ -232,21 +237,29 @@ class Pair:
             Diverged: they differ. What was done last is ``what``.
             PuppetDied: they differ because a puppet is gone.
             InvariantError: the model is broken.
+            SourceError: the kernel could not be looked at, so nothing was compared.
         """
-        self.stage.drain()
         model = self.model.look()
-        kernel = self._eye.look()
+        kernel = self._look_at_kernel()
         # A kernel thread may hold a reference for a moment: only what stays is a difference.
         for _ in range(LOOKS - 1):
             if kernel == model:
                 break
-            kernel = self._eye.look()
+            kernel = self._look_at_kernel()
             self.compared.settled += kernel == model
         if kernel != model:
             self.stage.must_be_alive()
             raise Diverged(f"after {what}:\n" + "\n".join(differences(kernel, model)))
         self.compared.count(model)
         self.model.kernel.check()
+
+    def _look_at_kernel(self) -> Sight:
+        # A refusal here is no answer of a call: it must not be taken for one.
+        try:
+            self.stage.drain()
+            return self._eye.look()
+        except OSError as error:
+            raise SourceError(f"the puppets cannot be looked at: {error}") from error
 
     def step(self, what: str, model: Callable[[], Any], real: Callable[[], Any]) -> Any:
         """One call on both: compare the answers, then the machines. Returns the answer, or raises the errno."""

@@ -9,8 +9,10 @@ from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.kernel import Kernel
 from rmap.lab.conform.sight import (
     FLAGS,
+    MARK,
     NO_ENTRY,
     NOT_SEEN,
+    NUMBER_SHIFT,
     PAGE,
     SWAP_SLOT,
     ZERO_PAGE,
@@ -24,7 +26,7 @@ from rmap.lab.conform.sight import (
 )
 from rmap.mm.frames import ANON, EXCLUSIVE, SWAPCACHE, TAG_SHIFT, ZERO_PFN
 from rmap.mm.mm_struct import Mm
-from rmap.mm.pte import PFN_SHIFT, PRESENT, SWAP
+from rmap.mm.pte import PFN_SHIFT, PRESENT, RW, SWAP, SWP_EXCLUSIVE
 from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
@@ -37,12 +39,14 @@ class ModelEye:
         file_name: what the reader calls a file, from the model's own name for it.
         whole: with what only the kernel's own structures tell: page indexes, anon_vmas, exclusive pages. False: only
             what /proc would show.
+        marks: with what only page tables tell: which entries may be written, which swapped pages are exclusive.
     """
 
-    def __init__(self, kernel: Kernel, file_name: Callable[[str], str], whole: bool) -> None:
+    def __init__(self, kernel: Kernel, file_name: Callable[[str], str], whole: bool, marks: bool) -> None:
         self._kernel = kernel
         self._file_name = file_name
         self._whole = whole
+        self._entry = _entry if marks else _entry_unmarked
         self._anon_vmas = whole and hasattr(kernel.design, "anon_vmas")
 
     def look(self) -> Sight:
@@ -80,7 +84,7 @@ class ModelEye:
                     entries += [NO_ENTRY] * ((stop - at) >> PAGE_SHIFT)
                 else:
                     first = row * PTRS_PER_TABLE + ((at >> PAGE_SHIFT) & (PTRS_PER_TABLE - 1))
-                    entries += map(_entry, ptes[first : first + ((stop - at) >> PAGE_SHIFT)].tolist())
+                    entries += map(self._entry, ptes[first : first + ((stop - at) >> PAGE_SHIFT)].tolist())
                 at = stop
         return entries
 
@@ -136,7 +140,13 @@ def _in_order(node: Any) -> list[TreeNode]:
 
 
 def _entry(raw: int) -> int:
+    number = raw >> PFN_SHIFT
     if raw & PRESENT:
-        pfn = raw >> PFN_SHIFT
-        return ZERO_PAGE if pfn == ZERO_PFN else pfn << 2 | PAGE
-    return (raw >> PFN_SHIFT) << 2 | SWAP_SLOT if raw & SWAP else NO_ENTRY
+        return ZERO_PAGE if number == ZERO_PFN else number << NUMBER_SHIFT | (MARK if raw & RW else 0) | PAGE
+    if not raw & SWAP:
+        return NO_ENTRY
+    return number << NUMBER_SHIFT | (MARK if raw & SWP_EXCLUSIVE else 0) | SWAP_SLOT
+
+
+def _entry_unmarked(raw: int) -> int:
+    return _entry(raw) & ~MARK

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rmap.errors import RmapError
+from rmap.errors import InvariantError, SyscallError
 from rmap.lab.conform.machines import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
 from rmap.lab.conform.puppets import PuppetDied
 from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, Step, pages
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory
 
-FINDINGS = (Diverged, RmapError, ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
-"""What is a finding: a divergence, and whatever else the model should never do."""
+FINDINGS = (Diverged, InvariantError, ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What is a finding: a divergence, and whatever else the model should never do. Any other error ends the run."""
 
 
 @dataclass
@@ -25,11 +25,13 @@ class Played:
 
     Attributes:
         why: in words, what went wrong; None if the machines agree to the end.
+        kind: the class of what went wrong, ``"Diverged"``; empty if nothing did.
         lost: what went wrong is that a puppet went away.
         refused: which of the steps that were made were refused, by both alike; ends where something went wrong.
     """
 
     why: str | None = None
+    kind: str = ""
     lost: bool = False
     refused: list[bool] = field(default_factory=list)
 
@@ -112,9 +114,10 @@ class Player:
                 finally:
                     totals.add_costs(pair.model.kernel.costs.as_dict())
         except FINDINGS as found:
-            played.why = f"{type(found).__name__}: {found}"
+            played.kind = type(found).__name__
+            played.why = f"{played.kind}: {found}"
         except PuppetDied as died:
-            played.why, played.lost = str(died), True
+            played.why, played.kind, played.lost = str(died), type(died).__name__, True
             self.close()  # whoever took one puppet may have taken the stage as well
         return played
 
@@ -160,7 +163,7 @@ class _World:
             subject = self._files[SUBJECTS[step.process]]
         try:
             made = getattr(subject, step.call)(*step.args, **how)
-        except OSError:
+        except SyscallError:
             return True
         if step.makes is not None:
             self._there[step.makes] = made

@@ -264,7 +264,7 @@ class _Run:
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)
-            if again.why is None or again.lost != played.lost:
+            if again.kind != played.kind or again.why is None:
                 continue
             if not played.lost or len(again.refused) == len(played.refused):
                 return tries
@@ -279,7 +279,7 @@ class _Run:
             self.progress(self._status(f"seed {one.seed} diverges; cut down to {len(steps)} calls, try {plays}"))
             for _ in range(0 if self.stopped() else tries):
                 found = self.player.play(steps)
-                if found.why is not None and found.lost == played.lost:
+                if found.why is not None and found.kind == played.kind:
                     return True
             return False
 

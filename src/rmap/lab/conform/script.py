@@ -56,6 +56,7 @@ def script_of(steps: Sequence[Step], refused: Sequence[bool], why: str, about: s
         "",
         "from contextlib import suppress",
         "",
+        "from rmap import SyscallError",
         "from rmap.lab.conform import at, in_step, pages",
         "",
         f"with in_step({options}) as machine:",
@@ -66,7 +67,7 @@ def script_of(steps: Sequence[Step], refused: Sequence[bool], why: str, about: s
         words = [repr(path), spell_number(size), *(f"{key}={value!r}" for key, value in how.items())]
         lines.append(f"    {name} = machine.open({', '.join(words)})")
     for step, no in zip(steps, [*refused, *[False] * len(steps)]):
-        lines += ["    with suppress(OSError):", f"        {step}"] if no else [f"    {step}"]
+        lines += ["    with suppress(SyscallError):", f"        {step}"] if no else [f"    {step}"]
     return "\n".join([*lines, 'print("no difference")', ""])
 
 

@@ -43,8 +43,12 @@ NOT_SEEN = -1
 """In place of a name: there is none, or this look cannot see it."""
 
 NO_ENTRY, ZERO_PAGE, PAGE, SWAP_SLOT = 0, 1, 2, 3
-"""What an entry is: its low two bits. The bits above are a number, or a name."""
+"""What an entry is: its low two bits."""
 KIND = 3
+MARK = 4
+"""The bit above: a page may be written through the entry, a swap slot has the mark of an exclusive page (rule 4.12)."""
+NUMBER_SHIFT = 3
+"""The bits above that are a number, or a name."""
 
 FLAGS = (
     VM_ACCESS | VM_SHARED | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | VM_MAYSHARE | VM_GROWSDOWN | VM_PFNMAP | VM_IO
@@ -75,7 +79,7 @@ class SeenMm:
 
     Attributes:
         areas: in address order.
-        entries: one for every page of every area: ``number << 2 | kind``.
+        entries: one for every page of every area: ``number << 3 | mark | kind``.
         vmas: the machine's own number for each area.
     """
 
@@ -91,7 +95,7 @@ class Sight:
     Attributes:
         processes: the address space each lives in; processes in the order they were made.
         areas: by address space.
-        entries: by address space, one for every page of its areas: ``name << 2 | kind``.
+        entries: by address space, one for every page of its areas: ``name << 3 | mark | kind``.
         pages, anon_vmas: what is known of each, in the order of their names.
         trees: of each anon_vma, and then of each address_space: the areas in its interval tree, in the tree's order,
             which is that of a walk, and how deep each stands in it. By their numbers, counted over all address spaces.
@@ -183,10 +187,12 @@ def _name_entries(seen: list[list[int]]) -> tuple[list[list[int]], list[int]]:
         for entry in entries:
             if entry in names:
                 continue
-            if entry & KIND == PAGE:
-                names[entry] = len(frames) << 2 | PAGE
-                frames.append(entry >> 2)
-            else:
-                names[entry] = slots << 2 | SWAP_SLOT
+            bare = entry & ~MARK
+            if bare not in names and entry & KIND == PAGE:
+                names[bare] = len(frames) << NUMBER_SHIFT | PAGE
+                frames.append(entry >> NUMBER_SHIFT)
+            elif bare not in names:
+                names[bare] = slots << NUMBER_SHIFT | SWAP_SLOT
                 slots += 1
+            names[entry] = names[bare] | entry & MARK
     return [[names[entry] for entry in entries] for entries in seen], frames

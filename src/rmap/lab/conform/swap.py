@@ -48,9 +48,11 @@ def swap_to_zram() -> Iterator[None]:
     missing = why_no_zram()
     if missing:
         raise NotPermitted("no swap to zram here", needed=missing, works="rmap conform without --swap")
-    name = _idle_zram() or f"zram{(_CONTROL / 'hot_add').read_text().strip()}"
+    idle = _idle_zram()
+    name = idle or f"zram{(_CONTROL / 'hot_add').read_text().strip()}"
     device = Path("/dev") / name
-    with _no_readahead(), undone_at_last({"kind": "swap", "path": str(device)}):
+    change = {"kind": "swap", "path": str(device), "bytes": SWAP_BYTES, "added": idle is None}
+    with _no_readahead(), undone_at_last(change):
         (_BLOCK / name / "disksize").write_text(str(SWAP_BYTES))
         _swap_on(device)
         yield
