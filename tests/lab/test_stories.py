@@ -128,7 +128,9 @@ def test_unknown_stories_and_designs_are_refused() -> None:
 
 
 def test_live_refuses_without_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = Abilities(frames="CAP_SYS_ADMIN: none", page_state=None, other_users=None, scan=None, same_mm=None)
+    blind = Abilities(
+        frames="CAP_SYS_ADMIN: none", page_state=None, other_users=None, scan=None, same_mm=None, kernel_memory=None
+    )
     monkeypatch.setattr(live_offset, "abilities", lambda: blind)
     with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN") as refused:
         tell("offset", live=True)
