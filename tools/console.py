@@ -7,7 +7,6 @@ A block runs line by line: ``$ rmap ...`` is a command, run in this process from
 to the next ``$``, is its output (stdout). A line ``...`` at the end of an output stands for the rest of it.
 """
 
-
 from __future__ import annotations
 
 import contextlib

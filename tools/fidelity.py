@@ -58,8 +58,9 @@ def differential(steps: int, seed: int) -> Evidence:
 
     with RuleCounts(ROOT / "src" / "rmap") as counts:
         done = conform(seed=seed, steps=steps, swap=True)
-    if done.divergence is not None or done.bpf is not None:
-        raise SystemExit(f"the run is no evidence: {done.bpf or done.divergence}")
+    odd = done.bpf or done.divergence or done.not_seen_again or done.lost
+    if odd or not done.complete or done.compared.looks != done.steps:
+        raise SystemExit(f"the run is no evidence: {odd or 'not every step was compared'}")
     compared = {name: getattr(done.compared, name) for name in COMPARED}
     return {
         "release": done.release,
@@ -67,7 +68,7 @@ def differential(steps: int, seed: int) -> Evidence:
         "steps": done.steps,
         "scenarios": done.scenarios,
         **compared,
-        "not_seen_again": len(done.not_seen_again),
+        "settled": done.compared.settled,
         "rules": dict(counts.counts),
     }
 
@@ -102,12 +103,14 @@ def live(workers: int) -> Evidence:
     with load(workers=workers, pages=100_000, vmas=7_000), ExitStack() as stack:
         memory = open_memory()
         found = check_machine(memory and stack.enter_context(memory))
-    if found.report.violations:
-        raise SystemExit(f"the kernel breaks a promise: {found.report.violations[0]}")
-    counted: dict[str, int] = {}
+    if found.report.violations or found.unsettled:
+        raise SystemExit(f"the kernel breaks a promise: {[*found.report.violations, *found.unsettled][0]}")
+    counted: dict[str, dict[str, int]] = {}
     for line in found.report.checked:
-        counted[line.invariant] = counted.get(line.invariant, 0) + line.checked
-    return {"release": os.uname().release, "workers": workers, "invariants": counted}
+        units = counted.setdefault(line.invariant, {})
+        units[line.unit] = max(line.checked, units.get(line.unit, 0))
+    facts = {name: found.facts[name] for name in ("processes", "vmas", "anon_vmas", "anon_pages")}
+    return {"release": os.uname().release, "workers": workers, **facts, "races": found.races, "invariants": counted}
 
 
 def gather(args: argparse.Namespace) -> Evidence:
@@ -118,14 +121,14 @@ def gather(args: argparse.Namespace) -> Evidence:
         "recorded": recorded,
         "live": lambda: live(args.workers),
     }
+    command = f"python tools/fidelity.py --depth {args.depth} --steps {args.steps} --seed {args.seed}"
     evidence: Evidence = json.loads(EVIDENCE.read_text()) if args.only and EVIDENCE.exists() else {}
     for name, run in runs.items():
         if args.only and name not in args.only:
             continue
         began = time.monotonic()
-        evidence[name] = run()
+        evidence[name] = {**run(), "command": command}
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    evidence["command"] = f"python tools/fidelity.py --depth {args.depth} --steps {args.steps} --seed {args.seed}"
     return evidence
 
 
@@ -166,21 +169,27 @@ def summary(evidence: Evidence) -> list[str]:
     """What the numbers come from, in words."""
     every, real, film, now = (evidence[name] for name in (*COLUMNS, "live"))
     equal = ", ".join(f"{real[name]:,} {what}" for name, what in COMPARED.items())
+    commands = " and ".join(f"`{command}`" for command in sorted({part["command"] for part in evidence.values()}))
+    promises = (
+        f"{number} ({', '.join(f'{count:,} {unit}' for unit, count in sorted(units.items()))})"
+        for number, units in sorted(now["invariants"].items(), key=lambda item: _place(item[0]))
+    )
     lines = [
-        f"`{evidence['command']}` counted:",
+        f"{commands} counted:",
         "",
         f"* **exhaustive**: all sequences of up to {every['depth']} calls: {every['calls']:,} calls,"
         f" {every['states']:,} different states, each held against the invariants and the oracle;",
         f"* **differential**: {real['steps']:,} steps of {real['scenarios']:,} random scenarios, seeds from"
-        f" {real['seed']}, on Linux {real['release']}; equal after them were, summed up, {equal};",
+        f" {real['seed']}, on Linux {real['release']}; every step was compared, {real['settled']:,} of them twice, because"
+        f" another actor of the kernel held a page for a moment; equal were, summed up, {equal};",
         "* **recorded**: programs that ran on Linux "
         + ", ".join(sorted({one["release"] for one in film["programs"].values()}))
-        + ", each equal in the layout of VMAs and in who shares which anonymous page with whom, at every picture: "
+        + ", each equal at every picture: "
         + ", ".join(f"{name} ({one['events']:,} events)" for name, one in sorted(film["programs"].items()))
         + ";",
-        f"* the **kernel's own state** under {now['workers']} workers, on Linux {now['release']}: no violation of "
-        + ", ".join(f"{number} ({count:,})" for number, count in sorted(now["invariants"].items(), key=_place))
-        + ".",
+        f"* the **kernel's own state** under {now['workers']} workers, on Linux {now['release']}: {now['processes']:,}"
+        f" processes, {now['vmas']:,} VMAs, {now['anon_vmas']:,} anon_vmas, {now['anon_pages']:,} anonymous pages, no"
+        f" violation of " + ", ".join(promises) + ".",
     ]
     return [piece for line in lines for piece in (_wrapped(line) if line else [""])]
 
@@ -189,9 +198,8 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, 120, subsequent_indent="  " if line.startswith("* ") else "", break_on_hyphens=False)
 
 
-def _place(item: tuple[str, int]) -> tuple[int, str]:
-    number = re.sub(r"\D", "", item[0].split(".")[0])
-    return (0 if item[0].startswith("I") else 1) * 100 + int(number), item[0]
+def _place(number: str) -> tuple[bool, int, str]:
+    return not number.startswith("I"), int(re.sub(r"\D", "", number.split(".")[0])), number
 
 
 # The text behind *NAME*: up to the next such name.

@@ -4,7 +4,6 @@ Prints the word ``ready`` when everything is up and has served, then waits until
 all it started. Run by ``record_picture.py``; of no use by itself.
 """
 
-
 from __future__ import annotations
 
 import contextlib

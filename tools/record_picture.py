@@ -8,7 +8,6 @@ load (of libc, say) show as a mapcount above the entries found.
     sudo .venv/bin/python tools/record_picture.py [FILE]
 """
 
-
 from __future__ import annotations
 
 import contextlib

@@ -9,7 +9,6 @@ the kernel's.
     sudo .venv/bin/python tools/record_traces.py [NAME ...]
 """
 
-
 from __future__ import annotations
 
 import os

@@ -2,7 +2,8 @@
 
 The model says where a rule lives: a function's docstring cites it (``rule 2.5``), or a comment above a statement does.
 So a rule is exercised when that function is called, or that statement is reached. :class:`RuleCounts` counts both; only
-functions that cite rules are traced line by line.
+functions that cite rules are traced line by line. What the checks of the model do (every walk against the page tables,
+after every call) is not counted: there nothing is compared with a kernel.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 PACKAGES = ("mm", "designs", "consumers", "kernel")
+CHECKS = {("mm/invariants.py", "check"), ("lab/correctness.py", "correctness")}
+"""Functions within which nothing is counted."""
 NUMBER = r"\d+\.\d+[a-z]?"
 CITATION = re.compile(rf"\b[Rr]ules? ((?:{NUMBER})(?:(?:, (?:and )?| and | to ){NUMBER})*)")
 
@@ -42,6 +45,10 @@ class Probes:
 
     whole: set[str] = field(default_factory=set)
     lines: dict[int, set[str]] = field(default_factory=dict)
+
+
+CHECK = Probes()
+"""In place of the probes of a function within which nothing is counted."""
 
 
 def probes_of(path: Path) -> dict[tuple[str, int], Probes]:
@@ -130,6 +137,8 @@ class RuleCounts:
             for key, probes in probes_of(path).items()
         }
         self._of_code: dict[CodeType, Probes | None] = {}
+        self._checks = {(str(package / path), name) for path, name in CHECKS}
+        self._checking: FrameType | None = None
 
     @property
     def rules(self) -> set[str]:
@@ -145,14 +154,30 @@ class RuleCounts:
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
+        if self._checking is not None:
+            return None
         try:
             probes = self._of_code[code]
         except KeyError:
-            probes = self._of_code[code] = self._probes.get((code.co_filename, code.co_name, code.co_firstlineno))
+            probes = self._of_code[code] = self._find(code)
         if probes is None:
             return None
+        if probes is CHECK:
+            self._checking = frame
+            frame.f_trace_lines = False
+            return self._until_checked
         self.counts.update(probes.whole)
         return self._line if probes.lines else None
+
+    def _find(self, code: CodeType) -> Probes | None:
+        if (code.co_filename, code.co_name) in self._checks:
+            return CHECK
+        return self._probes.get((code.co_filename, code.co_name, code.co_firstlineno))
+
+    def _until_checked(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "return":
+            self._checking = None
+        return self._until_checked
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":

@@ -3,7 +3,7 @@
 Frame numbers, swap slots, inode numbers and the addresses of anon_vmas differ between any two machines. What must
 agree is which of them are the same. So everything that has a number of its own is named in the order in which a
 reader meets it, process by process, area by area, page by page: ``page 0`` is the one behind the first present entry
-of the first process. Two machines are in the same state iff their sights are equal.
+of the first process. Two machines in the same state have equal sights.
 
 An eye (:mod:`.kernel_eye`, :mod:`.model_eye`) hands over what it saw with the machine's own numbers; :func:`sight_of`
 gives the names.
