@@ -58,3 +58,19 @@ def expand(first: I64, count: I64) -> I64:
     step[0] = first[0]
     step[ends[:-1]] = first[1:] - (first[:-1] + count[:-1] - 1)
     return np.cumsum(step)
+
+
+def rows_of(column: I64, values: I64, *, ascending: bool = False) -> I64:
+    """For each value the row of a column that holds it, -1 where none does.
+
+    Args:
+        column: int64, in any order; where it holds a value twice, one of the two rows is taken.
+        values: int64.
+        ascending: whether the column is.
+    """
+    if not len(column):
+        return np.full(len(values), -1, np.int64)
+    order = None if ascending else np.argsort(column, kind="stable")
+    at = np.minimum(np.searchsorted(column, values, sorter=order), len(column) - 1)
+    row: I64 = at if order is None else order[at]
+    return np.where(column[row] == values, row, -1)

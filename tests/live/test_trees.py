@@ -39,12 +39,16 @@ def tree(intervals: list[tuple[int, int]], base: int = 0x1000, flags: int = 0, w
         row["right"], right_end = build(middle + 1, high)
         start = (base + middle) << 24
         row.update(
-            start=start, end=start + (last - first + 1) * PAGE, mm=MM, subtree_last=max(last, left_end, right_end)
+            start=start,
+            end=start + (last - first + 1) * PAGE,
+            mm=MM,
+            mm_users=1,
+            subtree_last=max(last, left_end, right_end),
         )
         return row["node"], row["subtree_last"]
 
     build(0, len(intervals))
-    names = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags")
+    names = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
     columns = {name: column(*(row[name] for row in rows)) for name in names}
     return IntervalTree(**columns, truncated=False, i_mmap_writable=writable)
 

@@ -76,6 +76,18 @@ def test_a_sound_machine() -> None:
     assert "\n".join(check(ROWS, [], FACTS, origin="reading")) + "\n" == SOUND
 
 
+def test_what_could_not_be_judged_is_not_sound() -> None:
+    text = "\n".join(check(ROWS, [], FACTS, origin="reading", not_judged=2)) + "\n"
+    assert text == SOUND.replace(
+        "sound     14 invariants checked, no violation",
+        "unsettled 14 invariants checked, no violation; 2 differences not judged",
+    )
+    assert check(ROWS, [], FACTS, origin="reading", moving=True)[0].startswith("unsettled ")
+    rows = [row._replace(violations=int(row.invariant == "I6")) for row in ROWS]
+    first = " ".join(line.strip() for line in check(rows, [ONE], FACTS, origin="", not_judged=1)[:2])
+    assert first.startswith("BROKEN    1 violation of I6; 14 invariants checked; 1 difference not judged")
+
+
 def test_a_violation_names_its_objects_before_the_table() -> None:
     rows = [row._replace(violations={"I6": 2, "I19": 1}.get(row.invariant, 0)) for row in ROWS]
     violations = [ONE, replace(ONE, where=2), Violation("I19", "the page is not met", (), (), 3)]
@@ -95,7 +107,8 @@ def test_a_round_of_watching_is_one_line() -> None:
     found = MachineCheck(Report([], []), 3_000, [], 1, {}, 0.414)
     line = watch_line(12, "10:00:05", FACTS, [], found)
     assert line == "  12  10:00:05  ok  7,412 VMAs, 120,000 pages, 3,000 races, 0.41 s"
-    found = replace(found, unsettled=[ONE, ONE], races=1)
+    found = replace(found, unsettled=[ONE], untold=1, races=1)
+    assert "  unsettled  7,412 VMAs" in watch_line(1, "10:00:05", FACTS, [], found)
     line = watch_line(1, "10:00:05", FACTS, ["I6", "I6"], found)
     assert line.endswith("2 violations of I6  7,412 VMAs, 120,000 pages, 1 race, 2 not judged, 0.41 s")
 

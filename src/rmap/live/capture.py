@@ -287,14 +287,15 @@ def _add_pages(world: _World, view: KernelView | None) -> None:
     pgoff = np.array([row["pgoff"] for row in world.builder.rows("vmas")], np.int64)
     vmas = VmaColumns(pid, file, start, pgoff)
     frames = describe(extents, vmas)
+    doubtful = None
     if view is not None:
-        view.describe(frames)
+        doubtful = view.describe(frames)
         if world.builder.about["pte_write"]:
-            extents = view.mark_ptes(extents, vmas, frames)
+            extents = view.mark_ptes(extents, vmas, frames, doubtful)
     extents = mark_special(extents, frames)
     links = world.builder.rows("anon_vma_chains")
     linked = np.array([link["vma"] << 32 | link["anon_vma"] for link in links], np.int64)
-    mark_races(extents, vmas, frames, linked)
+    mark_races(extents, vmas, frames, linked, doubtful)
     world.builder.add_ptes(extents.vma, extents.address, extents.pfn, extents.flags, extents.count)
     world.builder.set_frames(frames.state.pfn, **frames.columns())
     world.builder.about["raced"] = int(frames.state.raced.sum())

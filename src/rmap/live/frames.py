@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I8, I64, Bool, expand
+from rmap.columns import I8, I64, Bool, expand, rows_of, runs
 from rmap.live import procfs
 from rmap.live.page_state import PageState, kinds, read_counts, read_page_state
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
@@ -22,7 +22,6 @@ from rmap.snapshot.tables import Frames, Ptes
 from rmap.units import PAGE_SHIFT
 
 _READINGS = 3  # of what contradicts itself, before it is believed
-_MOST_REREAD = 1 << 16  # entries; more than this cannot be read again before they change anew
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,9 @@ def single_pages(extents: Extents) -> Extents:
     )
 
 
-def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I64) -> None:
+def mark_races(
+    extents: Extents, vmas: VmaColumns, frames: Described, linked: I64, doubtful: Bool | None = None
+) -> None:
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
     Contradictory are: more entries found than the kernel counts; pagemap's exclusive bit against a count other than 1;
@@ -197,16 +198,16 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I6
         vmas: of all VMAs of the picture.
         frames: described; ``raced`` is written.
         linked: int64: ``vma << 32 | anon_vma`` of every link of a chain, by rows of the picture.
+        doubtful: bool, of each frame: other sources contradict each other about it.
     """
     state = frames.state
     ptes = Ptes.of(vars(extents))
     columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
     transposed = Transposed(ptes, Frames.of(columns))
     wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed, linked)
+    if doubtful is not None:
+        wrong |= doubtful
     suspect = np.flatnonzero(wrong & ~state.raced)
-    if len(suspect) and int(transposed.found[suspect].sum()) > _MOST_REREAD:
-        state.raced[suspect] = True
-        return
     for _ in range(_READINGS):
         if not len(suspect):
             return
@@ -215,18 +216,18 @@ def mark_races(extents: Extents, vmas: VmaColumns, frames: Described, linked: I6
         suspect = suspect[~changed]
 
 
-# Which of these frames are not any more what they were.
+# Which of these frames are not any more what they were. However many there are, all are read: the larger a defect is,
+# the more of it must be seen.
 def _changed(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, suspect: I64) -> Bool:
     pfns = frames.state.pfn[suspect]
     changed: Bool = read_counts(pfns) != frames.state.mapcount[suspect]
     entries = transposed.entries(pfns)
-    where: dict[int, list[tuple[int, int, int, int]]] = {}
-    for position, extent, address in zip(entries.position.tolist(), entries.extent.tolist(), entries.address.tolist()):
-        row = (position, address, int(pfns[position]), int(extents.flags[extent]))
-        where.setdefault(int(vmas.pid[extents.vma[extent]]), []).append(row)
-    for pid, rows in where.items():
-        for position in _changed_entries(pid, rows):
-            changed[position] = True
+    pid, flags = vmas.pid[extents.vma[entries.extent]], extents.flags[entries.extent]
+    order = np.lexsort((entries.address, pid))
+    pids, first = np.unique(pid[order], return_index=True)
+    for one, rows in zip(pids.tolist(), np.split(order, first[1:])):
+        at = entries.position[rows]
+        changed[at[_changed_entries(one, entries.address[rows], pfns[at], flags[rows])]] = True
     return changed
 
 
@@ -253,17 +254,19 @@ def _misplaced(extents: Extents, vmas: VmaColumns, frames: Described, transposed
     return wrong
 
 
-# The positions of those entries of one process that are not any more what they were.
-def _changed_entries(pid: int, rows: list[tuple[int, int, int, int]]) -> list[int]:
-    changed = []
-    mask = f.PTE_PRESENT | f.PTE_EXCLUSIVE
+# Which entries of one process are not any more what they were; addresses ascending.
+def _changed_entries(pid: int, address: I64, pfn: I64, flags: I64) -> Bool:
+    begin, count = runs(np.unique(address >> PAGE_SHIFT))
+    ranges = zip((begin << PAGE_SHIFT).tolist(), ((begin + count) << PAGE_SHIFT).tolist())
     try:
         with Pagemap(pid) as pagemap:
-            for position, address, pfn, flags in rows:
-                now = np.array([pagemap.entry(address)], np.int64)
-                new_pfn, new_flags = decode(now, 0)
-                if int(new_pfn[0]) != pfn or (int(new_flags[0]) ^ flags) & mask:
-                    changed.append(position)
+            where, entry = pagemap.read(ranges)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return [row[0] for row in rows]
+        return np.ones(len(address), np.bool_)
+    at = rows_of(where, address, ascending=True)
+    changed = at < 0
+    now_pfn, now_flags = decode(entry, 0)
+    held = at[~changed]
+    mask = f.PTE_PRESENT | f.PTE_EXCLUSIVE
+    changed[~changed] = (now_pfn[held] != pfn[~changed]) | ((now_flags[held] ^ flags[~changed]) & mask != 0)
     return changed

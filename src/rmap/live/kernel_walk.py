@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I32, I64, Bool, expand, runs
+from rmap.columns import I32, I64, Bool, expand, rows_of, runs
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
 from rmap.live.pagemap import Pagemap
-from rmap.live.trees import Trees, rows_of
+from rmap.live.trees import Trees
 from rmap.units import PAGE_SHIFT
 
 TAG_MASK = 3

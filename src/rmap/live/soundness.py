@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,24 +19,29 @@ from pathlib import Path
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I8, I64, Bool, rows_of
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.bpf import KernelMemory, Topology
+from rmap.live.bpf import KernelMemory, StructPages, Topology
 from rmap.live.capture import capture
 from rmap.live.kernel_walk import anchors, meets
-from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees, rows_of
+from rmap.live.page_state import read_counts
+from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot import topology as pure
 from rmap.snapshot.check import inspect_pages
-from rmap.snapshot.findings import DESCRIBED, Checked, Found, Report, Violation, report_of
+from rmap.snapshot.findings import NAMED, Checked, Found, Report, Violation, report_of
 from rmap.snapshot.topology import WHAT, inspect_topology, pointer, root_is_last
+from rmap.units import format_count
 
 READINGS = 3
 """How often what looks wrong is read again."""
 PAUSE = 0.02
 """Seconds between two readings."""
+
+RACED_MAX = 0.25
+"""Of all mapped pages, the part that may have changed while they were read."""
 
 _KSM = Path("/sys/kernel/mm/ksm")
 _WALKED = (f.ANON, f.FILE, f.SHMEM)
@@ -53,6 +59,7 @@ class MachineCheck:
         readings: how often was read again.
         facts: release, and numbers of processes, vmas, anon_vmas, anon_pages, pages, ptes; refused, ended, raced.
         seconds: how long it took.
+        untold: more differences than are told apart, which may have been there each time: no judgement either.
     """
 
     report: Report
@@ -61,6 +68,18 @@ class MachineCheck:
     readings: int
     facts: dict[str, str | int]
     seconds: float
+    untold: int = 0
+
+    @property
+    def not_judged(self) -> int:
+        """Differences that may be violations."""
+        return len(self.unsettled) + self.untold
+
+    @property
+    def too_much_moved(self) -> bool:
+        """Whether so many pages changed while they were read that little can be said of the machine's pages."""
+        raced, pages = self.facts.get("raced", 0), self.facts.get("pages", 0)
+        return int(raced) > RACED_MAX * int(pages)
 
 
 # What was found in one reading, and of what; without a topology where the kernel's memory was not read, without a
@@ -91,27 +110,62 @@ def check_machine(
     began = time.perf_counter()
     first = _read(memory, None, progress)
     there, again = first.violations(), 0
+    unnamed = _Unnamed(first)
     moved: set[tuple[str, object]] = set()
     before = _run_times(_involved(there.values()))
-    while there and again < readings:
+    while (there or unnamed.any()) and again < readings:
         again += 1
         time.sleep(PAUSE)
-        now = _read_again(memory, there.values()).violations()
+        reading = _read(memory, None, progress) if unnamed.any() else _read_again(memory, there.values())
+        now = reading.violations()
+        unnamed.read(reading)
         there = {identity: violation for identity, violation in there.items() if identity in now}
         moved |= {identity for identity, violation in there.items() if not _same(violation, now[identity])}
     rested = {pid for pid, spent in _run_times(_involved(there.values())).items() if spent == before.get(pid)}
-    moved |= {identity for identity, violation in there.items() if not (violation.pids and {*violation.pids} <= rested)}
+    moved |= {identity for identity, violation in there.items() if not _settled(violation, rested)}
     stayed = [violation for identity, violation in there.items() if identity not in moved]
     unsettled = [violation for identity, violation in there.items() if identity in moved]
+    untold = unnamed.left(there)
     total = sum(one.checked.violations for one in first.found)
     return MachineCheck(
         report=_judged(first.found, stayed),
-        races=total - len(stayed) - len(unsettled),
+        races=total - len(stayed) - len(unsettled) - untold,
         unsettled=unsettled,
         readings=again,
         facts=_facts(first),
         seconds=time.perf_counter() - began,
+        untold=untold,
     )
+
+
+# Whether a violation that was there each time is one, or whoever it is about ran meanwhile. This process does run: of
+# others it is asked whether they held still, and what concerns nobody else cannot be judged.
+def _settled(violation: Violation, rested: set[int]) -> bool:
+    others = {*violation.pids} - {os.getpid()}
+    return not violation.open and others <= rested and bool(others or not violation.pids)
+
+
+# Of each line more violations may be found than are named. How many of those there may still be: as many as the reading
+# that found fewest, without those that were told apart.
+class _Unnamed:
+    def __init__(self, first: _Reading) -> None:
+        self._line = {violation.identity: _line_of(one) for one in first.found for violation in one.violations}
+        self._least = {_line_of(one): one.checked.violations for one in first.found if one.unnamed}
+
+    def any(self) -> bool:
+        return bool(self._least)
+
+    def read(self, reading: _Reading) -> None:
+        now = {_line_of(one): one.checked.violations for one in reading.found}
+        self._least = {line: least for line, most in self._least.items() if (least := min(most, now.get(line, 0)))}
+
+    def left(self, there: Iterable[tuple[str, object]]) -> int:
+        named = Counter(self._line[identity] for identity in there)
+        return sum(max(0, least - named[line]) for line, least in self._least.items())
+
+
+def _line_of(found: Found) -> tuple[str, str]:
+    return found.checked.invariant, found.checked.what
 
 
 # A violation that is seen again must be so in every word.
@@ -176,7 +230,7 @@ def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callabl
     found, topology, trees = _structs(memory)
     picture = capture(pids, progress=progress, memory=memory)
     found += inspect_pages(picture, strict=_anchors_are_strict())
-    found.append(_walks(memory, topology, trees, picture))
+    found += [_walks(memory, topology, trees, picture), _accounts(memory, picture)]
     return _Reading(found, picture, topology)
 
 
@@ -189,12 +243,25 @@ def _read_again(memory: KernelMemory | None, violations: Iterable[Violation]) ->
 
 # What no page is needed for: anon_vmas, chains, trees.
 def _structs(memory: KernelMemory) -> tuple[list[Found], Topology, tuple[Trees, Trees]]:
+    items = _ksm_items()
     topology = memory.topology()
+    items = max(items, _ksm_items())
     anon = read_trees(memory, np.unique(topology.anon_vmas.address), of_anon_vmas=True)
     mapped = np.unique(topology.vmas.mapping[topology.vmas.mapping != 0])
     files = read_trees(memory, mapped, of_anon_vmas=False)
-    found = [*inspect_topology(_columns(topology, anon)), *inspect_trees(anon, files, topology)]
-    return found, topology, (anon, files)
+
+    def again(trees: Trees, rows: I64) -> Trees:
+        return read_trees(memory, trees.anchor[rows], of_anon_vmas=trees.of_anon_vmas)
+
+    found = [_with_note(one, topology) for one in inspect_topology(_columns(topology, anon, items))]
+    return [*found, *inspect_trees(anon, files, topology, again)], topology, (anon, files)
+
+
+def _with_note(found: Found, topology: Topology) -> Found:
+    line, cut = found.checked, len(np.unique(topology.vmas.address[topology.truncated]))
+    if not cut or line.unit != "VMAs":
+        return found
+    return found._replace(checked=line._replace(note=f"{format_count(cut)} VMAs have more links than are read"))
 
 
 def _without_memory() -> list[Checked]:
@@ -203,13 +270,17 @@ def _without_memory() -> list[Checked]:
         *(Checked(number, what, 0, "VMAs", reason) for number, what in WHAT.items()),
         Checked("I12", "interval trees are in order", 0, "nodes", reason),
         Checked("I22", "a file's i_mmap has each of its VMAs once", 0, "file VMAs", reason),
+        Checked("8.3", "kpagecount and kpageflags tell what the page's struct page says", 0, "pages", reason),
     ]
 
 
 # The columns that the pure check asks for, of VMAs each of which stands once.
-def _columns(topology: Topology, anon: Trees) -> pure.Topology:
+def _columns(topology: Topology, anon: Trees, items: int) -> pure.Topology:
     vmas, table = topology.vmas, topology.anon_vmas
     own = np.unique(vmas.address, return_index=True)[1]
+    own = own[~np.isin(vmas.address[own], vmas.address[topology.truncated])]
+    cut = _of_cut_families(topology)
+    alone = cut & ~_linked(topology, own)
     new = np.full(len(vmas), -1, np.int64)
     new[own] = np.arange(len(own))
     links = new[topology.links.vma] >= 0
@@ -226,19 +297,18 @@ def _columns(topology: Topology, anon: Trees) -> pure.Topology:
         above = pointer(int(table.address[root])) if root >= 0 else "unknown"
         return f"anon_vma {pointer(int(table.address[row]))} (root {above})"
 
-    items = _ksm_items()
     return pure.Topology(
         active=vmas.anon_vma[own],
         pid=pid,
         link_vma=new[topology.links.vma[links]][order],
         link_anon_vma=topology.links.anon_vma[links][order],
-        root=table.root,
-        parent=table.parent,
+        root=np.where(alone, np.arange(len(table)), table.root),
+        parent=np.where(alone, np.arange(len(table)), table.parent),
         refcount=table.refcount,
         num_children=table.num_children,
         num_active_vmas=table.num_active_vmas,
-        partial=np.zeros(len(table), np.bool_),
-        outside=_with_strangers(topology, anon),
+        partial=alone,
+        outside=_with_strangers(topology, anon) | cut,
         root_is_last=root_is_last(os.uname().release),
         ksm=np.full(len(table), items > 0),
         ksm_items=items,
@@ -247,6 +317,21 @@ def _columns(topology: Topology, anon: Trees) -> pure.Topology:
         vma_where=lambda row: (int(pid[row]), int(vmas.start[own[row]])),
         anon_vma_where=lambda row: int(table.address[row]),
     )
+
+
+# The anon_vmas of families in which a VMA has more links than are read.
+def _of_cut_families(topology: Topology) -> Bool:
+    table, links = topology.anon_vmas, topology.links
+    mine = links.anon_vma[np.isin(links.vma, topology.truncated)]
+    root = np.where(table.root >= 0, table.root, np.arange(len(table)))
+    return np.isin(root, root[mine]) | (table.root < 0) & bool(len(mine))
+
+
+# The anon_vmas that these VMAs are linked to.
+def _linked(topology: Topology, vmas: I64) -> Bool:
+    linked = np.zeros(len(topology.anon_vmas), np.bool_)
+    linked[topology.links.anon_vma[np.isin(topology.links.vma, vmas)]] = True
+    return linked
 
 
 # The anon_vmas whose tree has a VMA of an mm that no process read has: one that began meanwhile, or that outlives its
@@ -296,15 +381,18 @@ def _walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees],
     vmas = _kernel_vmas(topology, picture)
     met = vmas[entries.vma] == 0  # VMAs that are not the same in both are of two moments: not asked
     if unknown := int(np.count_nonzero(met)):
-        line = line._replace(note=f"not asked of {unknown:,} entries: their VMA changed meanwhile")
+        line = line._replace(
+            note=f"not asked of {unknown:,} entries: their VMA changed meanwhile, or is not read whole"
+        )
     for which, those in zip((anonymous, of_file), trees):
         rows = np.flatnonzero(which[page] & ~met)
         asked = page[rows]
         tree = rows_of(those.anchor, anchor)[asked]
-        met[rows] = meets(those, tree, vmas, entries.vma[rows], pages.index[asked], entries.address[rows])
+        cut = (tree >= 0) & those.truncated[tree] if len(those.anchor) else tree >= 0
+        met[rows] = cut | meets(those, tree, vmas, entries.vma[rows], pages.index[asked], entries.address[rows])
     missed = np.flatnonzero(~met)
     violations = []
-    for row in missed[:DESCRIBED].tolist():
+    for row in missed[:NAMED].tolist():
         pid, address = int(entries.pid[row]), int(entries.address[row])
         objects = (
             f"pfn {entries.pfn[row]:#x}, mapping {pointer(int(pages.mapping[page[row]]))}",
@@ -315,12 +403,54 @@ def _walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees],
     return Found(line._replace(checked=len(pfns), violations=len(missed)), violations)
 
 
+# Whether /proc tells of a page what its struct page says. What differs is looked at again at once, between two readings
+# of its count: the kernel counts on while both are read.
+def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
+    kind = picture.per_frame("kind")
+    asked = ~np.isin(kind, f.UNTRACKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
+    counts = picture.per_frame("mapcount")[asked].astype(np.int64)
+    exact = (order == 0) | (picture.about["mapcount"] == "precise")
+    rows = np.arange(len(pfns))
+    for attempt in range(1 + READINGS):
+        before = counts if not attempt else read_counts(pfns[rows])
+        pages = memory.struct_pages(pfns[rows])
+        steady = np.ones(len(rows), np.bool_) if not attempt else before == read_counts(pfns[rows])
+        differs = ~pages.valid | (exact[rows] & (pages.mapcount != before)) | ~_fits(kind[rows], pages)
+        rows = rows[differs & steady]
+        if not len(rows):
+            break
+    pages, before = memory.struct_pages(pfns[rows]), read_counts(pfns[rows])
+    named = rows[:NAMED]
+    entries = picture.walk_many(pfns[named])  # in the order of the pages, which rise
+    first, end = (np.searchsorted(entries.pfn, pfns[named] + beyond) for beyond in (0, 1))
+    violations = []
+    for at, (row, low, high) in enumerate(zip(named.tolist(), first.tolist(), end.tolist())):
+        objects = (
+            f"pfn {pfns[row]:#x}: /proc says {f.FRAME_KINDS[kind[row]]}, mapped {before[at]} times",
+            f"struct page: mapping {pointer(int(pages.mapping[at]))}, index {pages.index[at]:#x}, mapcount "
+            f"{pages.mapcount[at]}",
+        )
+        pids = tuple(np.unique(entries.pid[low:high]).tolist())
+        text = "kpagecount or kpageflags and the page's struct page differ"
+        violations.append(Violation("8.3", text, objects, pids, ("page", int(pfns[row]))))
+    what = "kpagecount and kpageflags tell what the page's struct page says"
+    return Found(Checked("8.3", what, len(pfns), "pages", violations=len(rows)), violations)
+
+
+# Whether the anchor of a page is of its kind (rule 1.1).
+def _fits(kind: I8, pages: StructPages) -> Bool:
+    anonymous, of_file, _ = anchors(pages.mapping)
+    wanted = np.select([kind == f.ANON, np.isin(kind, (f.FILE, f.SHMEM))], [anonymous, of_file], True)
+    return wanted & ((pages.index >= 0) | ~np.isin(kind, _WALKED))
+
+
 # For each VMA of the picture the address of its struct, 0 for one that the kernel's memory does not have so.
 def _kernel_vmas(topology: Topology, picture: Snapshot) -> I64:
     vmas = picture.vmas
     pid = picture.processes.pid[vmas.process].astype(np.int64)
     row = rows_of(topology.vmas.pid << 36 | topology.vmas.start >> 12, pid << 36 | vmas.start >> 12)
-    same = (row >= 0) & (topology.vmas.end[row] == vmas.end)
+    same = (row >= 0) & (topology.vmas.end[row] == vmas.end) & ~np.isin(row, topology.truncated)
     return np.where(same, topology.vmas.address[row], 0)
 
 

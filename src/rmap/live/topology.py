@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I64, Bool, rows_of
 from rmap.live.bpf import KernelMemory, Topology
 from rmap.live.frames import Described, Extents, VmaColumns, single_pages
 from rmap.snapshot import SnapshotBuilder
@@ -43,34 +43,40 @@ class KernelView:
     unmatched: int
     mm: dict[int, int]
 
-    def describe(self, frames: Described) -> None:
+    def describe(self, frames: Described) -> Bool:
         """Write into frames what their struct pages say: page index, anon_vma, PG_anon_exclusive.
 
-        A frame whose struct page contradicts what /proc said of it a moment ago is marked ``raced``.
+        Returns:
+            bool, of each frame: its struct page contradicts what /proc said of it a moment ago.
         """
         state = frames.state
         pages = self.memory.struct_pages(state.pfn)
         tracked = ~np.isin(frames.kind, f.UNTRACKED)
         anon = frames.kind == f.ANON
         tagged = pages.mapping & _TAG_MASK == _ANON_TAG
-        state.raced |= tracked & (~pages.valid | (pages.mapcount != state.mapcount))
-        state.raced |= anon & ~tagged
-        # A driver's page in a file's VMA has no mapping: it is not in the page cache, whatever its flags look like.
-        of_driver = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
+        doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
+        doubtful |= anon & ~tagged
+        # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
+        # whatever its other flags look like.
+        unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
+        of_driver = unhung & (state.flags & f.KPF_LRU == 0)
+        doubtful |= unhung & ~of_driver
         frames.kind[of_driver] = f.KERNEL
         frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
         indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
         frames.index[indexed] = pages.index[indexed]
         senseless = indexed & (frames.index < 0)  # freed, and something else by now
-        state.raced |= senseless
+        doubtful |= senseless
         frames.file[senseless] = frames.index[senseless] = _NOWHERE
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
         frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+        return doubtful
 
-    def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described) -> Extents:
+    def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described, doubtful: Bool) -> Extents:
         """Mark the entries that are writable, dirty, or of an exclusive page in swap: what the page tables say.
 
-        Frames that an entry does not map any more are marked ``raced``.
+        Args:
+            doubtful: bool, of each frame: written where an entry of pagemap does not map it any more.
         """
         state, done = frames.state, []
         pid = vmas.pid[extents.vma]
@@ -80,17 +86,15 @@ class KernelView:
             present = (part.flags & f.PTE_PRESENT) != 0
             inside = part.address >> PAGE_SHIFT & (np.int64(1) << raw.shift - PAGE_SHIFT) - 1
             same = present & raw.present & (raw.pfn + inside == part.pfn)
-            state.raced[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
+            doubtful[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
             flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
             flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
             done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
         return Extents(*(np.concatenate(column) for column in zip(*done)))
 
     def _row_of(self, address: I64) -> I64:
-        if not len(self.address):
-            return np.full(len(address), _NOWHERE, np.int64)
-        at = np.minimum(np.searchsorted(self.address, address), len(self.address) - 1)
-        return np.where(self.address[at] == address, self.row[at], _NOWHERE)
+        at = rows_of(self.address, address, ascending=True)
+        return np.where(at >= 0, self.row[at] if len(self.row) else _NOWHERE, _NOWHERE)
 
 
 def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:

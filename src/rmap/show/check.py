@@ -23,7 +23,7 @@ _GROUPS = (
     ("page: exclusive", ("I15", "I16", "I17")),
     ("page of a file: its place", ("I21",)),
     ("walk and page tables agree", ("I19",)),
-    ("mapcount", ("I20", "8.2")),
+    ("mapcount", ("I20", "8.2", "8.3")),
 )
 
 
@@ -63,7 +63,9 @@ class Rounded(Protocol):
     @property
     def races(self) -> int: ...
     @property
-    def unsettled(self) -> Sequence[object]: ...
+    def not_judged(self) -> int: ...
+    @property
+    def too_much_moved(self) -> bool: ...
     @property
     def seconds(self) -> float: ...
 
@@ -76,6 +78,8 @@ def check(
     origin: str,
     readings: int = 0,
     limit: int | None = SHOWN,
+    not_judged: int = 0,
+    moving: bool = False,
 ) -> list[str]:
     """The lines of ``rmap check``.
 
@@ -86,11 +90,14 @@ def check(
         origin: how it was found, in words.
         readings: how often each violation was seen again, the same.
         limit: show at most so many violations of an invariant, None for all.
+        not_judged: differences that may be violations.
+        moving: whether so many pages changed while they were read that nothing can be said of them all.
     """
     every = list(rows)
     done = [row for row in every if not row.reason]
     numbers = list(dict.fromkeys(row.invariant for row in done))
-    lines = labelled(*_verdict(len(numbers), violations, sum(row.violations for row in done)))
+    count = sum(row.violations for row in done)
+    lines = labelled(*_verdict(len(numbers), violations, count, not_judged, moving))
     lines += labelled("machine", f"Linux {facts['release'] or 'of unknown release'}: {facts_line(facts)}")
     for number in dict.fromkeys(violation.invariant for violation in violations):
         lines += ["", *_broken([v for v in violations if v.invariant == number], done, readings, limit)]
@@ -117,17 +124,26 @@ def watch_line(number: int, clock: str, facts: Mapping[str, Any], broken: Sequen
         broken: the invariants that were found broken, once per violation.
         found: differences that were gone when read again, those that could not be judged, and how long the round took.
     """
-    verdict = f"{plural(len(broken), 'violation')} of {runs(list(dict.fromkeys(broken)))}" if broken else "ok"
+    settled = not (found.not_judged or found.too_much_moved)
+    verdict = "ok" if settled else "unsettled"
+    if broken:
+        verdict = f"{plural(len(broken), 'violation')} of {runs(list(dict.fromkeys(broken)))}"
     size = f"{format_count(facts['vmas'])} VMAs, {format_count(facts['pages'])} pages"
-    unsettled = f", {format_count(len(found.unsettled))} not judged" if found.unsettled else ""
+    unsettled = f", {format_count(found.not_judged)} not judged" if found.not_judged else ""
     return f"{number:>4}  {clock}  {verdict}  {size}, {plural(found.races, 'race')}{unsettled}, {found.seconds:.2f} s"
 
 
-def _verdict(numbers: int, violations: Sequence[ViolationLine], count: int) -> tuple[str, str]:
+def _verdict(
+    numbers: int, violations: Sequence[ViolationLine], count: int, not_judged: int, moving: bool
+) -> tuple[str, str]:
+    open_ones = [f"{plural(not_judged, 'difference')} not judged"] if not_judged else []
+    open_ones += ["too many pages changed while they were read"] if moving else []
     if not count:
-        return "sound", f"{plural(numbers, 'invariant')} checked, no violation"
+        said = [f"{plural(numbers, 'invariant')} checked, no violation", *open_ones]
+        return "unsettled" if open_ones else "sound", "; ".join(said)
     broken = list(dict.fromkeys(violation.invariant for violation in violations))
-    return "BROKEN", f"{plural(count, 'violation')} of {runs(broken)}; {plural(numbers, 'invariant')} checked"
+    said = [f"{plural(count, 'violation')} of {runs(broken)}", f"{plural(numbers, 'invariant')} checked", *open_ones]
+    return "BROKEN", "; ".join(said)
 
 
 def _broken(same: list[ViolationLine], rows: list[CheckedLine], readings: int, limit: int | None) -> list[str]:

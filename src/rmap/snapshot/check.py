@@ -21,7 +21,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.errors import InvariantError
 from rmap.snapshot import flags as f
-from rmap.snapshot.findings import DESCRIBED, Checked, Found, Report, Violation, report_of
+from rmap.snapshot.findings import NAMED, Checked, Found, Report, Violation, report_of
 from rmap.snapshot.topology import WHAT, inspect_topology, topology_of
 from rmap.units import PAGE_SHIFT, format_count
 
@@ -129,7 +129,7 @@ def _pages(picture: Snapshot) -> Pages:
 def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
     rows = np.flatnonzero(asked & ~right).tolist()
     found = []
-    for i in rows[:DESCRIBED]:
+    for i in rows[:NAMED]:
         vma = int(pages.vma[i])
         process = int(picture.vmas.process[vma])
         pid = int(picture.processes.pid[process])
@@ -237,13 +237,13 @@ def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
         asked &= picture.per_frame("order") == 0
     model = picture.about["source"] == "model"
     surplus = np.flatnonzero(asked & (found > mapcount)).tolist()
-    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], found[i]) for i in surplus[:DESCRIBED]]
+    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], found[i]) for i in surplus[:NAMED]]
     what = "no more entries map a page than its mapcount says"
     yield Found(Checked("I19", what, int(asked.sum()), "pages", violations=len(surplus)), violations)
     fewer = asked & (found < mapcount)
     if model:  # a model's picture is whole: nobody can be hidden
         missing = np.flatnonzero(fewer).tolist()
-        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], found[i]) for i in missing[:DESCRIBED]]
+        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], found[i]) for i in missing[:NAMED]]
         line = Checked("I20", "no fewer entries either", int(asked.sum()), "pages", violations=len(missing))
         yield Found(line, violations)
         return
@@ -256,7 +256,7 @@ def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
 def _miscounted(picture: Snapshot, pages: Pages, i: int, number: str, mapcount: int, found: int) -> Violation:
     pfn = int(picture.pfns()[i])
     kind = picture.frames.kind[picture.frame_run(pfn)]
-    rows = np.flatnonzero(pages.pfn == pfn)
+    rows = np.arange(*np.searchsorted(pages.pfn, (pfn, pfn + 1)))  # entries stand in the order of their pages
     process = picture.vmas.process[pages.vma[rows]]
     objects = [f"pfn {pfn:#x} ({f.FRAME_KINDS[kind]})"]
     objects += [

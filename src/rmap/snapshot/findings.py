@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 DESCRIBED = 1000
-"""Violations of one invariant that are described one by one; the rest is counted."""
+"""Violations of one line of a report that are described one by one; the rest is counted."""
+NAMED = 20_000
+"""Violations of one line that a search names, so that they can be told from races; the rest is counted."""
 
 
 class Checked(NamedTuple):
@@ -42,6 +44,7 @@ class Violation:
         pids: the processes to read again to see whether it still is so.
         where: what stays the same from one reading to the next: two violations of one invariant at the same place are
             the same violation.
+        open: whether it may be right however long it stays: it is told, never judged.
     """
 
     invariant: str
@@ -49,6 +52,7 @@ class Violation:
     objects: tuple[str, ...]
     pids: tuple[int, ...]
     where: object
+    open: bool = False
 
     @property
     def identity(self) -> tuple[str, object]:
@@ -57,15 +61,20 @@ class Violation:
 
 
 class Found(NamedTuple):
-    """One invariant: its line, and its violations (the first ``DESCRIBED`` of them)."""
+    """One invariant: its line, and its violations (the first ``NAMED`` of them)."""
 
     checked: Checked
     violations: list[Violation]
 
+    @property
+    def unnamed(self) -> int:
+        """Violations that are counted only."""
+        return self.checked.violations - len(self.violations)
+
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was checked, by number; and everything that is wrong."""
+    """Everything that was checked, by number; and what is wrong, the first ``DESCRIBED`` of each line."""
 
     checked: list[Checked]
     violations: list[Violation]
@@ -74,4 +83,5 @@ class Report:
 def report_of(found: list[Found]) -> Report:
     """Put what was found in the order of the numbers; what is no invariant but a rule stands last."""
     found = sorted(found, key=lambda one: (one.checked.invariant[0] != "I", float(one.checked.invariant.lstrip("I"))))
-    return Report([one.checked for one in found], [violation for one in found for violation in one.violations])
+    described = [violation for one in found for violation in one.violations[:DESCRIBED]]
+    return Report([one.checked for one in found], described)

@@ -18,11 +18,13 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.snapshot import flags as f
-from rmap.snapshot.findings import DESCRIBED, Checked, Found, Violation
+from rmap.snapshot.findings import NAMED, Checked, Found, Violation
 from rmap.units import format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot.picture import Snapshot
+
+_MOST_NAMED = 8  # VMAs or anon_vmas that a violation lists
 
 
 def pointer(address: int) -> str:
@@ -180,7 +182,7 @@ class _World:
 
     def _vmas(self, number: str, wrong: Bool, text: str) -> Found:
         rows = np.flatnonzero(wrong).tolist()
-        found = [self._of_vma(number, text, row) for row in rows[:DESCRIBED]]
+        found = [self._of_vma(number, text, row) for row in rows[:NAMED]]
         return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), found)
 
     def _of_vma(self, number: str, text: str, row: int, *others: int) -> Violation:
@@ -255,7 +257,7 @@ class _World:
         differs[same] = t.link_anon_vma[same] != t.link_anon_vma[at]
         rows = np.flatnonzero(wrong | self._any(differs)).tolist()
         text = "two VMAs have the same active anon_vma, but not the same chain"
-        found = [self._of_vma(number, text, row, int(model[row])) for row in rows[:DESCRIBED]]
+        found = [self._of_vma(number, text, row, int(model[row])) for row in rows[:NAMED]]
         return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), found)
 
     def _active_counts(self, number: str) -> Found:
@@ -276,12 +278,15 @@ class _World:
         wanted = np.where(t.root == np.arange(self.nr_anon_vmas), members, 1)
         text = "refcount is {says:,}; by rule 2.9 it should be {counted:,}"
         found = self._counters(number, t.refcount, wanted, text, above=t.ksm)
-        above = int((t.refcount - wanted)[t.ksm & ~t.partial & (t.refcount > wanted)].sum())
+        more = np.flatnonzero(t.ksm & ~t.partial & ~t.outside & (t.refcount > wanted))
+        above = int((t.refcount - wanted)[more].sum())
         if t.ksm_items is not None and above > t.ksm_items:
             text = (
                 f"anon_vmas have {above:,} references more than their families explain, and KSM holds {t.ksm_items:,}"
             )
-            found.violations.append(Violation(number, text, (), (), "ksm"))
+            pids = tuple(np.unique(t.pid[t.link_vma[np.isin(t.link_anon_vma, more)]]).tolist())
+            objects = tuple(map(self._name, more.tolist()[:_MOST_NAMED]))
+            found.violations.append(Violation(number, text, objects, pids, "ksm"))
             return Found(found.checked._replace(violations=found.checked.violations + 1), found.violations)
         return found
 
@@ -293,7 +298,7 @@ class _World:
         rows = np.flatnonzero((says != counted) & ~excused).tolist()
         found = [
             self._of_anon_vma(number, text.format(says=int(says[row]), counted=int(counted[row])), row)
-            for row in rows[:DESCRIBED]
+            for row in rows[:NAMED]
         ]
         note = ""
         if left_out:
@@ -305,9 +310,9 @@ class _World:
 
     def _of_anon_vma(self, number: str, text: str, row: int) -> Violation:
         vmas = np.unique(self.t.link_vma[self.t.link_anon_vma == row])
-        named = [self.t.vma_name(vma) for vma in vmas[:8].tolist()]
-        if len(vmas) > 8:
-            named.append(f"... {len(vmas) - 8:,} more VMAs in its tree")
+        named = [self.t.vma_name(vma) for vma in vmas[:_MOST_NAMED].tolist()]
+        if len(vmas) > _MOST_NAMED:
+            named.append(f"... {len(vmas) - _MOST_NAMED:,} more VMAs in its tree")
         pids = tuple(np.unique(self.t.pid[vmas]).tolist())
         return Violation(number, text, (self._name(row), *named), pids, self.t.anon_vma_where(row))
 
@@ -325,7 +330,7 @@ class _World:
         right |= t.partial & ((t.parent == own) | (t.root == own))
         rows = np.flatnonzero(~right).tolist()
         found = []
-        for row in rows[:DESCRIBED]:
+        for row in rows[:NAMED]:
             parent, root = int(t.parent[row]), int(t.root[row])
             text = f"parent {self._name(parent)} and root {self._name(root)} of the anon_vma do not fit"
             found.append(self._of_anon_vma(number, text, row))

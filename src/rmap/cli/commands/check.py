@@ -9,8 +9,9 @@ process: the kernel's own anon_vmas, chains, interval trees and struct pages
 
 The machine runs on meanwhile. What looks wrong is read again three times; only
 what stays exactly so, in processes that did not run meanwhile, is called a
-violation. For processes that never hold still, --freeze stops them while they
-are read.
+violation. What stays in others is counted as not judged, and the answer is
+"unsettled" then, not "sound". For processes that never hold still, --freeze
+stops them while they are read.
 
 examples
   sudo rmap check
@@ -18,14 +19,17 @@ examples
   sudo rmap check --freeze 4711 4712
   rmap check -i here.rmap
 
-exit status: 0 if all that could be checked holds, 1 if a promise is broken:
-the invariant is named with its objects, ready for a bug report
+exit status: 0 if all that could be judged holds (sound or unsettled), 1 if a
+promise is broken: the invariant is named with its objects, ready for a bug
+report
 """
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from rmap.live.soundness import MachineCheck
     from rmap.snapshot.findings import Report
 
+MOST_KINDS = 4
+"""Kinds of differences not judged that are named."""
 ORIGIN = "every page table of this machine, and the kernel's own anon_vmas, trees and struct pages, read just now"
 ORIGIN_PROC = "every page table of this machine, read just now; not the kernel's own memory"
 
@@ -88,7 +94,14 @@ def _check_machine(args: Namespace, memory: KernelMemory | None) -> int:
     limit = None if args.all else SHOWN
     origin = ORIGIN if memory is not None else ORIGIN_PROC
     lines = lambda: check(  # noqa: E731
-        found.report.checked, found.report.violations, found.facts, origin=origin, readings=found.readings, limit=limit
+        found.report.checked,
+        found.report.violations,
+        found.facts,
+        origin=origin,
+        readings=found.readings,
+        limit=limit,
+        not_judged=found.not_judged,
+        moving=found.too_much_moved,
     )
     emit(args, _machine_data(found), lines)
     for line in _talk(found):
@@ -157,7 +170,16 @@ def _as_data(report: Report) -> dict[str, Any]:
 
 
 def _machine_data(found: MachineCheck) -> dict[str, Any]:
-    rest = {"races": found.races, "unsettled": len(found.unsettled), "readings": found.readings}
+    from rmap.snapshot.findings import DESCRIBED
+
+    verdict = "unsettled" if found.not_judged or found.too_much_moved else "sound"
+    rest = {
+        "verdict": "broken" if found.report.violations else verdict,
+        "races": found.races,
+        "unsettled": found.not_judged,
+        "not_judged": [f"{violation.invariant}: {violation.message}" for violation in found.unsettled[:DESCRIBED]],
+        "readings": found.readings,
+    }
     return {**found.facts, **_as_data(found.report), **rest, "seconds": round(found.seconds, 3)}
 
 
@@ -171,8 +193,14 @@ def _talk(found: MachineCheck) -> Iterator[str]:
         gone = f"{plural(found.races, 'difference was', 'differences were')} gone when read again: "
         yield from wrap(gone + ("a race, not a violation" if found.races == 1 else "races, not violations"), "rmap: ")
     if found.unsettled:
-        pids = sorted({pid for violation in found.unsettled for pid in violation.pids})
+        pids = sorted({pid for violation in found.unsettled for pid in violation.pids} - {os.getpid()})
         who = " ".join(map(str, pids[:8]))
-        text = f"{plural(len(found.unsettled), 'difference')} in processes that did not hold still: not judged"
+        text = f"{plural(len(found.unsettled), 'difference')} in what did not hold still: not judged"
         yield from wrap(text + (f": add --freeze {who}" if who else ""), "rmap: ")
-    yield f"{'ok' if not found.report.violations else 'broken'} in {found.seconds:.2f} s"
+        for kind, number in Counter((one.invariant, one.message) for one in found.unsettled).most_common(MOST_KINDS):
+            yield from wrap(f"{kind[0]} {kind[1]}" + (f" ({number:,} such)" if number > 1 else ""), "rmap:   ")
+    if found.untold:
+        yield from wrap(f"{plural(found.untold, 'difference')} more than are told apart: not judged", "rmap: ")
+    yield f"{'broken' if found.report.violations else 'ok' if not found.not_judged else 'unsettled'} in " + (
+        f"{found.seconds:.2f} s"
+    )

@@ -29,7 +29,7 @@ struct file { struct address_space *f_mapping; struct inode *f_inode; unsigned i
 struct fdtable { struct file **fd; } RELOCATED;
 struct files_struct { struct fdtable *fdt; } RELOCATED;
 
-struct mm_struct { void *pgd; } RELOCATED;
+struct mm_struct { void *pgd; atomic_t mm_users; } RELOCATED;
 struct anon_vma {
 	struct anon_vma *root, *parent;
 	atomic_t refcount;

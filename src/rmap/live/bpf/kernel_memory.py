@@ -27,7 +27,7 @@ OBJECT = Path(__file__).with_name("memory.bpf.o")
 # As in memory.bpf.c.
 _BATCH = 65536
 _PAGE_WORDS = 12
-_NODE_WORDS = 10
+_NODE_WORDS = 11
 _ANON_VMA_TREE, _I_MMAP_TREE = 0, 1
 _PTE_WORDS = 2
 _EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
@@ -79,6 +79,7 @@ class IntervalTree:
         node, left, right: addresses of ``rb_node``, 0 for none.
         subtree_last: as the node keeps it: the last page index of any interval below it.
         vma, start, end, pgoff, mm, flags: of the VMA behind the node.
+        mm_users: of the VMA's mm: 0 from when its last user left it.
         truncated: there are more nodes than are read of one tree (65,536).
         i_mmap_writable: of a file's tree; 0 for an anon_vma's.
     """
@@ -93,6 +94,7 @@ class IntervalTree:
     pgoff: I64
     mm: I64
     flags: I64
+    mm_users: I64
     truncated: bool
     i_mmap_writable: int
 
@@ -149,7 +151,19 @@ class KernelMemory:
     """
 
     def __init__(self) -> None:
+        self._asked = self._answer = np.empty(0, np.int64)
+        self._exchange: mmap.mmap | None = None
         self._object = BpfObject(OBJECT)
+        try:
+            self._open()
+        except OSError as error:
+            self.close()
+            raise refusal(f"a kernel that runs the BPF programs: {error.strerror or error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         self._vmas = self._object.iterator("vmas")
         self._wanted = self._object.map("wanted")
         self._only_wanted = self._object.map("only_wanted")
@@ -158,14 +172,17 @@ class KernelMemory:
         self._exchange = mmap.mmap(self._object.map("exchange").fd, _whole_pages(_EXCHANGE_BYTES))
         words = np.frombuffer(self._exchange, np.int64)
         self._asked, self._answer = words[:_BATCH], words[_BATCH : _BATCH + _BATCH * _PAGE_WORDS]
+        del words  # a failure from here on must be able to close it
         self._page_size = self._number("size_of_page")
         self._exclusive_bit = self._number("exclusive_bit")
         self._vmemmap = self._find_vmemmap()
 
     def close(self) -> None:
         """Unload everything."""
-        del self._asked, self._answer
-        self._exchange.close()
+        self._asked = self._answer = np.empty(0, np.int64)
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
         self._object.close()
 
     def __enter__(self) -> KernelMemory:
@@ -269,8 +286,8 @@ class KernelMemory:
         run(self._programs["tree"], request)
         count, waiting, writable = request[2:].tolist()
         columns = self._answer[: count * _NODE_WORDS].reshape(-1, _NODE_WORDS).T.copy()
-        node, left, right, last, vma, start, end, pgoff, mm, flags = columns
-        return IntervalTree(node, left, right, last, vma, start, end, pgoff, mm, flags, bool(waiting), writable)
+        node, left, right, last, vma, start, end, pgoff, mm, flags, users = columns
+        return IntervalTree(node, left, right, last, vma, start, end, pgoff, mm, flags, users, bool(waiting), writable)
 
     def _decode(self, pfns: I64, rows: I64) -> StructPages:
         valid, own_flags, own, folio, flags, mapping, index, refcount, order, large, entire, mapped = rows.T.copy()

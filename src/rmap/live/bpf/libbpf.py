@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rmap.columns import I64
 from rmap.errors import NotPermitted
@@ -133,8 +133,12 @@ class BpfObject:
         self._object = self._lib.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
             raise refusal(f"BPF programs that libbpf can read: {_said(ctypes.get_errno())}")
-        for name, entries in (max_entries or {}).items():
-            self._lib.bpf_map__set_max_entries(self._map(name), entries)
+        try:
+            for name, entries in (max_entries or {}).items():
+                self._lib.bpf_map__set_max_entries(self._map(name), entries)
+        except BaseException:
+            self.close()
+            raise
         error = -self._lib.bpf_object__load(self._object)
         if error:
             self.close()
@@ -183,10 +187,10 @@ class BpfObject:
         return BpfMap(self._lib, int(self._lib.bpf_map__fd(self._map(name))))
 
     def _program(self, name: str) -> int:
-        return int(self._lib.bpf_object__find_program_by_name(self._object, name.encode()))
+        return int(self._lib.bpf_object__find_program_by_name(self._object, name.encode()) or _missing("program", name))
 
     def _map(self, name: str) -> int:
-        return int(self._lib.bpf_object__find_map_by_name(self._object, name.encode()))
+        return int(self._lib.bpf_object__find_map_by_name(self._object, name.encode()) or _missing("map", name))
 
 
 class Iterator:
@@ -271,6 +275,10 @@ def run(program: int, context: I64) -> None:
         raise OSError(-result, os.strerror(-result))
     if options.retval:
         raise OSError(errno.EFAULT, "the kernel's memory could not be read")
+
+
+def _missing(what: str, name: str) -> NoReturn:
+    raise refusal(f"BPF programs of this version of rmap: the {what} {name} is not in the compiled ones")
 
 
 def _why_refused(error: int) -> str:

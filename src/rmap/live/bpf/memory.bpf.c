@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define MOST_LINKS 600 /* of one VMA: what fits into the iterator's buffer of 32 KiB */
 #define BATCH 65536 /* pages, or tree nodes, a call */
 #define PAGE_WORDS 12
-#define NODE_WORDS 10
+#define NODE_WORDS 11
 #define DEEPEST 128 /* a red-black tree of 2^63 nodes is less deep */
 
 enum record { VMA = 1, VMA_MORE = 2, VMA_FILE = 3, LINK = 4 };
@@ -283,6 +283,7 @@ static long one_node(__u32 i, struct tree_context *context)
 	answer[7] = BPF_CORE_READ(vma, vm_pgoff);
 	answer[8] = (__u64)BPF_CORE_READ(vma, vm_mm);
 	answer[9] = BPF_CORE_READ(vma, vm_flags);
+	answer[10] = (__s64)BPF_CORE_READ(vma, vm_mm, mm_users.counter);
 	exchange->visited++;
 	if (right)
 		exchange->asked[waiting++ & (DEEPEST - 1)] = (__u64)right;

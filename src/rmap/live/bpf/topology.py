@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I64, Bool, rows_of
 
 # As in memory.bpf.c.
 _WORDS = 6
@@ -152,8 +152,8 @@ def _anon_vmas(records: I64) -> tuple[KernelAnonVmas, I64]:
     address = chosen[:, 1]
     table = KernelAnonVmas(
         address=address,
-        root=_row_of(address, chosen[:, 2]),
-        parent=_row_of(address, chosen[:, 3]),
+        root=rows_of(address, chosen[:, 2], ascending=True),
+        parent=rows_of(address, chosen[:, 3], ascending=True),
         refcount=chosen[:, 4] & 0xFFFFFFFF,
         num_children=chosen[:, 4] >> 32,
         num_active_vmas=chosen[:, 5] & ~_MORE_LINKS,
@@ -162,17 +162,9 @@ def _anon_vmas(records: I64) -> tuple[KernelAnonVmas, I64]:
     return table, row
 
 
-# Rows of a sorted column that hold these values, -1 where none does.
-def _row_of(column: I64, values: I64) -> I64:
-    if not len(column):
-        return np.full(len(values), -1, np.int64)
-    row = np.minimum(np.searchsorted(column, values), len(column) - 1)
-    return np.where(column[row] == values, row, -1)
-
-
 # The active anon_vma of each VMA: the one of its own links that has the address its pointer says.
 def _active(pointer: I64, vma_of_link: I64, of_link: I64, address: I64) -> I64:
-    active = np.where(pointer == 0, -1, _row_of(address, pointer))
+    active = np.where(pointer == 0, -1, rows_of(address, pointer, ascending=True))
     named = address[of_link] == pointer[vma_of_link]
     active[vma_of_link[named]] = of_link[named]
     return active
