@@ -20,6 +20,7 @@ from rmap.live.bpf import KernelMemory, Topology, libbpf
 from rmap.live.bpf.topology import parse
 from rmap.live.pagemap import Pagemap
 from rmap.live.procfs import read_maps
+from rmap.live.soundness import open_memory
 from rmap.snapshot import flags as f
 
 PAGE = 4096
@@ -347,3 +348,44 @@ def test_nobody_is_told_what_is_missing() -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", sys.executable]
     told = subprocess.run([*nobody, "-c", command], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("CAP_BPF and CAP_PERFMON")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("step", ["_find_vmemmap", "_number"])
+@pytest.mark.parametrize("error", [PermissionError(1, "Operation not permitted"), OSError(14, "Bad address"), None])
+def test_what_fails_half_way_is_refused_and_leaves_nothing(
+    step: str, error: OSError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs, maps and the shared memory are closed; and who asked goes on with /proc, as with any refusal."""
+    need(abilities().missing("frames", "page_state", "kernel_memory"))
+    raised = error or libbpf.refusal("CAP_SYS_ADMIN (page frames)")
+
+    def fails(*arguments: object) -> int:
+        raise raised
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(KernelMemory, step, fails)
+        with pytest.raises(NotPermitted) as refused:
+            KernelMemory()
+        assert ("runs the BPF programs" in refused.value.needed) == (error is not None)
+        assert open_memory() is None
+        assert capture([os.getppid()]).about["topology"] != "kernel"
+        MODULE.why_not.cache_clear()
+        assert MODULE.why_not() == refused.value.needed
+    MODULE.why_not.cache_clear()
+    assert MODULE.why_not() is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert "bpf-map" not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.live
+def test_compiled_programs_of_another_version_are_refused() -> None:
+    need(abilities().missing("frames", "page_state", "kernel_memory"))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(NotPermitted) as refused:
+        libbpf.BpfObject(MODULE.OBJECT, {"no_such_map": 3})
+    assert "no_such_map" in refused.value.needed
+    with libbpf.BpfObject(MODULE.OBJECT) as opened, pytest.raises(NotPermitted, match="own anon_vmas"):
+        opened.program("no_such_program")
+    assert len(os.listdir("/proc/self/fd")) == before
