@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         the exit status, as ``rmap.cli.status`` lists them. Foreseen errors are told on stderr, never raised.
     """
     words = sys.argv[1:] if argv is None else argv
+    _open_what_is_closed()
     try:
         result = _dispatch(words)
         sys.stdout.flush()
@@ -117,6 +118,13 @@ def _explain(error: RmapError | OSError, words: list[str]) -> dict[str, str]:
     if isinstance(error, OSError):
         return {"message": error.args[1] if len(error.args) > 1 else str(error)}
     return {"message": str(error)}
+
+
+# A caller may have closed stdout or stderr (`>&-`): what is written there goes nowhere, as it is meant to.
+def _open_what_is_closed() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the program runs)
 
 
 # The reader went away (`| head`): nothing more can be said to it, not even when Python flushes at its end.

@@ -55,8 +55,9 @@ def verdict(result: Conformance) -> str:
     missing = result.steps - result.compared.looks - len(result.lost) - len(result.not_seen_again)
     ends = "all equal" if missing <= 0 else f"NOT all compared: {plural(missing, 'step')} went unseen"
     ends += "" if result.complete else " so far; interrupted, so this is a part of what was asked for"
-    odd = result.not_seen_again
-    return f"{done}: {ends}{f', but for {plural(len(odd), DIFFERENCE)} not seen again' if odd else ''}."
+    but = [plural(len(result.not_seen_again), DIFFERENCE) + " not seen again"] if result.not_seen_again else []
+    but += [f"{plural(len(result.lost), 'scenario')} cut short, of which nothing is known"] if result.lost else []
+    return f"{done}: {ends}{', but for ' + ' and '.join(but) if but else ''}."
 
 
 def _facts(result: Conformance) -> Iterator[str]:
@@ -67,7 +68,7 @@ def _facts(result: Conformance) -> Iterator[str]:
     facts = (
         ("kernel", f"Linux {result.release}"),
         ("model", f"design {result.design}, rules of {result.profile}"),
-        ("seeds", f"{result.seed} to {max(result.seed, result.next_seed - 1)}{swap}"),
+        ("seeds", f"from {result.seed}{swap}"),
         ("compared", f"{sees}, after {plural(c.looks, 'step')}"),
         ("", f"VMAs {format_count(c.vmas)}, PTEs {format_count(c.ptes)}, pages {format_count(c.pages)}"),
         ("", f"swap entries {format_count(c.swapped)}" if c.swapped else ""),

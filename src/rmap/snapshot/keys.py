@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+", re.IGNORECASE)
 _ADDRESS = re.compile(r"([0-9]+):(0x[0-9a-f]+)", re.IGNORECASE)
+_LIKE_AN_ADDRESS = re.compile(r"(\d+|self):")  # and not one: a slip, rather than a file of such a name
 _DELETED = " (deleted)"
 
 
@@ -89,6 +90,8 @@ def parse_key(text: str) -> Key:
         return Key("address", pid=int(address[1]), address=int(address[2], 16))
     if text.isascii() and text.isdigit():
         return Key("process", pid=int(text))
+    if _LIKE_AN_ADDRESS.match(text):
+        raise UsageError(f"not an address: {text!r} (example: 4711:0x7f5a176cb000; a file of this name: file:{text})")
     return _file(text, text)
 
 

@@ -54,6 +54,25 @@ def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str
     write_whole(path, lambda stream: write(stream, tables, about), force=force)
 
 
+def refuse_target(path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse a place where no file can or may be written; asked before the work that is to be written there.
+
+    Args:
+        path: where.
+        force: a file that exists may be replaced. A device, a pipe or a directory never is.
+
+    Raises:
+        UsageError: something is in the way, or there is no such directory.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a file: choose another name")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists already (replace it: --force)")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}")
+
+
 def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None], *, force: bool = False) -> None:
     """Write a file that appears whole or not at all.
 
@@ -63,13 +82,10 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]
         force: replace a file that exists.
 
     Raises:
-        UsageError: the file exists and ``force`` is false, or the directory does not exist.
+        UsageError: as :func:`refuse_target`.
     """
+    refuse_target(path, force=force)
     target = Path(path)
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists already: choose another name, or ask to replace it")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}")
     handle, temporary = tempfile.mkstemp(prefix=target.name, dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:

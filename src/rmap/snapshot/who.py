@@ -129,10 +129,10 @@ def who(picture: Snapshot, pfn: int) -> Who:
 def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str, str]:
     frames = picture.frames
     kind = int(frames.kind[run])
-    if frames.raced[run]:
-        return "raced", "the page changed while the picture was taken"
     if kind in f.UNTRACKED and found != mapcount:
         return "approximate", _NOTES[kind]
+    if frames.raced[run]:
+        return "raced", "the page changed while the picture was taken"
     if frames.order[run] and picture.about["mapcount"] == "average":
         return "approximate", "this kernel counts mappings of large folios on average only"
     if found == mapcount:

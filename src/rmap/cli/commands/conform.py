@@ -80,7 +80,7 @@ def run(args: Namespace) -> int:
     if args.script is not None and result.divergence is not None:
         args.script.write_text(result.divergence.script)
     emit(args, {"conformance": result}, lambda: conformance(result))
-    if result.divergence is not None:
+    if result.divergence is not None or (result.lost and len(result.lost) == result.scenarios):
         return status.NO
     return status.OK if result.complete else status.INTERRUPTED
 
@@ -95,7 +95,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
         if len(told) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield lambda: bool(told)
     finally:

@@ -22,7 +22,6 @@ exit status: 1 if a story did not go as it says, or if nothing is at PID:ADDR
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,10 +115,10 @@ def _draw(args: Namespace) -> int:
 def _refuse_early(args: Namespace, key: Key) -> None:
     if key.kind == "process":
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
-    if args.svg is not None and os.path.exists(args.svg) and not args.force:
-        raise UsageError(f"{args.svg} exists; --force replaces it")
-    if args.svg is not None and not Path(args.svg).absolute().parent.is_dir():
-        raise UsageError(f"there is no directory {Path(args.svg).absolute().parent}")
+    if args.svg is not None:
+        from rmap.snapshot.storage import refuse_target
+
+        refuse_target(args.svg, force=args.force)
     if args.input is None:
         from rmap.live.bpf import why_not
 

@@ -25,7 +25,6 @@ from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_output_options
 from rmap.cli.source import capture
-from rmap.errors import UsageError
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
@@ -40,10 +39,10 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
     from rmap.show.picture import picture_facts, picture_line
+    from rmap.snapshot.storage import refuse_target
 
     target = Path(args.output)
-    if target.exists() and not args.force:  # asked before the work, not after it
-        raise UsageError(f"{target} exists (replace it: --force)")
+    refuse_target(target, force=args.force)  # asked before the work, not after it
     picture = capture(args.pid, vm_flags=args.vm_flags)
     if not len(picture.processes):
         say("rmap: none of these processes could be read: no picture was written")

@@ -31,6 +31,7 @@ from rmap.live.record.launch import Launched, launch
 from rmap.live.record.raw import Recorder
 from rmap.live.record.session import Checkpoints, Outcome, Session
 from rmap.snapshot import SnapshotBuilder
+from rmap.snapshot.storage import refuse_target
 from rmap.trace import Trace
 from rmap.trace.spool import Spool, part_of
 from rmap.trace.tables import Files
@@ -38,6 +39,7 @@ from rmap.trace.tables import Files
 RECORDERS = ("auto", "bpf", "perf")
 _STOPPERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _DONE = signal.SIGRTMIN
+_OURS = {_DONE, signal.SIGCHLD}
 _SMALL_RING = 1 << 16
 _FROM_TERMINAL = 0x80  # SI_KERNEL
 
@@ -93,8 +95,7 @@ def record(
         NotPermitted: this user may not record.
         TraceError: the recording could not be packed; it stays in its folder.
     """
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists (replace it: --force)")
+    refuse_target(target, force=force)
     if missing := missing_frames():
         raise NotPermitted(
             "a recording needs pictures of memory, and page frames are hidden from this user",
@@ -207,8 +208,8 @@ def _run(
         session.join()
         wait_for_thread_end(session.native_id)
     finally:
-        while signal.sigtimedwait({_DONE, signal.SIGCHLD}, 0):  # not to be delivered when unblocked
-            pass
+        while (left := signal.sigtimedwait(_OURS, 0)) is not None and left.si_signo in _OURS:
+            pass  # not to be delivered when unblocked
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return session, interrupted, time.monotonic() - began
 
@@ -218,7 +219,7 @@ def _wait(session: Session, launched: Launched, tell: Tell) -> str | None:
     asked = False
     while session.is_alive():
         info = signal.sigtimedwait({*_STOPPERS, _DONE}, 0.5)
-        if info is None or info.si_signo == _DONE:
+        if info is None or info.si_signo not in _STOPPERS:  # of a wait that a stop broke off, Python tells no signal
             continue
         name = signal.Signals(info.si_signo).name
         if info.si_signo == signal.SIGINT and info.si_code == _FROM_TERMINAL and not asked:
