@@ -255,13 +255,17 @@ def test_a_late_recorder_gets_its_pictures_by_time(spool: Spool) -> None:
     assert trace.events.time.tolist() == [1, 2, 3, 5, 6]
 
 
-PERF = """
-    7/7       10.000000001:        raw_syscalls:sys_enter: NR 9 (0, 1000, 3, 22, ffffffff, 0)
+REGISTERS = "ABI:2    DX:0x1    SI:0x3000    DI:0xffffffffffff8000    R8:0x3    R9:0x7000   R10:0x2"
+PERF = f"""
+    7/7       10.000000001:         raw_syscalls:sys_exit: NR 11 = 0 {REGISTERS}
     7/7       10.000000002:       sched:sched_process_exec: filename=/bin/x pid=7 old_pid=7
-    7/7       10.000000003:        raw_syscalls:sys_enter: NR 9 (0, 3000, 1, 2, 3, 0)
     7/7       10.000000004: PERF_RECORD_MMAP2 7/7: [0x7f0000000000(0x3000) @ 0 fe:00 41 5]: r--p /lib/a b.so
-    7/7       10.000000005:         raw_syscalls:sys_exit: NR 9 = 139637976727552
-    7/7       10.000000006:   exceptions:page_fault_user: address=0x7f0000000010 ip=0x55 error_code=0x4
+    7/7       10.000000005:         raw_syscalls:sys_exit: NR 9 = 139637976727552 {REGISTERS}
+    7/7       10.000000005:        raw_syscalls:sys_enter: NR 59 (5555, 6666, 7777, 0, 0, 0)
+    7/7       10.000000005: exceptions:page_fault_kernel: address=0x5555 ip=copy error_code=0x0 {REGISTERS}
+    7/7       10.000000005:         raw_syscalls:sys_exit: NR 59 = -2 {REGISTERS}
+    7/7       10.000000006:   exceptions:page_fault_user: address=0x7f0000000010 ip=0x55 error_code=0x4 {REGISTERS}
+    7/7       10.000000006:         raw_syscalls:sys_exit: NR 9 = 139637976727552 ABI:0
     7/7       10.000000007:        raw_syscalls:sys_enter: NR 59 (5555, 6666, 7777, 0, 0, 0)
     7/7       10.000000008: exceptions:page_fault_kernel: address=0x7ffc00000000 ip=copy error_code=0x2
     7/8       10.000000009: PERF_RECORD_FORK(9:9):(7:8)
@@ -279,6 +283,7 @@ def test_what_perf_prints_is_understood() -> None:
     assert kinds == [t.EXEC, raw.NAME, raw.FILE, t.SYSCALL, t.FAULT, t.FORK, t.EXIT], "nothing before its exec"
     call = found[3]
     assert raw.high(call[raw.KIND_NR]) == MMAP and call[raw.RESULT] == 0x7F0000000000 and call[raw.FILE_PTR] == 1
+    assert call[raw.A0 : raw.A0 + 6].tolist() == [-0x8000, 0x3000, 1, 2, 3, 0x7000]
     assert found[2, raw.A0 : raw.A0 + 2].tolist() == [0xFE << 20, 41] and found[2, raw.TIME] == 10_000_000_005
     assert found[5, raw.A0 : raw.A0 + 5].tolist() == [9, 9, t.CLONE_VFORK, 0, 0]
     assert reader.lost == 12

@@ -15,6 +15,7 @@ import pytest
 
 from needs import need
 from recording import (
+    calls,
     need_bpf,
     need_perf,
     need_root,
@@ -288,6 +289,8 @@ def test_perf_sees_the_same_calls(tmp_path: Path) -> None:
     ]
     by_bpf, by_perf = (Counter(trace.events.nr[rows(trace, t.SYSCALL)].tolist()) for trace in traces)
     assert by_bpf == by_perf
+    lengths = [Counter((one["a1"], one["a2"], one["a3"]) for one in calls(trace, MMAP)) for trace in traces]
+    assert lengths[0] == lengths[1] and len(lengths[0]) > 5, "with the same arguments"
     assert traces[1].about["recorder"] == "perf" and traces[1].about["complete"]
     faults = [len(rows(trace, t.FAULT)) for trace in traces]
     assert abs(faults[0] - faults[1]) < 0.1 * faults[0]

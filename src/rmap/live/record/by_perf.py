@@ -33,12 +33,15 @@ _MEMORY_CALLS = (
 _CLONES = (56, 57, 58, 435)
 _EXECS = (59, 322)
 _READY_SECONDS = 20.0
+_ARGUMENTS = "di,si,dx,r10,r8,r9"
+_IN_ORDER = _ARGUMENTS.upper().split(",")
 _MMAP = 9
 _MAP_SHARED, _MAP_ANONYMOUS, _PROT_WRITE = 1, 0x20, 2
 
 _LINE = re.compile(r"\s*(-?\d+)/(-?\d+)\s+(\d+)\.(\d{9}):\s+([A-Za-z_0-9:]+?):?\s*(?=[ (]|$)(.*)")
 _ENTER = re.compile(r"NR (\d+) \((.*)\)")
-_EXIT = re.compile(r"NR (\d+) = (-?\d+)")
+_EXIT = re.compile(r"NR (\d+) = (-?\d+)(.*)")
+_REGISTER = re.compile(r"\b([A-Z][A-Z0-9]+):0x([0-9a-f]+)")
 _FAULT = re.compile(r"address=0x([0-9a-f]+) .* error_code=0x([0-9a-f]+)")
 _FORK = re.compile(r"\((\d+):(\d+)\):\((\d+):(\d+)\)")
 _MMAP2 = re.compile(
@@ -85,10 +88,14 @@ class PerfRecorder:
         self._root = pid
         control_read, control = os.pipe()
         answer, answer_write = os.pipe()
-        calls = "||".join(f"id=={nr}" for nr in (*_MEMORY_CALLS, *_CLONES, *_EXECS))
+        returns, entries = (
+            "||".join(f"id=={nr}" for nr in calls)
+            for calls in ((*_MEMORY_CALLS, *_CLONES, *_EXECS), (*_CLONES, *_EXECS))
+        )
         command = [
             *(self._perf, "record", "-q", "-d", "-m", "8192", "-k", "CLOCK_MONOTONIC", "-D", "-1"),
-            *("-e", "raw_syscalls:sys_enter", "--filter", calls, "-e", "raw_syscalls:sys_exit", "--filter", calls),
+            *("-e", "raw_syscalls:sys_enter", "--filter", entries),
+            *("-e", "raw_syscalls:sys_exit", "--filter", returns, f"--user-regs={_ARGUMENTS}"),
             *("-e", "exceptions:page_fault_user", "-e", "exceptions:page_fault_kernel"),
             *("-e", "sched:sched_process_exec", "-e", "sched:sched_process_exit"),
             *("-p", str(pid), f"--control=fd:{control_read},{answer_write}", "-o", str(self._data)),
@@ -174,6 +181,7 @@ class PerfRecorder:
         return _Script(
             [
                 *(self._perf, "script", "-i", str(self._data), "--ns", "-F", "pid,tid,time,event,trace"),
+                *("-F", "trace:+uregs"),
                 *("--show-mmap-events", "--show-task-events", "--show-lost-events"),
             ]
         )
@@ -220,7 +228,7 @@ class _Reader:
     root: int  # what it does before its first exec is the recorder's own doing
     lost: int = 0
     rows: list[tuple[int, ...]] = field(default_factory=list)
-    calls: dict[int, _Call] = field(default_factory=dict)  # by thread: entered, not returned
+    calls: dict[int, _Call] = field(default_factory=dict)  # by thread: of clone or exec, entered, not returned
     mapped: dict[int, _Mapped] = field(default_factory=dict)  # by thread: the latest file mapped
     files: dict[tuple[int, int, int, int], int] = field(default_factory=dict)  # -> address, made up
     threads: dict[int, int] = field(default_factory=dict)  # living threads, by process
@@ -251,7 +259,7 @@ class _Reader:
             arguments = tuple(_signed(int(word, 16)) for word in enter[2].split(", "))
             self.calls[tid] = _Call(int(enter[1]), arguments)
         elif event == "raw_syscalls:sys_exit" and (left := _EXIT.search(rest)):
-            self.returned(pid, tid, time, int(left[1]), int(left[2]))
+            self.returned(pid, tid, time, int(left[1]), int(left[2]), left[3])
         elif event.startswith("exceptions:page_fault") and (fault := _FAULT.search(rest)):
             self.fault(pid, tid, time, _signed(int(fault[1], 16)), int(fault[2], 16), event.endswith("kernel"))
         elif event == "sched:sched_process_exec":
@@ -290,14 +298,19 @@ class _Reader:
             return
         self.add(time, t.FAULT, 0, pid, tid, address, error, int(in_kernel))
 
-    def returned(self, pid: int, tid: int, time: int, nr: int, result: int) -> None:
-        call = self.calls.pop(tid, None)
-        if call is None or call.nr != nr or nr not in _MEMORY_CALLS:
+    # No call changes the registers that hold its arguments, but execve and rt_sigreturn.
+    def returned(self, pid: int, tid: int, time: int, nr: int, result: int, registers: str) -> None:
+        if nr not in _MEMORY_CALLS:
+            self.calls.pop(tid, None)
             return
+        found = {name: _signed(int(value, 16)) for name, value in _REGISTER.findall(registers)}
+        if len(found) < len(_IN_ORDER):  # not from user space
+            return
+        arguments = tuple(found[name] for name in _IN_ORDER)
         file = 0
-        if nr == _MMAP and result >= 0 and not (call.arguments[3] & _MAP_ANONYMOUS):
-            file = self.file(pid, tid, time, call.arguments, result)
-        self.add(time, t.SYSCALL, nr, pid, tid, *call.arguments, result=result, file=file)
+        if nr == _MMAP and result >= 0 and not (arguments[3] & _MAP_ANONYMOUS):
+            file = self.file(pid, tid, time, arguments, result)
+        self.add(time, t.SYSCALL, nr, pid, tid, *arguments, result=result, file=file)
 
     # The open behind an mmap, told of when it is met first. Its address is made up.
     def file(self, pid: int, tid: int, time: int, arguments: tuple[int, ...], result: int) -> int:
