@@ -1,10 +1,13 @@
 """Record the programs that ship with rmap, ``src/rmap/traces/NAME.trace``. Needs root.
 
 Runs what lies in ``tools/recorded``: a shell with pipelines, a Python server that forks its workers, make with a C
-compiler, and redis-server saving in the background. Each recording must be complete, be no larger than it may, show
-what it is for, and be equal to the model; otherwise it is made again, a few times. Paths of programs and libraries of
-the system are kept; of any other path only the last part. No contents, no environment, no host name, no addresses of
-the kernel's.
+compiler, and redis-server saving in the background. A recording must be complete, be no larger than it may, and show
+what it is for; otherwise it is made again, a few times. Whether the model did the same is no reason to choose another:
+the first recording that will do is held against the model, and if that is not equal it is kept beside the place where
+it would have shipped, as ``NAME.differs.trace``, for whoever finds out why, and nothing is replaced.
+
+Paths of programs and libraries of the system are kept; of any other path only the last part. No contents, no
+environment, no host name, no addresses of the kernel's.
 
     sudo .venv/bin/python tools/record_traces.py [NAME ...]
 """
@@ -23,6 +26,7 @@ import numpy as np
 from record_picture import anonymous, plain
 
 from rmap.errors import NotPermitted
+from rmap.lab.replay.results import EQUAL
 from rmap.lab.replay.run import replay
 from rmap.lab.replay.shipped import FOLDER, SUMMARIES
 from rmap.live.record.run import record
@@ -93,23 +97,27 @@ def attempt(program: Program, folder: Path) -> Trace:
 
 
 def objection(program: Program, trace: Trace, size: int) -> str:
-    """Why a recording will not do; empty if it will."""
+    """Why a recording will not do, whatever the model makes of it; empty if it will."""
     if not trace.about["complete"] or trace.about["exit_status"] or trace.about["lost"]:
         return f"incomplete: {trace.about}"
     pictures = [picture.snapshot for picture in trace.pictures if picture.pid < 0]
     most = max(len(picture.processes) for picture in pictures)
     if most < program.processes or not any(map(program.shows, pictures)):
         return f"no picture of it at work: {most} processes at most"
-    if size > MAX_BYTES:
-        return f"{size:,} bytes are too many"
-    report = replay(trace)
-    if not report.played.agrees:
-        return f"the model differs: {[row for c in report.played.checkpoints for row in c.agreements if row.first]}"
-    return ""
+    return f"{size:,} bytes are too many" if size > MAX_BYTES else ""
+
+
+def difference(trace: Trace) -> str:
+    """What of it the model did otherwise, or could not be judged; empty if it is equal."""
+    played = replay(trace).played
+    if played.verdict == EQUAL:
+        return ""
+    rows = [row for row in played.totals.values() if row.wrong or row.not_judged]
+    return f"{played.verdict}: {rows}, {played.findings}"
 
 
 def record_one(name: str) -> None:
-    """Record a program, as often as it takes."""
+    """Record a program, as often as it takes until one will do, and hold that one against the model."""
     target = FOLDER / f"{name}.trace"
     for number in range(1, ATTEMPTS + 1):
         with tempfile.TemporaryDirectory() as folder:
@@ -119,6 +127,10 @@ def record_one(name: str) -> None:
             why = objection(PROGRAMS[name], trace, made.stat().st_size)
             if not why:
                 FOLDER.mkdir(exist_ok=True)
+                if differs := difference(trace):
+                    kept = target.with_suffix(".differs.trace")
+                    shutil.copyfile(made, kept)
+                    raise SystemExit(f"{name}: {differs}\nkept as {kept}")
                 shutil.copyfile(made, target)
                 print(f"{target.name}: {trace}, {target.stat().st_size:,} bytes")
                 return

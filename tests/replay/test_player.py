@@ -28,6 +28,7 @@ def assert_equal(film: Film) -> None:
     """The model did the same, in everything that is compared, and nothing had to be put right."""
     answer, _ = played(film)
     assert [row for c in answer.checkpoints for row in c.agreements if not row.complete or row.excused] == []
+    assert answer.agrees
     assert all(not c.resynchronised and not c.areas and not c.notes for c in answer.checkpoints)
     assert answer.findings == ()
     assert len(answer.checkpoints[-1].agreements) == 10
@@ -218,16 +219,97 @@ def test_unknown_calls_are_counted_by_name_and_put_right(design: str) -> None:
     area = film.mmap(process, 8)
     film.write(process, area, 8)
     process.mremap(area, 8 * PAGE_SIZE, 8 * PAGE_SIZE, addr=area - (1 << 30))  # the effect of a call nobody knows
-    film.made.syscall(100, NUMBER["remap_file_pages"], area, 8 * PAGE_SIZE)
+    film.made.syscall(100, NUMBER["userfaultfd"], 0)
     film.checkpoint()
     film.checkpoint(end=True)
     answer, _ = played(film, design)
-    assert [(finding.what, finding.count) for finding in answer.findings] == [
-        ("call not modelled: remap_file_pages", 1)
+    assert [(finding.what, finding.count, finding.meaning) for finding in answer.findings] == [
+        ("call not modelled: userfaultfd", 1, r.NOT_JUDGED)
     ]
     first, last = answer.checkpoints
-    assert first.resynchronised == {r.UNMODELLED: 8} and first.areas == 2 and not first.agrees
+    assert first.resynchronised == {r.UNMODELLED: 8} and first.areas == 2
+    assert first.agreements[0].excused == {r.UNMODELLED: 2} and first.agreements[0].wrong == 0
     assert last.agrees and not last.resynchronised
+    assert answer.verdict == r.AS_FAR_AS_JUDGED
+
+
+PR_SET_VMA_ANON_NAME = (calls.PR_SET_VMA, 0)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("name", ["mbind", "remap_file_pages", "prctl", "madvise"])
+def test_an_unknown_call_about_a_range_excuses_that_range(name: str, inside: bool) -> None:
+    """What differs elsewhere in the same process is held against the model."""
+    film = Film()
+    process = film.first()
+    area = film.mmap(process, 8)
+    other = film.mmap(process, 8, stack=True)
+    film.write(process, area, 8)
+    film.write(process, other, 8)
+    process.madvise(other + PAGE_SIZE, PAGE_SIZE, "dontneed")  # who knows by whom
+    where = other if inside else area
+    before = PR_SET_VMA_ANON_NAME if name == "prctl" else ()
+    film.made.syscall(100, NUMBER[name], *before, where, 8 * PAGE_SIZE, 102 if name == "madvise" else 0)
+    film.checkpoint(end=True)
+    answer, _ = played(film)
+    (only,) = answer.checkpoints
+    assert only.resynchronised == ({r.UNMODELLED: 1} if inside else {r.WRONG: 1})
+    assert answer.verdict == (r.AS_FAR_AS_JUDGED if inside else r.NO)
+
+
+def test_a_call_that_writes_the_memory_of_another_excuses_nobody() -> None:
+    film = Film()
+    process = film.first()
+    area = film.mmap(process, 4)
+    film.write(process, area, 4)
+    process.madvise(area, PAGE_SIZE, "dontneed")
+    film.made.syscall(100, NUMBER["process_vm_writev"], 999, area, 1, area, 1)
+    film.made.syscall(100, NUMBER["process_madvise"], 5, area, 1, 20)
+    film.checkpoint(end=True)
+    answer, _ = played(film)
+    assert [(f.what, f.meaning) for f in answer.findings] == [
+        ("call not modelled: process_vm_writev", r.NOTED),
+        ("call not modelled: process_madvise of cold", r.NOTED),
+    ]
+    assert answer.checkpoints[0].resynchronised == {r.WRONG: 1} and answer.verdict == r.NO
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_fault_that_a_picture_interrupted_counts_once_where_it_was_finished(finished: bool) -> None:
+    film = Film()
+    process = film.first()
+    area = film.mmap(process, 4)
+    film.write(process, area, 2)
+    film.made.fault(100, area + 2 * PAGE_SIZE, write=True)
+    if finished:
+        process.write(area + 2 * PAGE_SIZE)
+    film.checkpoint()
+    film.write(process, area + (3 if finished else 2) * PAGE_SIZE)
+    film.checkpoint(end=True)
+    assert_equal(film)
+
+
+def test_nothing_is_equal_to_nothing() -> None:
+    """Pictures without memory, or none at all, prove nothing."""
+    film = Film()
+    film.first()
+    film.checkpoint(end=True)
+    answer, _ = played(film)
+    assert not answer.agrees and answer.verdict == r.NO
+    assert all(not row.compared and row.percent == 0 for row in answer.totals.values())
+
+
+def test_what_came_after_the_last_picture_was_not_compared() -> None:
+    film = Film()
+    process = film.first()
+    area = film.mmap(process, 4)
+    film.write(process, area, 2)
+    film.checkpoint()
+    assert played(film)[0].verdict == r.EQUAL
+    film.write(process, area + 2 * PAGE_SIZE)
+    film.exit(process)
+    answer, _ = played(film)
+    assert answer.after_last == 1 and answer.verdict == r.AS_FAR_AS_JUDGED
 
 
 def test_what_the_trace_does_not_introduce_is_counted() -> None:
@@ -259,6 +341,7 @@ def test_an_answer_that_differs_is_a_finding() -> None:
     answer, _ = played(film)
     (finding,) = answer.findings
     assert finding.what == "mprotect: said ENOMEM, the kernel did it" and "0x1000" in finding.first
+    assert finding.meaning == r.DIFFERS and answer.verdict == r.NO and not answer.agrees
 
 
 def test_one_flag_decides_whether_areas_merge() -> None:

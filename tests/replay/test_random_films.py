@@ -93,6 +93,7 @@ def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
     assert len(answer.checkpoints) == 3
     rows = [row for checkpoint in answer.checkpoints for row in checkpoint.agreements]
     assert [row for row in rows if not row.complete or row.excused] == []
+    assert answer.verdict == r.EQUAL
     assert sum(row.total for row in rows) > 200
     assert {finding.what for finding in answer.findings} <= {"faults that end in a signal here"}
 
@@ -108,7 +109,9 @@ def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
     causes = {cause for checkpoint in answer.checkpoints for cause in checkpoint.resynchronised}
     assert r.WRONG not in causes
     shares = [row for checkpoint in answer.checkpoints for row in checkpoint.agreements if row.what == r.SHARING]
-    assert all(row.complete for row in shares)
+    assert all(row.wrong == 0 for row in shares) and any(row.not_judged for row in shares)
+    # Not all can be told apart: a chain that an unseen write began outlives its page, and keeps areas from merging.
+    assert answer.verdict != r.EQUAL
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -64,7 +64,7 @@ def test_verify_says_equal(small: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_verify_says_where_it_is_not(unequal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(unequal)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("NO          VMA layout 80.00 % (4 of 5 VMAs)")
+    assert out.startswith("NO          VMA layout 80.00 % (4 of 5 VMAs; 1 wrong)")
     assert "first difference  VMA layout: process 100 at" in out
     assert "the model has no VMA that begins here" in out.replace("\n                    ", " ")
     assert "put right         1 VMA" in out
@@ -76,11 +76,38 @@ def test_verify_as_json(unequal: Path, capsys: pytest.CaptureFixture[str]) -> No
     told = json.loads(capsys.readouterr().out)
     assert told["schema"] == 1
     answer = told["verify"]
-    assert answer["equal"] is False
+    assert answer["equal"] is False and answer["verdict"] == "NO"
     assert answer["film"]["command"] == ["./a.out", "-x"]
     rows = answer["played"]["checkpoints"][-1]["agreements"]
     assert [row["what"] for row in rows][:2] == ["VMA layout", "anonymous sharing"]
     assert (rows[0]["equal"], rows[0]["total"]) == (2, 3)
+
+
+def test_verify_says_how_much_was_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = small_film()
+    film.kernel.processes[101].write(film.kernel.processes[100].mm.vmas[0].start + PAGE_SIZE)
+    film.checkpoint(end=True)
+    film.build().save(tmp_path / "odd.trace")
+    assert main(["verify", str(tmp_path / "odd.trace")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("equal       as far as judged: VMA layout 100 % (4 of 4 VMAs), anonymous sharing")
+    text = " ".join(out.split())
+    assert "anonymous sharing 87.50 % (14 of 16 PTEs)" in text
+    assert "not judged anonymous sharing: 2 of 16 PTEs (12.50 %): 2 unseen kernel access (GUP)" in text
+    assert main(["verify", str(tmp_path / "odd.trace"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)["verify"]
+    assert answer["equal"] is False and answer["verdict"] == "equal as far as judged"
+
+
+def test_verify_says_no_to_one_answer_that_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = small_film()
+    film.made.syscall(100, 10, 0x1000, PAGE_SIZE, 1)
+    film.checkpoint(end=True)
+    film.build().save(tmp_path / "odd.trace")
+    assert main(["verify", str(tmp_path / "odd.trace")]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("NO VMA layout 100 % (4 of 4 VMAs)") and "; 1 call went otherwise" in text
+    assert "otherwise 1 x mprotect: said ENOMEM, the kernel did it" in text
 
 
 @pytest.mark.parametrize("design", ["anon_vma_chain", "pte_chain"])

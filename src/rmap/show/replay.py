@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rmap.lab.replay.results import Film, Finding, ReplayReport
+from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Film, Finding, ReplayReport
 from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_bytes, format_count
 
 LABEL = 12
 MOST_CALLS = 8
+MEANINGS = {DIFFERS: "otherwise", NOT_JUDGED: "not judged", NOTED: "noted"}
 COSTS = (
     ("faults", "FAULTS"),
     ("ptes_added", "PTES ADDED"),
@@ -79,10 +80,10 @@ def put_right_lines(report: ReplayReport) -> list[str]:
 
 
 def finding_lines(findings: tuple[Finding, ...]) -> list[str]:
-    """What went otherwise than on the kernel, each with its first example."""
+    """What went otherwise than on the kernel, or could not be told, each with its first example."""
     lines: list[str] = []
     for finding in findings:
-        lines += labelled("otherwise", f"{format_count(finding.count)} x {finding.what}", LABEL)
+        lines += labelled(MEANINGS[finding.meaning], f"{format_count(finding.count)} x {finding.what}", LABEL)
         lines += wrap(f"first: {finding.first}", " " * LABEL)
     return lines
 

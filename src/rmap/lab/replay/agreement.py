@@ -1,134 +1,63 @@
-"""Two pictures of the same processes, the recorded kernel's and the model's: what is equal, counted.
+"""What of the recorded kernel is equal in the model, counted; and what differs, by cause.
 
-Processes are paired by pid, VMAs by process and start, entries by process and address. Frames, anon_vmas and files have
-other names in each picture: a name of one side and a name of the other are equal if they only ever meet each other.
+Nothing that differs leaves the count: an entry that is excused is neither equal nor held against the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.kernel.entries import ANON, FILE, KINDS, NONE, SHMEM, SWAPPED, Entries, spread
+from rmap.kernel.entries import ANON, FILE, KINDS, SHMEM
 from rmap.lab.replay import results as r
+from rmap.lab.replay.causes import Causes, Judge, by_cause
+from rmap.lab.replay.pairs import MISSING, NOBODY, Entry, Side, page_of, pid_of, place
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT
-
-PAGE_BITS = 52 - PAGE_SHIFT
-"""Bits of a page number in user space, as far as x86-64 goes with five levels less one."""
-MISSING = -1
 
 FileNames = Callable[[Snapshot, int], object]
 """Names the file of a row of ``vmas`` so that both sides say the same; None where only pairing can tell."""
 
 
-@dataclass
-class Side:
-    """One picture, made ready.
+def judged(what: str, causes: Causes, say: Callable[[int], str]) -> r.Agreement:
+    """One row of a comparison.
 
-    Attributes:
-        picture: it.
-        entries: its entries page by page.
-        key: int64, by entry: process and page in one number.
-        vma_key: the same for VMAs, by their start.
+    Args:
+        causes: of each that was compared, why it differs; empty if it does not.
+        say: the difference of one of them in words.
     """
-
-    picture: Snapshot
-    entries: Entries = field(init=False)
-    key: I64 = field(init=False)
-    vma_key: I64 = field(init=False)
-
-    def __post_init__(self) -> None:
-        picture = self.picture
-        pid = picture.processes.pid.astype(np.int64)[picture.vmas.process] << PAGE_BITS
-        self.vma_key = pid | (picture.vmas.start >> PAGE_SHIFT)
-        entries = spread(picture)
-        # Page tables of frames without a struct page cannot be seen from outside (pagemap passes VM_PFNMAP over).
-        self.entries = entries.take((picture.vmas.flags[entries.vma] & f.VM_PFNMAP) == 0)
-        self.key = pid[self.entries.vma] | (self.entries.address >> PAGE_SHIFT)
+    wrong, differing = np.flatnonzero(causes == r.WRONG), np.flatnonzero(causes != "")
+    one = wrong if len(wrong) else differing
+    excused = by_cause(np.delete(causes, wrong))
+    equal = len(causes) - len(differing)
+    return r.Agreement(what, equal, len(causes), excused, say(int(one[0])) if len(one) else "")
 
 
-def place(key: int) -> str:
-    """A key in words."""
-    return f"process {key >> PAGE_BITS} at {(key & ((1 << PAGE_BITS) - 1)) << PAGE_SHIFT:#x}"
+def unlike(differs: Bool, causes: Callable[[I64], Causes]) -> Causes:
+    """Causes where something differs, asked for those alone."""
+    found: Causes = np.full(len(differs), "", object)
+    where = np.flatnonzero(differs)
+    if len(where):
+        found[where] = causes(where)
+    return found
 
 
-def paired(left: I64, right: I64) -> Bool:
-    """Which pairs of names only ever meet each other; bool by pair."""
-    if not len(left):
-        return np.empty(0, np.bool_)
-    return _single_valued(left, right) & _single_valued(right, left)
-
-
-def _single_valued(names: I64, values: I64) -> Bool:
-    # Whether a name has the same value wherever it occurs.
-    _, where = np.unique(names, return_inverse=True)
-    n = int(where.max()) + 1
-    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
-    np.minimum.at(low, where, values)
-    np.maximum.at(high, where, values)
-    single: Bool = (low == high)[where]
-    return single
-
-
-@dataclass
-class Entry:
-    """Every entry that either side has, by key ascending; rows of each side's entries, ``MISSING`` for none."""
-
-    theirs: Side
-    mine: Side
-    key: I64 = field(init=False)
-    row: I64 = field(init=False)
-    my_row: I64 = field(init=False)
-    kind: I64 = field(init=False)
-    my_kind: I64 = field(init=False)
-    shared_alike: Bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.key = np.union1d(self.theirs.key, self.mine.key)
-        self.row, self.kind = self._of(self.theirs)
-        self.my_row, self.my_kind = self._of(self.mine)
-        # Of entries that are anonymous on both sides: whether their frames are paired.
-        self.shared_alike = np.zeros(len(self.key), np.bool_)
-        both = np.flatnonzero((self.kind == self.my_kind) & ((self.kind == ANON) | (self.kind == SWAPPED)))
-        frame, my_frame = self.of("frame", both), self.my("frame", both)
-        # A slot and a frame may have one number.
-        swapped = self.kind[both] == SWAPPED
-        self.shared_alike[both] = paired(frame << 1 | swapped, my_frame << 1 | swapped)
-
-    def _of(self, side: Side) -> tuple[I64, I64]:
-        row = np.full(len(self.key), MISSING, np.int64)
-        row[np.searchsorted(self.key, side.key)] = np.arange(len(side.key))
-        kind = np.where(row >= 0, side.entries.kind[row], NONE) if len(side.key) else np.full(len(row), NONE)
-        return row, kind
-
-    def of(self, name: str, where: I64) -> I64:
-        """A column of the kernel's entries, at places where it has one."""
-        column: I64 = getattr(self.theirs.entries, name)
-        return column[self.row[where]]
-
-    def my(self, name: str, where: I64) -> I64:
-        """A column of the model's entries, at places where it has one."""
-        column: I64 = getattr(self.mine.entries, name)
-        return column[self.my_row[where]]
-
-
-def layout(theirs: Side, mine: Side, name_of: FileNames) -> r.Agreement:
+def layout(theirs: Side, mine: Side, name_of: FileNames, judge: Judge) -> r.Agreement:
     """VMAs: start, end, flags, pgoff, file. Those of the model alone count as differing."""
     left, right = _described(theirs, name_of), _described(mine, name_of)
     files = _pair_files(theirs, mine, name_of)
-    equal, first = 0, ""
-    for key in sorted({*left, *right}):
-        difference = _vma_difference(left.get(key), right.get(key), files)
-        if not difference:
-            equal += 1
-        elif not first:
-            first = f"{place(key)}: {difference}"
-    return r.Agreement(r.LAYOUT, equal, len({*left, *right}), first=first)
+    keys = sorted({*left, *right})
+    said = [_vma_difference(left.get(key), right.get(key), files) for key in keys]
+    causes: Causes = np.full(len(keys), "", object)
+    for at, (key, difference) in enumerate(zip(keys, said)):
+        if difference:
+            start = page_of(key) << PAGE_SHIFT
+            end = max(int(str(side[key]["end"]), 16) for side in (left, right) if key in side)
+            causes[at] = r.UNMODELLED if judge.untold_area(pid_of(key), start, end) else r.WRONG
+    return judged(r.LAYOUT, causes, lambda at: f"{place(keys[at])}: {said[at]}")
 
 
 Described = Mapping[str, object]
@@ -179,103 +108,106 @@ def _vma_difference(theirs: Described | None, mine: Described | None, files: Map
     return "" if theirs["file"] == mine["file"] else f"file {theirs['file']}, the model {mine['file']}"
 
 
-def kinds(entries: Entry) -> r.Agreement:
-    """What kind of page each entry maps."""
-    wrong = np.flatnonzero(entries.kind != entries.my_kind)
-    first = ""
-    if len(wrong):
-        at = int(wrong[0])
+def kinds(entries: Entry, judge: Judge) -> r.Agreement:
+    """What kind of page each entry maps, and which page of a file."""
+    same = (entries.kind == entries.my_kind) & (entries.alike | (entries.page != NOBODY))
+    causes: Causes = np.where(same, "", judge.why)
+
+    def say(at: int) -> str:
         kind, own = KINDS[int(entries.kind[at])], KINDS[int(entries.my_kind[at])]
-        first = f"{place(int(entries.key[at]))}: {kind}, the model {own}"
-    return r.Agreement(r.KINDS_OF_ENTRIES, len(entries.key) - len(wrong), len(entries.key), first=first)
+        return f"{place(int(entries.key[at]))}: {kind}, the model {own if own != kind else 'another page'}"
+
+    return judged(r.KINDS_OF_ENTRIES, causes, say)
 
 
-def sharing(entries: Entry, cause: list[str]) -> r.Agreement:
-    """Which anonymous entries map one page.
-
-    Args:
-        cause: by entry, why it differs; ``WRONG`` is held against the model, others are excused.
-    """
-    private = (ANON, SWAPPED)
-    anon = np.isin(entries.kind, private) | np.isin(entries.my_kind, private)
-    excused: dict[str, int] = {}
-    wrong, first = 0, ""
-    for at in np.flatnonzero(anon & ~entries.shared_alike).tolist():
-        why = cause[at]
-        if why != r.WRONG:
-            excused[why] = excused.get(why, 0) + 1
-            continue
-        wrong += 1
-        first = first or _sharing_difference(entries, at)
-    total = int(np.count_nonzero(anon)) - sum(excused.values())
-    return r.Agreement(r.SHARING, total - wrong, total, excused, first)
+def sharing(entries: Entry, judge: Judge) -> r.Agreement:
+    """Which anonymous entries map one page, be it in memory or in swap."""
+    rows = np.flatnonzero((entries.page != NOBODY) | (entries.my_page != NOBODY))
+    causes: Causes = np.where(entries.shared_alike[rows], "", judge.why[rows])
+    return judged(r.SHARING, causes, lambda at: _sharing_difference(entries, int(rows[at])))
 
 
 def _sharing_difference(entries: Entry, at: int) -> str:
     where = place(int(entries.key[at]))
-    kind, own = int(entries.kind[at]), int(entries.my_kind[at])
-    if kind != own:
-        return f"{where}: {KINDS[kind]}, the model {KINDS[own]}"
-    one = np.array([at])
-    frame, my_frame = int(entries.of("frame", one)[0]), int(entries.my("frame", one)[0])
-    sharers = entries.theirs.key[entries.theirs.entries.frame == frame].tolist()
-    own_sharers = entries.mine.key[entries.mine.entries.frame == my_frame].tolist()
+    page, own = int(entries.page[at]), int(entries.my_page[at])
+    if page == NOBODY or own == NOBODY:
+        return f"{where}: {KINDS[int(entries.kind[at])]}, the model {KINDS[int(entries.my_kind[at])]}"
+    sharers = entries.key[entries.page == page].tolist()
+    own_sharers = entries.key[entries.my_page == own].tolist()
     return f"{where}: mapped by {_some(sharers)}; in the model by {_some(own_sharers)}"
 
 
 def _some(keys: list[int]) -> str:
-    pids = [key >> PAGE_BITS for key in keys[:6]]
+    pids = [pid_of(key) for key in keys[:6]]
     return f"{len(keys)} (processes {', '.join(map(str, pids))}{', ...' if len(keys) > 6 else ''})"
 
 
-def mapcounts(entries: Entry, of_files: bool) -> r.Agreement:
-    """Mapcounts of pages all of whose mappers are in the picture, where both sides have the same pages."""
-    wanted = (FILE, SHMEM) if of_files else (ANON,)
-    both = np.flatnonzero((entries.kind == entries.my_kind) & np.isin(entries.kind, wanted))
-    if not of_files:
-        both = both[entries.shared_alike[both]]
-    theirs, every = entries.theirs.entries, entries.theirs.entries.frame
-    frames, found = np.unique(every[np.isin(theirs.kind, (ANON, FILE, SHMEM))], return_counts=True)
-    frame = entries.of("frame", both)
-    at = np.searchsorted(frames, frame)
-    inside = found[at] == entries.of("mapcount", both) if len(both) else np.zeros(0, np.bool_)
-    _, one_each = np.unique(frame, return_index=True)
-    chosen = both[one_each[inside[one_each]]] if len(both) else both
-    count, own = entries.of("mapcount", chosen), entries.my("mapcount", chosen)
-    wrong = np.flatnonzero(count != own)
-    first = ""
-    if len(wrong):
-        i = int(wrong[0])
-        first = f"{place(int(entries.key[chosen[i]]))}: mapped {count[i]} times, in the model {own[i]}"
-    what = r.FILE_MAPCOUNTS if of_files else r.ANON_MAPCOUNTS
-    return r.Agreement(what, len(chosen) - len(wrong), len(chosen), first=first)
+def anonymous_mapcounts(entries: Entry, judge: Judge) -> r.Agreement:
+    """Mapcounts of anonymous pages that both sides have. Of one that others map too the model's share must be right."""
+    both = np.flatnonzero(entries.same_anonymous)
+    found = _found(entries, both)
+    _, one_each = np.unique(entries.page[both], return_index=True)
+    both, found = both[one_each], found[one_each]
+    count, own = entries.of("mapcount", both), entries.my("mapcount", both)
+
+    def why(where: I64) -> Causes:
+        rows = both[where]
+        outside = (count[where] > found[where]) & (own[where] == found[where])
+        return np.where(outside, r.OUTSIDE, np.where(judge.raced(rows), r.RACED, r.WRONG))
+
+    causes = unlike(count != own, why)
+    return judged(r.ANON_MAPCOUNTS, causes, lambda at: _counted(entries, int(both[at]), int(count[at]), int(own[at])))
 
 
-def writable(entries: Entry) -> r.Agreement | None:
+def file_mapcounts(entries: Entry) -> r.Agreement:
+    """Mapcounts of pages of files that both sides map, and nobody else. They follow from what is mapped ahead."""
+    both = np.flatnonzero((entries.kind == entries.my_kind) & np.isin(entries.kind, (FILE, SHMEM)))
+    both = both[_found(entries, both) == entries.of("mapcount", both)]
+    _, one_each = np.unique(entries.of("frame", both), return_index=True)
+    both = both[one_each]
+    count, own = entries.of("mapcount", both), entries.my("mapcount", both)
+    causes = unlike(count != own, lambda where: np.full(len(where), r.FAULT_AROUND, object))
+    return judged(r.FILE_MAPCOUNTS, causes, lambda at: _counted(entries, int(both[at]), int(count[at]), int(own[at])))
+
+
+def _found(entries: Entry, rows: I64) -> I64:
+    # How many entries of the picture map the page of each row.
+    theirs = entries.theirs.entries
+    frames, found = np.unique(theirs.frame[np.isin(theirs.kind, (ANON, FILE, SHMEM))], return_counts=True)
+    counted: I64 = found[np.searchsorted(frames, entries.of("frame", rows))] if len(rows) else np.zeros(0, np.int64)
+    return counted
+
+
+def _counted(entries: Entry, row: int, count: int, own: int) -> str:
+    return f"{place(int(entries.key[row]))}: mapped {count} times, in the model {own}"
+
+
+def writable(entries: Entry, judge: Judge) -> r.Agreement | None:
     """Which entries may be written, where both sides have the same page; None where the kernel's are not known."""
     if not entries.theirs.picture.about["pte_write"]:
         return None
-    tracked = np.isin(entries.kind, (FILE, SHMEM)) | (entries.shared_alike & (entries.kind == ANON))
-    both = np.flatnonzero(tracked & (entries.kind == entries.my_kind))
-    may, own = entries.of("writable", both), entries.my("writable", both)
-    wrong = np.flatnonzero(may != own)
-    first = ""
-    if len(wrong):
-        i = int(wrong[0])
-        kind, said = KINDS[int(entries.kind[both[i]])], "writable" if may[i] else "write-protected"
-        first = f"{place(int(entries.key[both[i]]))}: {kind}, {said}; not in the model"
-    return r.Agreement(r.WRITABLE, len(both) - len(wrong), len(both), first=first)
+    files = (entries.kind == entries.my_kind) & np.isin(entries.kind, (FILE, SHMEM))
+    both = np.flatnonzero(files | entries.same_anonymous)
+    may, own = entries.of("writable", both).astype(np.bool_), entries.my("writable", both).astype(np.bool_)
+    causes = unlike(may != own, lambda where: judge.rights(both[where], may[where], protected_by_writeback=True))
+
+    def say(at: int) -> str:
+        kind, said = KINDS[int(entries.kind[both[at]])], "writable" if may[at] else "write-protected"
+        return f"{place(int(entries.key[both[at]]))}: {kind}, {said}; not in the model"
+
+    return judged(r.WRITABLE, causes, say)
 
 
-def exclusive(entries: Entry) -> r.Agreement | None:
+def exclusive(entries: Entry, judge: Judge) -> r.Agreement | None:
     """PG_anon_exclusive of pages that both sides have; None where the kernel's is not known."""
     if not entries.theirs.picture.about["anon_exclusive"]:
         return None
-    both = np.flatnonzero(entries.shared_alike & (entries.kind == ANON))
-    wrong = np.flatnonzero(entries.of("exclusive", both) != entries.my("exclusive", both))
-    first = ""
-    if len(wrong):
-        at = both[wrong[:1]]
-        said = "exclusive" if entries.of("exclusive", at)[0] else "not exclusive"
-        first = f"{place(int(entries.key[at[0]]))}: {said}, the model says the contrary"
-    return r.Agreement(r.EXCLUSIVE_PAGES, len(both) - len(wrong), len(both), first=first)
+    both = np.flatnonzero(entries.same_anonymous)
+    theirs = entries.of("exclusive", both).astype(np.bool_)
+    causes = unlike(theirs != entries.my("exclusive", both), lambda where: judge.rights(both[where], theirs[where]))
+
+    def say(at: int) -> str:
+        said = "exclusive" if theirs[at] else "not exclusive"
+        return f"{place(int(entries.key[both[at]]))}: {said}, the model says the contrary"
+
+    return judged(r.EXCLUSIVE_PAGES, causes, say)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rmap.errors import SyscallError
 from rmap.kernel.exec import UNKNOWN_BRK
+from rmap.lab.replay.results import NOTED
 from rmap.mm import brk as brk_calls
 from rmap.mm import madvise as madvise_calls
 from rmap.mm import mlock as mlock_calls
@@ -19,10 +20,9 @@ from rmap.mm import mmap as mmap_calls
 from rmap.mm import mprotect as mprotect_calls
 from rmap.mm import mremap as mremap_calls
 from rmap.mm import truncate as truncate_calls
-from rmap.mm.address_space import File
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRITE
-from rmap.units import PAGE_MASK, page_align
+from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 if TYPE_CHECKING:
     from rmap.lab.replay.player import Player
@@ -48,6 +48,16 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """Calls that change neither VMAs nor entries, or whose effect is an event of its own."""
 
+WITHOUT_TRACE = frozenset(
+    ("set_mempolicy", "migrate_pages", "move_pages", "process_vm_writev", "ptrace", "splice", "vmsplice",
+     "io_uring_enter", "io_uring_register", "io_setup", "io_destroy")
+)  # fmt: skip
+"""Calls that the model does not have and that need no excuse: what they do to entries is an access of the kernel's, in
+whichever process, and judged as such; or only which frame a page is in."""
+
+RANGES = {"mbind": 0, "remap_file_pages": 0, "mseal": 0, "set_mempolicy_home_node": 0}
+"""Calls that the model does not have, about one range: the argument that is its address; the next is its length."""
+
 MAP_SHARED, MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x0F, 0x10, 0x20
 MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE = 0x100, 0x2000, 0x4000, 0x8000
 MAP_NONBLOCK, MAP_STACK, MAP_HUGETLB, MAP_FIXED_NOREPLACE = 0x10000, 0x20000, 0x40000, 0x100000
@@ -55,6 +65,7 @@ MAP_PRIVATE, MAP_SHARED_VALIDATE = 0x02, 0x03
 PROT_GROWSDOWN, PROT_GROWSUP = 0x01000000, 0x02000000
 MREMAP_MAYMOVE, MREMAP_DONTUNMAP = 1, 4
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+PR_SET_VMA = 0x53564D41
 SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
@@ -79,26 +90,35 @@ def unsigned(value: int) -> int:
 
 
 class NotModelled(Exception):
-    """The model cannot do this call; the next picture says what it did."""
+    """The model cannot do this call; the next picture says what it did to a range of bytes."""
+
+    def __init__(self, what: str, start: int = 0, length: int = TASK_SIZE) -> None:
+        super().__init__(what)
+        self.start, self.length = start, length
 
 
 def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Map where the kernel did."""
     _, length, prot, flags, _, offset = (unsigned(a) for a in args)
     if flags & MAP_HUGETLB:
-        raise NotModelled("mmap of huge pages (MAP_HUGETLB)")
+        raise NotModelled("mmap of huge pages (MAP_HUGETLB)", result, length)
     kind = flags & MAP_TYPE
     if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
-        raise NotModelled(f"mmap of type {kind:#x}")
-    file = None if flags & MAP_ANONYMOUS else _file(player, file_row)
+        raise NotModelled(f"mmap of type {kind:#x}", result, length)
+    if not flags & MAP_ANONYMOUS and file_row < 0:
+        raise NotModelled("mmap of a file the recorder does not know", result, length)
+    file = None if flags & MAP_ANONYMOUS else player.files[file_row]
     if file is not None and file.special is not None:
-        raise NotModelled(f"mmap of the device {file.name}")
+        raise NotModelled(f"mmap of the device {file.name}", result, length)
     length = page_align(length)
     replaces = bool(flags & MAP_FIXED)
     if not replaces and mm.overlapping(result, result + length):
         player.finding("mmap: the model has areas where the kernel had none", f"at {result:#x}")
         replaces = True
     player.seen(mm).forget(result, length)
+    populate = flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
+    if populate:
+        player.seen(mm).populate(result, length)
     mmap_calls.mmap(
         player.core,
         mm,
@@ -111,17 +131,11 @@ def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None
         fixed=replaces,
         noreplace=not replaces,
         growsdown=bool(flags & MAP_GROWSDOWN),
-        populate=flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE,
+        populate=populate,
         noreserve=bool(flags & MAP_NORESERVE),
         locked=bool(flags & MAP_LOCKED),
         stack=bool(flags & MAP_STACK),
     )
-
-
-def _file(player: Player, row: int) -> File:
-    if row < 0:
-        raise NotModelled("mmap of a file the recorder does not know")
-    return player.files[row]
 
 
 def munmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
@@ -144,7 +158,7 @@ def mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> 
 def pkey_mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """The same; a key is not modelled."""
     if args[3] != -1:
-        raise NotModelled("pkey_mprotect with a key")
+        raise NotModelled("pkey_mprotect with a key", unsigned(args[0]), unsigned(args[1]))
     mprotect(player, mm, args, result, file_row)
 
 
@@ -185,6 +199,7 @@ def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> No
     if moved:
         player.seen(mm).forget(start, old_size)
         player.seen(mm).add_present(player.core, mm, result, result + page_align(new_size))
+        player.seen(mm).move(start, result, min(old_size, new_size))
     elif new_size < old_size:
         player.seen(mm).forget(start + page_align(new_size), old_size - new_size)
 
@@ -192,9 +207,13 @@ def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> No
 def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Give advice."""
     advice = ADVICE.get(args[2])
-    if advice in madvise_calls.NOT_MODELLED:
-        raise NotModelled(f"madvise of {advice}")
     start, length = unsigned(args[0]), unsigned(args[1])
+    if advice in madvise_calls.NOT_MODELLED:
+        raise NotModelled(f"madvise of {advice}", start, length)
+    if advice == "pageout":
+        player.reclaimed = True
+    if advice in madvise_calls.POPULATE_ADVICE:
+        player.seen(mm).populate(start, length)
     if advice == "free":
         player.seen(mm).freed.append((start & PAGE_MASK, start + length))
     if advice in DROPPING:
@@ -204,11 +223,13 @@ def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> N
 
 def mlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range."""
+    player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
     mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
 
 
 def mlock2(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range, on fault if asked to."""
+    player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
     mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]), onfault=bool(args[2] & 1))
 
 
@@ -219,6 +240,7 @@ def munlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> N
 
 def mlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock everything."""
+    player.seen(mm).populate(0, TASK_SIZE)
     flags = args[0]
     mlock_calls.mlockall(
         player.core,
@@ -246,6 +268,7 @@ def resize(player: Player, file_row: int, size: int) -> None:
     if mapping is None:
         return
     if size < mapping.size:
+        player.dropped(mapping, page_align(size) >> PAGE_SHIFT, mapping.nr_pages)
         truncate_calls.truncate(player.core, mapping, size)
     else:
         player.inodes.grow(mapping, size)
@@ -289,6 +312,7 @@ def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) ->
     if mapping is None:
         return
     if mode & FALLOC_FL_PUNCH_HOLE:
+        player.dropped(mapping, page_align(offset) >> PAGE_SHIFT, ((offset + length) >> PAGE_SHIFT) - 1)
         truncate_calls.punch_hole(player.core, mapping, offset, length)
     elif mode & ~FALLOC_FL_KEEP_SIZE:
         raise NotModelled(f"fallocate with mode {mode:#x}")
@@ -340,14 +364,13 @@ def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int
         return
     if call is None:
         if name not in HARMLESS:
-            option = f" option {args[0]}" if name == "prctl" else ""
-            player.not_modelled(f"call not modelled: {name}{option}", mm)
+            _unknown(player, mm, name, args, result)
         return
     wanted = -result if is_error(result) else 0
     try:
         call(player, mm, args, result, file_row)
     except NotModelled as unknown:
-        player.not_modelled(f"call not modelled: {unknown}", mm)
+        player.not_modelled(f"call not modelled: {unknown}", mm, unknown.start, unknown.length)
     except SyscallError as refusal:
         got = refusal.errno or 0
         if got != wanted:
@@ -355,6 +378,27 @@ def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int
     else:
         if wanted:
             player.finding(f"{name}: done, the kernel {_said(wanted)}", f"process {player.pid}: {name}{args[:3]}")
+
+
+def _unknown(player: Player, mm: Mm, name: str, args: Args, result: int) -> None:
+    # A call that the model does not have: what it may have changed, as narrowly as it says itself.
+    what = f"call not modelled: {name}{f' option {args[0]}' if name == 'prctl' else ''}"
+    if name in WITHOUT_TRACE:
+        player.finding(what, f"process {player.pid}", NOTED)
+    elif name in RANGES:
+        start, length = (unsigned(a) for a in args[RANGES[name] : RANGES[name] + 2])
+        player.not_modelled(what, mm, start, length)
+    elif name == "prctl" and args[0] == PR_SET_VMA:
+        player.not_modelled(what, mm, unsigned(args[2]), unsigned(args[3]))
+    elif name == "map_shadow_stack":
+        player.not_modelled(what, mm, result, unsigned(args[1]))
+    elif name == "process_madvise" and ADVICE.get(args[3]) in ("cold", "willneed", "pageout", "collapse"):
+        # Of whichever process: entries in swap and huge pages are seen to be such, the others change nothing.
+        player.reclaimed |= ADVICE[args[3]] == "pageout"
+        player.finding(f"{what} of {ADVICE[args[3]]}", f"process {player.pid}", NOTED)
+    else:
+        # Other advice is given only by a process to itself, by ranges that the trace does not have.
+        player.not_modelled(what, mm)
 
 
 def _said(error: int) -> str:

@@ -6,6 +6,7 @@ What is compared, and why an entry may differ without fault of the model, is in 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,8 @@ from rmap.columns import I64
 from rmap.kernel.entries import ANON, FILE, OTHER, SHMEM, SWAPPED
 from rmap.lab.replay import agreement, resync
 from rmap.lab.replay import results as r
-from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
-from rmap.lab.replay.causes import by_cause, causes
+from rmap.lab.replay.causes import Judge, Known, by_cause
+from rmap.lab.replay.pairs import Entry, Side, page_of, pid_of
 from rmap.lab.replay.seen import Seen
 from rmap.lab.replay.topology import topology
 from rmap.mm.costs import ADOPT
@@ -25,8 +26,6 @@ from rmap.trace import Picture
 
 if TYPE_CHECKING:
     from rmap.lab.replay.player import Player
-
-PAGE_MASK = (1 << PAGE_BITS) - 1
 
 
 def hold_against(player: Player, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
@@ -38,20 +37,22 @@ def hold_against(player: Player, picture: Picture, number: int, time_ns: int) ->
     theirs = picture.snapshot
     left, right = resync.sides(player, theirs)
     entries = Entry(left, right)
-    why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
-    rows = tuple(_compare(player, left, right, entries, why))
+    known = Known(_seen(player, theirs), player.trace.about["lost"], player.reclaimed)
+    judge = Judge(entries, known)
+    rows = tuple(_rows(player, judge))
     notes = _notes(player, theirs)
     has_anon_vmas = player.core.rmap.topology() is not None
     player.core.costs.enter(ADOPT)
     areas = resync.put_areas_right(player, theirs)
     if has_anon_vmas:
         areas += resync.cut_like(player, theirs)
+    why = judge.why
     if areas:
         before = {int(key): cause for key, cause in zip(entries.key, why)}
         entries = Entry(left, Side(player.kernel.snapshot()))
-        why = causes(entries, _seen(player, theirs), player.trace.about["lost"])
-        why = [cause and (before.get(key) or r.AREA) for key, cause in zip(entries.key.tolist(), why)]
-    differing = np.flatnonzero(np.array([bool(cause) for cause in why], np.bool_))
+        judge = Judge(entries, known)
+        why = np.array([c and (before.get(k) or r.AREA) for k, c in zip(entries.key.tolist(), judge.why)], object)
+    differing = np.flatnonzero(~entries.alike)
     anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(player, theirs)
     # An entry that the model cannot have leaves what it has.
     possible = differing[entries.kind[differing] != OTHER]
@@ -73,7 +74,7 @@ def hold_against(player: Player, picture: Picture, number: int, time_ns: int) ->
         vmas=len(theirs.vmas),
         ptes=theirs.nr_ptes,
         agreements=rows,
-        resynchronised=_with(by_cause(why, differing), r.PERMISSION, len(permissions)),
+        resynchronised=_with(by_cause(why), r.PERMISSION, len(permissions)),
         areas=areas,
         notes=tuple(notes),
     )
@@ -90,16 +91,19 @@ def _structure_differs(rows: tuple[r.Agreement, ...], entries: Entry, differing:
     return bool(private.any()) or any(not row.complete for row in rows if row.what in structure)
 
 
-def _compare(player: Player, left: Side, right: Side, entries: Entry, why: list[str]) -> list[r.Agreement]:
+def _rows(player: Player, judge: Judge) -> list[r.Agreement]:
+    # What is compared, in the order of r.UNITS; what the picture does not know is left out.
+    entries = judge.entries
+    names = partial(_file_name, player)
     rows = [
-        agreement.layout(left, right, lambda picture, vma: _file_name(player, picture, vma)),
-        agreement.sharing(entries, why),
-        agreement.kinds(entries),
-        agreement.mapcounts(entries, False),
-        agreement.mapcounts(entries, True),
+        agreement.layout(entries.theirs, entries.mine, names, judge),
+        agreement.sharing(entries, judge),
+        agreement.kinds(entries, judge),
+        agreement.anonymous_mapcounts(entries, judge),
+        agreement.file_mapcounts(entries),
     ]
-    known = (agreement.exclusive(entries), agreement.writable(entries))
-    return [*rows, *(row for row in known if row is not None), *topology(entries)]
+    known = (agreement.exclusive(entries, judge), agreement.writable(entries, judge))
+    return [*rows, *(row for row in known if row is not None), *topology(entries, judge)]
 
 
 def _file_name(player: Player, picture: Snapshot, vma: int) -> object:
@@ -138,7 +142,7 @@ def _notes(player: Player, theirs: Snapshot) -> list[str]:
 def _restart(player: Player, entries: Entry) -> None:
     # From here on the model is equal to the picture: its anonymous pages are accounted for.
     anon = entries.kind == ANON
-    pids, pages = entries.key[anon] >> PAGE_BITS, entries.key[anon] & PAGE_MASK
+    pids, pages = pid_of(entries.key[anon]), page_of(entries.key[anon])
     for pid in _lowest_pids(player):
         player.seen(player.kernel.processes[pid].mm).restart(pages[pids == pid])
 

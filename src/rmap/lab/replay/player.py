@@ -18,7 +18,7 @@ from rmap.kernel import Kernel, Process
 from rmap.kernel.inodes import MOST_CACHED, Inodes, pages_of_bytes
 from rmap.lab.replay import calls
 from rmap.lab.replay.checkpoint import hold_against
-from rmap.lab.replay.results import Checkpoint, Finding, Played
+from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Checkpoint, Finding, Played
 from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
 from rmap.mm.address_space import AddressSpace, File
@@ -40,8 +40,9 @@ def no_watch(player: Player, checkpoint: Checkpoint) -> None:
 
 @dataclass
 class _Found:
+    first: str
+    meaning: str
     count: int = 0
-    first: str = ""
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Player:
         kernel, core: the machine.
         inodes: its files. files: the open that each row of the trace's ``opens`` is.
         pid: whose event is being played.
+        reclaimed: whether reclaim was at work since the last picture, or nobody watched for it.
         refused: calls that the kernel refused and that changed nothing.
     """
 
@@ -90,6 +92,7 @@ class Player:
         self.inodes = Inodes(self.core)
         self.files = self._open_files()
         self.pid = 0
+        self.reclaimed = self._unwatched = not trace.about.get("actors", False)
         self.refused = 0
         self.checkpoints: list[Checkpoint] = []
         self._watch = watch
@@ -125,16 +128,31 @@ class Player:
             found = self._seen[mm.id] = Seen()
         return found
 
-    def finding(self, what: str, first: str) -> None:
-        """Something went otherwise than on the kernel."""
-        found = self._findings.setdefault(what, _Found())
-        found.count += 1
-        found.first = found.first or first
+    def finding(self, what: str, first: str, meaning: str = DIFFERS) -> None:
+        """Something went otherwise than on the kernel, or cannot be told.
 
-    def not_modelled(self, what: str, mm: Mm) -> None:
-        """A call that the model does not have: what it did to this address space comes with the next picture."""
-        self.finding(what, f"process {self.pid}")
-        self.seen(mm).unmodelled = True
+        Args:
+            meaning: for the verdict: ``DIFFERS``, ``NOT_JUDGED`` or ``NOTED``.
+        """
+        self._findings.setdefault(what, _Found(first, meaning)).count += 1
+
+    def not_modelled(self, what: str, mm: Mm | None, start: int = 0, length: int = TASK_SIZE) -> None:
+        """A call that the model does not have: what it did comes with the next picture.
+
+        Args:
+            mm: what it may have changed; None if that is nothing that needs an excuse.
+            start, length: where, in bytes.
+        """
+        self.finding(what, f"process {self.pid}", NOT_JUDGED)
+        if mm is not None:
+            self.seen(mm).not_modelled(start, length)
+
+    def dropped(self, mapping: AddressSpace, first: int, last: int) -> None:
+        """The pages ``first`` to ``last`` of a file went away: what was mapped of them is not accounted for."""
+        for vma in list(mapping.i_mmap.stab(first, last)):
+            low, high = max(first, vma.pgoff), min(last, vma.last)
+            start = vma.start + ((low - vma.pgoff) << PAGE_SHIFT)
+            self.seen(vma.mm).forget(start, (high + 1 - low) << PAGE_SHIFT)
 
     # -- playing --------------------------------------------------------------------------------------------------
     def play(self) -> Played:
@@ -151,6 +169,7 @@ class Player:
             t.EXIT: self._exit,
             t.CHECKPOINT: self._checkpoint,
             t.RESIZED: self._resized,
+            t.GONE_ON: self._gone_on,
         }
         n = len(events.kind)
         at = 0
@@ -166,7 +185,7 @@ class Player:
         return self._played()
 
     def _columns(self) -> _Events:
-        e = self.trace.events
+        e = without_unfinished(self.trace.events)
         a = tuple(column.tolist() for column in (e.a0, e.a1, e.a2, e.a3, e.a4, e.a5))
         time = (e.time - e.time[0]).tolist() if len(e) else []
         columns = (e.kind.tolist(), e.pid.tolist(), e.nr.tolist(), a, e.result.tolist(), e.file.tolist(), time)
@@ -192,40 +211,36 @@ class Player:
                 return self._faults(events, at)
             self._refused_fault(process, address, bool(write), refusal)
             return 1
-        if write:
-            seen = self._seen.get(mm.id) or self.seen(mm)
-            first = address >> PAGE_SHIFT
-            if run == 1:
-                seen.writes.append(first)
-            else:
-                seen.writes.extend(range(first, first + run))
+        seen = self._seen.get(mm.id) or self.seen(mm)
+        seen.fault(address >> PAGE_SHIFT, run, bool(write))
         self.core.costs.calls[FAULT] += run - 1
         return run
 
     def _stray(self, pid: int, address: int) -> None:
         if pid not in self.kernel.processes:
-            self.finding("events of a process that the trace does not introduce", f"process {pid}")
+            self.finding("events of a process that the trace does not introduce", f"process {pid}", NOT_JUDGED)
         else:
-            self.finding("faults outside the address space of programs", f"{calls.unsigned(address):#x}")
+            self.finding("faults outside the address space of programs", f"{calls.unsigned(address):#x}", NOTED)
 
     def _refused_fault(self, process: Process, address: int, write: bool, refusal: SyscallError) -> None:
         # A file may have grown by writes, which no event shows: the kernel did not refuse, so it has.
         vma = process.mm.find(address)
         beyond = vma is not None and fault.refusal(vma, write) == "" and vma.mapping is not None
         if vma is None or vma.mapping is None or not beyond or vma.mapping.name == NAMELESS:
-            self.finding("faults that end in a signal here", f"process {process.pid}: {refusal}")
+            # The kernel may have sent that signal too. If it did not, the page is in its next picture.
+            self.seen(process.mm).refuse(address >> PAGE_SHIFT)
+            self.finding("faults that end in a signal here", f"process {process.pid}: {refusal}", NOTED)
             return
         index = vma.linear_page_index(address & PAGE_MASK)
         self.inodes.grow(vma.mapping, (index + 1) << PAGE_SHIFT)
-        self.finding("files that grew unseen", f"{vma.mapping.name}, page {index:#x}")
+        self.finding("files that grew unseen", f"{vma.mapping.name}, page {index:#x}", NOTED)
         fault.touch(self.core, process.mm, address, 1, write)
-        if write:
-            self.seen(process.mm).writes.append(address >> PAGE_SHIFT)
+        self.seen(process.mm).fault(address >> PAGE_SHIFT, 1, write)
 
     def _process(self) -> Process | None:
         process = self.kernel.processes.get(self.pid)
         if process is None:
-            self.finding("events of a process that the trace does not introduce", f"process {self.pid}")
+            self.finding("events of a process that the trace does not introduce", f"process {self.pid}", NOT_JUDGED)
         return process
 
     def _syscall(self, events: _Events, at: int) -> None:
@@ -245,7 +260,7 @@ class Player:
         if parent is None:
             return
         if child in self.kernel.processes:
-            self.finding("a pid used again before its process ended", f"process {child}")
+            self.finding("a pid used again before its process ended", f"process {child}", NOT_JUDGED)
             self.kernel.exit(self.kernel.processes[child])
         self._processes += 1
         if events.a[4][at]:
@@ -264,7 +279,8 @@ class Player:
         old = process.mm
         picture = self.trace.pictures[events.a[0][at]].snapshot
         for reason, n in self.kernel.exec(process, picture, self.inodes).items():
-            self.finding(f"entries of an exec that were left out: {reason}", f"{n:,} in process {self.pid}")
+            what = f"entries of an exec that were left out: {reason}"
+            self.finding(what, f"{n:,} in process {self.pid}", NOT_JUDGED)
         if not old.users:
             self._seen.pop(old.id, None)
         self.seen(process.mm).add_present(self.core, process.mm, 0, TASK_SIZE)
@@ -281,21 +297,57 @@ class Player:
         number = events.a[0][at]
         found = hold_against(self, self.trace.pictures[number], number, events.time[at])
         self.checkpoints.append(found)
+        self.reclaimed = self._unwatched
         self._watch(self, found)
 
     def _resized(self, events: _Events, at: int) -> None:
         calls.resize(self, events.file[at], events.a[0][at])
 
+    def _gone_on(self, events: _Events, at: int) -> None:
+        self.reclaimed |= events.a[0][at] == t.RECLAIM
+
     def _played(self) -> Played:
-        kinds = Counter(self.trace.events.kind.tolist())
+        every = self.trace.events.kind
+        kinds = Counter(every.tolist())
+        last = np.flatnonzero(every == t.CHECKPOINT)[-1:].sum()
+        acts = np.isin(every[last:], (t.SYSCALL, t.FAULT, t.FORK, t.EXEC))
         return Played(
             events={t.KINDS[kind]: n for kind, n in sorted(kinds.items())},
             calls={calls.NAMES.get(nr, f"system call {nr}"): n for nr, n in self._calls.most_common()},
-            findings=tuple(Finding(what, f.count, f.first) for what, f in self._findings.items()),
+            findings=tuple(Finding(what, f.count, f.first, f.meaning) for what, f in self._findings.items()),
             checkpoints=tuple(self.checkpoints),
             processes=self._processes,
             execs=self._execs,
+            after_last=int(np.count_nonzero(acts)),
         )
+
+
+def without_unfinished(events: Events) -> Events:
+    """The events but for faults that a picture interrupted.
+
+    A thread may be stopped while it waits for its page: then the picture is without it, and the thread takes the same
+    fault again before it does anything else. Such a fault counts once, where it was finished.
+    """
+    kind, tid = events.kind.tolist(), events.tid.tolist()
+    same = (events.pid, events.a0, events.a1, events.a2)
+    unfinished = []
+    for at in np.flatnonzero(events.kind == t.CHECKPOINT).tolist():
+        after = _first_by_thread(kind, tid, range(at + 1, len(kind)))
+        for thread, row in _first_by_thread(kind, tid, range(at - 1, -1, -1)).items():
+            again = after.get(thread, row)
+            if again != row and kind[row] == kind[again] == t.FAULT and all(c[row] == c[again] for c in same):
+                unfinished.append(row)
+    return events.take(np.setdiff1d(np.arange(len(kind)), unfinished)) if unfinished else events
+
+
+def _first_by_thread(kind: list[int], tid: list[int], rows: range) -> dict[int, int]:
+    # The first event of each thread in these rows, up to the next picture.
+    found: dict[int, int] = {}
+    for row in rows:
+        if kind[row] == t.CHECKPOINT:
+            break
+        found.setdefault(tid[row], row)
+    return found
 
 
 def runs_of_faults(events: Events) -> list[int]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rmap.lab.results import Correctness
@@ -20,8 +20,18 @@ EXCLUSIVE_PAGES = "exclusive pages"
 WRITABLE = "writable PTEs"
 CHAINS = "VMA chains"
 ANON_VMAS = "anon_vmas"
-DEMANDED = (LAYOUT, SHARING)
-"""What must agree entirely for a verdict of yes."""
+DEMANDED = (
+    LAYOUT,
+    SHARING,
+    KINDS_OF_ENTRIES,
+    ANON_MAPCOUNTS,
+    EXCLUSIVE_PAGES,
+    WRITABLE,
+    CHAINS,
+    ANON_VMAS,
+    ANCHORS,
+)
+"""What must agree for a verdict of yes: all but mapcounts of files, which follow from what is mapped ahead."""
 
 UNITS = {
     LAYOUT: "VMAs",
@@ -46,10 +56,20 @@ LOST = "lost events"
 UNMODELLED = "call not modelled"
 KERNELS_OWN = "the kernel's own pages"
 FOREIGN = "KSM, hugetlb, guard or migration entry"
+WRITEBACK = "write-protected by writeback"
+OUTSIDE = "mapped by processes that were not recorded"
+NOT_SHOWN = "not shown by the picture"
 PERMISSION = "permission changed unseen"
 AREA = "in an area that was put right"
 WRONG = "the model differs"
-"""Causes why an entry had to be put right. ``WRONG`` is the only one that is held against the model."""
+"""Causes why something differs. ``WRONG`` is held against the model; the others say that nothing can be said, but for
+``FAULT_AROUND``: which pages of files the kernel maps ahead of a fault is its own choice, and not demanded."""
+
+EQUAL, AS_FAR_AS_JUDGED, NO = "equal", "equal as far as judged", "NO"
+"""The verdicts. The second: nothing is held against the model, but not all could be judged."""
+
+DIFFERS, NOT_JUDGED, NOTED = "differs", "not judged", "noted"
+"""What a finding means for the verdict: it is a NO by itself; something was left out; nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +78,9 @@ class Agreement:
 
     Attributes:
         what: ``LAYOUT``, ``SHARING``, ...
-        equal, total: how many of how many are equal, those of ``excused`` left out.
-        excused: by cause, those that somebody changed whom no event shows.
-        first: the first difference in words, empty if there is none.
+        equal, total: how many of how many are equal. ``total`` is all that both sides could be asked for.
+        excused: by cause, how many differ and are not held against the model.
+        first: the first difference in words, of those held against the model if there is one; empty if there is none.
     """
 
     what: str
@@ -70,14 +90,42 @@ class Agreement:
     first: str = ""
 
     @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare."""
+        return self.total > 0
+
+    @property
     def complete(self) -> bool:
         """Whether all are equal."""
         return self.equal == self.total
 
     @property
+    def wrong(self) -> int:
+        """How many are held against the model."""
+        return self.total - self.equal - sum(self.excused.values())
+
+    @property
+    def not_judged(self) -> int:
+        """How many differ by a cause that leaves open what the model should have done."""
+        return sum(n for cause, n in self.excused.items() if cause != FAULT_AROUND)
+
+    @property
     def percent(self) -> float:
-        """Equal of total, in percent; 100 of nothing."""
-        return 100.0 * self.equal / self.total if self.total else 100.0
+        """Equal of total, in percent; 0 of nothing."""
+        return 100.0 * self.equal / self.total if self.total else 0.0
+
+
+def summed(rows: Iterable[Agreement]) -> dict[str, Agreement]:
+    """Rows of several pictures added up, by what they compare, in the order of ``UNITS``."""
+    found: dict[str, Agreement] = {}
+    for row in rows:
+        before = found.get(row.what, Agreement(row.what, 0, 0))
+        excused = dict(before.excused)
+        for cause, n in row.excused.items():
+            excused[cause] = excused.get(cause, 0) + n
+        first = before.first or row.first
+        found[row.what] = Agreement(row.what, before.equal + row.equal, before.total + row.total, excused, first)
+    return {what: found[what] for what in UNITS if what in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +137,7 @@ class Checkpoint:
         cause: ``"checkpoint"`` or ``"end"``.
         time_ns: since the first event.
         processes, vmas, ptes: what the picture has.
-        agreements: before anything was put right.
+        agreements: before anything was put right. What a picture does not know is not among them.
         resynchronised: entries that were put right, by cause.
         areas: VMAs that were put right.
         notes: what else is to be said, a sentence each.
@@ -108,8 +156,8 @@ class Checkpoint:
 
     @property
     def agrees(self) -> bool:
-        """Whether the layout of VMAs and the sharing of anonymous pages agree entirely."""
-        return all(row.complete for row in self.agreements if row.what in DEMANDED)
+        """Whether nothing that is demanded is held against the model."""
+        return not any(row.wrong for row in self.agreements if row.what in DEMANDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +165,16 @@ class Finding:
     """Something the model did otherwise than the kernel, or cannot do.
 
     Attributes:
-        what: ``"mremap refused: EFAULT"``, ``"call not modelled: shmat"``.
+        what: ``"mremap: said EFAULT, the kernel did it"``, ``"call not modelled: shmat"``.
         count: how often.
         first: the first time, in words.
+        meaning: for the verdict: ``DIFFERS``, ``NOT_JUDGED`` or ``NOTED``.
     """
 
     what: str
     count: int
     first: str
+    meaning: str = DIFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +188,7 @@ class Played:
         checkpoints: in order.
         processes: how many there were in all.
         execs: how many address spaces a picture brought.
+        after_last: faults, forks, execs and calls that came after the last picture.
     """
 
     events: Mapping[str, int]
@@ -146,11 +197,41 @@ class Played:
     checkpoints: tuple[Checkpoint, ...]
     processes: int
     execs: int
+    after_last: int = 0
+
+    @property
+    def totals(self) -> dict[str, Agreement]:
+        """What was compared, over all pictures, in the order of ``UNITS``."""
+        return summed(row for checkpoint in self.checkpoints for row in checkpoint.agreements)
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """What is demanded and was not compared at some picture, or nowhere."""
+        totals = self.totals
+        shown = [{row.what for row in checkpoint.agreements} for checkpoint in self.checkpoints]
+        return tuple(
+            what
+            for what in DEMANDED
+            if what not in totals or not totals[what].compared or not all(what in rows for rows in shown)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """``EQUAL``, ``AS_FAR_AS_JUDGED`` or ``NO``. What was compared with nothing is a NO."""
+        demanded = [row for row in self.totals.values() if row.what in DEMANDED]
+        meanings = {finding.meaning for finding in self.findings}
+        if not any(row.compared for row in demanded) or any(row.wrong for row in demanded) or DIFFERS in meanings:
+            return NO
+        left_out = any(row.not_judged for row in demanded) or self.not_compared or self.after_last
+        return AS_FAR_AS_JUDGED if left_out or NOT_JUDGED in meanings else EQUAL
 
     @property
     def agrees(self) -> bool:
-        """Whether every checkpoint agrees, each since the one before; False if there is none."""
-        return bool(self.checkpoints) and all(checkpoint.agrees for checkpoint in self.checkpoints)
+        """Whether nothing is held against the model, at any picture, each since the one before, or in any call.
+
+        ``verdict`` says whether everything was judged.
+        """
+        return self.verdict != NO
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rmap.kernel import Process
 from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon
 from rmap.kernel.exec import make_vma, write_entries
 from rmap.kernel.structure import take_over_topology
-from rmap.lab.replay.agreement import PAGE_BITS, Entry, Side
+from rmap.lab.replay.pairs import Entry, Side, key_of, page_of, pid_of
 from rmap.mm.address_space import File
 from rmap.mm.frames import ANON as ANON_PAGE
 from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
@@ -33,8 +33,6 @@ from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from rmap.lab.replay.player import Player
-
-PAGE_MASK = (1 << PAGE_BITS) - 1
 
 
 # -- areas ------------------------------------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
     unknown = (anon_vma < 0) | (index < 0)
     active = vmas.anon_vma[vma[unknown]]
     anon_vma[unknown] = np.where(active >= 0, theirs.anon_vmas.root[active], -1)
-    addrs = (entries.key[rows[unknown]] & PAGE_MASK) << PAGE_SHIFT
+    addrs = page_of(entries.key[rows[unknown]]) << PAGE_SHIFT
     index[unknown] = vmas.pgoff[vma[unknown]] + ((addrs - vmas.start[vma[unknown]]) >> PAGE_SHIFT)
     return anon_vma, index
 
@@ -251,7 +249,7 @@ def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, 
     # The rows area by area: (area of the model, addresses, rows). Rows where it has none are left out.
     found: list[tuple[Vma, I64, I64]] = []
     keys = entries.key[rows]
-    pids, addrs = keys >> PAGE_BITS, (keys & PAGE_MASK) << PAGE_SHIFT
+    pids, addrs = pid_of(keys), page_of(keys) << PAGE_SHIFT
     at = 0
     while at < len(rows):
         process = player.kernel.processes.get(int(pids[at]))
@@ -259,7 +257,7 @@ def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, 
         if vma is None:
             at += 1
             continue
-        stop = int(np.searchsorted(keys, int(pids[at]) << PAGE_BITS | vma.end >> PAGE_SHIFT))
+        stop = int(np.searchsorted(keys, key_of(int(pids[at]), vma.end)))
         found.append((vma, addrs[at:stop], rows[at:stop]))
         at = stop
     return found
@@ -356,8 +354,8 @@ def put_permissions_right(player: Player, entries: Entry, rows: I64) -> None:
 
 def _place(player: Player, entries: Entry, row: int) -> tuple[Vma, int] | None:
     key = int(entries.key[row])
-    process: Process | None = player.kernel.processes.get(key >> PAGE_BITS)
-    addr = (key & PAGE_MASK) << PAGE_SHIFT
+    process: Process | None = player.kernel.processes.get(pid_of(key))
+    addr = page_of(key) << PAGE_SHIFT
     vma = process.mm.find(addr) if process is not None else None
     return None if vma is None else (vma, addr)
 
