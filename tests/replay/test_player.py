@@ -181,6 +181,7 @@ def test_a_refused_call_changes_nothing_but_mprotect_up_to_the_hole() -> None:
     film.made.syscall(100, NUMBER["mmap"], 0, 1 << 60, 3, 0x22, -1, 0, result=-12)
     film.checkpoint(end=True)
     assert_equal(film)
+    assert played(film)[0].refused == 2
 
 
 def test_files_that_shrink_grow_and_are_opened_anew() -> None:

@@ -80,7 +80,7 @@ def test_verify_says_what_it_leaves_out() -> None:
         r.Agreement(r.ANON_MAPCOUNTS, 0, 0),
     )
     findings = (r.Finding("call not modelled: mbind", 2, "process 7", r.NOT_JUDGED),)
-    played = replace(PLAYED, checkpoints=(replace(POINT, agreements=rows),), findings=findings, after_last=3)
+    played = replace(PLAYED, checkpoints=(replace(POINT, agreements=rows),), findings=findings, refused=4, after_last=3)
     assert played.verdict == r.AS_FAR_AS_JUDGED and played.agrees
     lines = verify(replace(REPORT, played=played))
     assert lines[:11] == [
@@ -94,7 +94,7 @@ def test_verify_says_what_it_leaves_out() -> None:
         "            PTEs; VMA chains; anon_vmas; page anchors",
         "not shown   what 3 events after the last picture did",
         "left open   kinds of PTEs: 10 of 100 PTEs differ: fault-around and page cache",
-        "trace       srv.trace: python3 srv.py, Linux 6.18.44, 12,345 events in 1.50 s, 9",
+        "left open   the answer to 4 calls that the kernel refused: the model was not",
     ]
     assert "not judged  2 x call not modelled: mbind" in lines
     assert "  mapcounts, anonymous            0 of 0  pages  not compared" in lines

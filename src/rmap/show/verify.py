@@ -95,6 +95,9 @@ def _left_out(report: ReplayReport, totals: Mapping[str, Agreement]) -> list[str
     said = [f"{row.what}: {format_count(n)} of {format_count(row.total)} {r.UNITS[row.what]}" for row, n in ahead if n]
     if said:
         lines += labelled("left open", f"{'; '.join(said)} differ: {r.FAULT_AROUND}", LABEL)
+    if played.refused:
+        what = plural(played.refused, "call that the kernel refused", "calls that the kernel refused")
+        lines += labelled("left open", f"the answer to {what}: the model was not asked", LABEL)
     return lines
 
 

@@ -318,6 +318,7 @@ class Player:
             checkpoints=tuple(self.checkpoints),
             processes=self._processes,
             execs=self._execs,
+            refused=self.refused,
             after_last=int(np.count_nonzero(acts)),
         )
 

@@ -188,6 +188,7 @@ class Played:
         checkpoints: in order.
         processes: how many there were in all.
         execs: how many address spaces a picture brought.
+        refused: calls that the kernel refused, and that were not put to the model: why is mostly no matter of memory.
         after_last: faults, forks, execs and calls that came after the last picture.
     """
 
@@ -197,6 +198,7 @@ class Played:
     checkpoints: tuple[Checkpoint, ...]
     processes: int
     execs: int
+    refused: int = 0
     after_last: int = 0
 
     @property

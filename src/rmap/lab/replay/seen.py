@@ -146,7 +146,7 @@ class Seen:
         for step in range(1 - AROUND, AROUND):
             found |= _moments(faulted, moment, pages + step) >= since
         for when, first, behind in self._populated:
-            found |= (pages > first - AROUND) & (pages < behind + AROUND) & (when >= since)
+            found |= (pages > first - AROUND) & (pages < behind + AROUND - 1) & (when >= since)
         for at in np.flatnonzero(~found & (order > 0)).tolist():
             first = int(pages[at]) - (int(index[at]) & ((1 << int(order[at])) - 1))
             inside = slice(*np.searchsorted(faulted, (first, first + (1 << int(order[at])))).tolist())
