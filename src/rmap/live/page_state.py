@@ -1,7 +1,7 @@
 """/proc/kpagecount, kpageflags and kpagecgroup: what the kernel says of each frame (rule 8.3).
 
-They are read by ``pread`` in multiples of 8 bytes, in windows aligned so that no folio is cut: a folio of order n lies
-at a multiple of 2^n. Heads and tails give its order.
+They are read by ``pread`` in multiples of 8 bytes: single pages in small blocks, large folios in windows aligned so
+that none is cut: a folio of order n lies at a multiple of 2^n. Heads and tails give its order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from rmap.columns import I8, I32, I64, Bool, expand
 from rmap.errors import NotPermitted
 from rmap.snapshot import flags as f
 
+_BLOCK_SHIFT = 3  # a call costs as much as some frames more
 _WINDOW_SHIFT = 9
 _GIGANTIC_SHIFT = 18  # a hugetlb page of 1 GiB
 _READ = 1 << 16  # entries a read: 512 KiB
+_LARGE = f.KPF_COMPOUND_HEAD | f.KPF_COMPOUND_TAIL
 _WORKS = "rmap who -i FILE KEY, rmap compare"
 
 
@@ -91,10 +93,8 @@ def read_page_state(first: I64, count: I64) -> PageState:
     files: list[KpageFile] = []
     try:
         files += [KpageFile(name) for name in names]
-        low, size = _windows(first, count, _WINDOW_SHIFT)
-        flags = files[1].read(low, size, f.KPF_NOPAGE)
-        if _begins_inside_a_folio(low, size, flags):
-            low, size = _windows(first, count, _GIGANTIC_SHIFT)
+        wide, shift = _windows_of_folios(files[1], first, count)
+        low, size = _blocks(first, count, wide, shift)
         before = files[0].read(low, size, 0)
         flags = files[1].read(low, size, f.KPF_NOPAGE)
         cgroup = files[2].read(low, size, 0)
@@ -104,6 +104,7 @@ def read_page_state(first: I64, count: I64) -> PageState:
             file.close()
     pfn = expand(low, size)
     order, head_offset, torn = _folios(pfn, flags)
+    torn |= ((flags & _LARGE) != 0) & ~np.isin(pfn >> shift, wide)  # it was a single page when it was looked at first
     needed = _marked(pfn, first, count)
     keep = needed | (np.isin(pfn - head_offset, (pfn - head_offset)[needed]) & (order > 0))
     return PageState(
@@ -149,10 +150,26 @@ def _marked(pfn: I64, first: I64, count: I64) -> Bool:
     return (run >= 0) & (pfn < (first + count)[run])
 
 
-# Whether a window begins with the tail of a folio: it is larger than a window, and its head lies before.
-def _begins_inside_a_folio(low: I64, size: I64, flags: I64) -> bool:
-    begins = np.cumsum(size) - size
-    return bool((flags[begins] & f.KPF_COMPOUND_TAIL).any())
+# The windows that hold the large folios among these frames: their numbers, and the shift from a PFN to a number.
+def _windows_of_folios(flags_file: KpageFile, first: I64, count: I64) -> tuple[I64, int]:
+    low, size = _windows(first, count, _BLOCK_SHIFT)
+    pfn, flags = expand(low, size), flags_file.read(low, size, f.KPF_NOPAGE)
+    large = pfn[((flags & _LARGE) != 0) & _marked(pfn, first, count)]
+    wide: I64 = np.unique(large >> _WINDOW_SHIFT)
+    begins = np.union1d(wide, wide + 1) << _WINDOW_SHIFT
+    flags = flags_file.read(begins, np.ones(len(begins), np.int64), f.KPF_NOPAGE)
+    if (flags & f.KPF_COMPOUND_TAIL).any():  # a folio is larger than a window
+        return np.unique(large >> _GIGANTIC_SHIFT), _GIGANTIC_SHIFT
+    return wide, _WINDOW_SHIFT
+
+
+# The runs to read: these windows, and besides them the blocks that the frames are in.
+def _blocks(first: I64, count: I64, wide: I64, shift: int) -> tuple[I64, I64]:
+    low, size = _windows(first, count, _BLOCK_SHIFT)
+    each = 1 << (shift - _BLOCK_SHIFT)
+    in_windows = expand(wide * each, np.full(len(wide), each, np.int64))
+    blocks = np.union1d(expand(low >> _BLOCK_SHIFT, size >> _BLOCK_SHIFT), in_windows)
+    return _windows(blocks << _BLOCK_SHIFT, np.full(len(blocks), 1 << _BLOCK_SHIFT, np.int64), _BLOCK_SHIFT)
 
 
 # For each frame: order, distance to the head, and whether head and tails made no sense (the folio changed meanwhile).
@@ -161,8 +178,9 @@ def _folios(pfn: I64, flags: I64) -> tuple[I8, I32, Bool]:
     place = np.arange(n)
     tail = (flags & f.KPF_COMPOUND_TAIL) != 0
     head = (flags & f.KPF_COMPOUND_HEAD) != 0
-    # The frame that begins the folio of each frame: the last that is not a tail.
-    begin = np.maximum.accumulate(np.where(tail, 0, place))
+    # The frame that begins the folio of each frame: the last that is not a tail, in the same run.
+    inside = tail & (np.diff(pfn, prepend=-1) == 1)
+    begin = np.maximum.accumulate(np.where(inside, 0, place))
     length = np.bincount(begin, minlength=n)
     order_of = np.round(np.log2(np.maximum(length, 1))).astype(np.int8)
     whole = head & ((1 << order_of.astype(np.int64)) == length) & (pfn % np.maximum(length, 1) == 0)
