@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from needs import need
 from rmap.cli import main
 from rmap.live import abilities, capture
 from rmap.live.bpf import KernelMemory, why_not
-from rmap.live.kernel_walk import anchors, compare, hits, walk_many, walk_page
+from rmap.live.kernel_walk import anchors, compare, walk_page
+from rmap.live.soundness import walks
 from rmap.live.trees import read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
@@ -46,37 +48,34 @@ def picture(still: Load, memory: KernelMemory) -> Snapshot:
     return capture(still.pids, memory=memory)
 
 
-def test_the_walk_equals_the_page_tables_for_every_page(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
-    """Every anonymous and file page of the load. Without a walk: the zero page, the vDSO, pages merged by KSM."""
+def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
+    """Every anonymous and file page of the load, as ``rmap check`` asks it. Without a walk: the zero page, the vDSO."""
     kind = picture.per_frame("kind")
     mapped = picture.reverse.found > 0
     unwalked = np.isin(kind, (*f.UNTRACKED, f.KSM))
     assert mapped[unwalked].any(), "the zero page and the vDSO are among them"
     pfns = picture.pfns()[mapped & ~unwalked]
     assert Counter(np.unique(kind[mapped & ~unwalked]).tolist()).keys() <= {f.ANON, f.FILE, f.SHMEM}
-    pages = memory.struct_pages(pfns)
-    topology = memory.topology()
-    anonymous, of_file, anchor = anchors(pages.mapping)
+    anonymous, of_file, anchor = anchors(memory.struct_pages(pfns).mapping)
     assert (anonymous | of_file).all()
-    found: set[tuple[int, int, int]] = set()
-    for which, is_anon in ((anonymous, True), (of_file, False)):
-        trees = read_trees(memory, np.unique(anchor[which]), of_anon_vmas=is_anon)
-        asked = np.where(which, anchor, 0)
-        candidates = walk_many(topology, trees, asked, pages.index)
-        hit = hits(candidates, pfns) & np.isin(candidates.pid, still.pids)
-        columns = (pfns[candidates.page[hit]], candidates.pid[hit], candidates.address[hit])
-        found |= set(zip(*(c.tolist() for c in columns)))
-    walk = picture.walk_many(pfns)
-    tables = set(zip(walk.pfn.tolist(), walk.pid.tolist(), walk.address.tolist()))
-    assert len(pfns) > 8000 and len(tables) > 50_000
-    assert found == tables
+    topology = memory.topology()
+    trees = tuple(
+        read_trees(memory, np.unique(anchor[which]), of_anon_vmas=is_anon)
+        for which, is_anon in ((anonymous, True), (of_file, False))
+    )
+    found = walks(memory, topology, (trees[0], trees[1]), picture)
+    assert found.checked.checked > 8000 and len(picture.walk_many(pfns).pfn) > 50_000
+    assert found.violations == [] and not found.checked.note
+    # Were the trees those of other pages, nothing would be met.
+    other = replace(trees[0], start=trees[0].start + PAGE)
+    assert walks(memory, topology, (other, trees[1]), picture).checked.violations > 5000
 
 
 def test_a_single_walk_equals_the_page_tables(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
     kind = picture.per_frame("kind")
     pages = picture.pfns()[np.isin(kind, (f.ANON, f.SHMEM)) & (picture.reverse.found > 0)]
     kinds = Counter()
-    for pfn in np.random.default_rng(2).choice(pages, 40, replace=False).tolist():
+    for pfn in np.random.default_rng(2).choice(pages, 200, replace=False).tolist():
         walk = walk_page(memory, pfn)
         there = {(one.pid, one.address) for one in picture.who(pfn).mappings}
         assert compare(walk, there).missed == [] and {p for p in walk.hits if p[0] in still.pids} == there

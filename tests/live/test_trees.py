@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rmap.live.bpf import IntervalTree, KernelAnonVmas, KernelLinks, KernelVmas, Topology
-from rmap.live.kernel_walk import descend, meets, vma_address, walk_many
+from rmap.live.kernel_walk import descend, meets, vma_address
 from rmap.live.trees import Trees, inspect_trees, join
 from rmap.snapshot.findings import Violation
 
@@ -181,25 +181,25 @@ def test_where_a_page_lies_in_a_vma() -> None:
 
 
 def test_many_walks_at_once_are_as_many_single_walks() -> None:
-    _, _, topology = world()
-    other = tree(ANON[:3], 0x4000)
-    trees = join([tree(ANON), other], column(0xA0, 0xB0), of_anon_vmas=True)
-    anchor = column(0xA0, 0xB0, 0xA0, 0xC0, 0xA0, 0xB0)
-    index = column(15, 15, 41, 15, 1000, 10)
-    found = walk_many(topology, trees, anchor, index)
-    pairs = set(zip(found.page.tolist(), found.vma.tolist(), found.address.tolist()))
-    assert len(pairs) == len(found)
-    wanted = set()
-    for page, (at, i) in enumerate(zip(anchor.tolist(), index.tolist())):
-        one = {0xA0: tree(ANON), 0xB0: other}.get(at)
-        for row in descend(one, i, i)[0] if one is not None else []:
-            where = vma_address(int(one.start[row]), int(one.end[row]), int(one.pgoff[row]), i)
-            wanted.add((page, int(one.vma[row]), where))
-    assert pairs == wanted and len(wanted) == 8
-    tree_of = column(0, 1, 0, -1, 0, 1)
-    for page, vma, address in wanted:
-        tree_of_page, one = column(int(tree_of[page])), (column(0, vma), column(1), column(int(index[page])))
-        assert meets(trees, tree_of_page, *one, column(address)).all()
-        assert not meets(trees, tree_of_page, *one, column(address + PAGE)).any()
-        assert not meets(trees, column(-1), *one, column(address)).any()
-        assert not meets(trees, tree_of_page, column(0, vma), column(0), one[2], column(address)).any()
+    """Of every page and every VMA of every tree: met exactly where the descent from that page comes by."""
+    single = {0: tree(ANON), 1: tree(ANON[:3], 0x4000)}
+    trees = join(list(single.values()), column(0xA0, 0xB0), of_anon_vmas=True)
+    met = 0
+    for of_page in (-1, 0, 1):
+        for index in (9, 10, 15, 41, 1000):
+            wanted = set()
+            if of_page >= 0:
+                one = single[of_page]
+                for row in descend(one, index, index)[0]:
+                    where = vma_address(int(one.start[row]), int(one.end[row]), int(one.pgoff[row]), index)
+                    wanted.add((int(one.vma[row]), where))
+            for row, vma in enumerate(trees.vma.tolist()):
+                right = int(trees.start[row]) + (index - int(trees.pgoff[row])) * PAGE
+                address = column(right - PAGE, right, right + PAGE)
+                answer = meets(trees, column(of_page).repeat(3), column(0, vma), column(1, 1, 1),
+                               column(index).repeat(3), address)  # fmt: skip
+                assert answer.tolist() == [False, (vma, right) in wanted, False]
+                met += int(answer.sum())
+            unknown = meets(trees, column(of_page), column(0), column(0), column(index), column(0x1000))
+            assert not unknown.any()
+    assert met == 10

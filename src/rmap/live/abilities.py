@@ -11,10 +11,8 @@ from rmap.errors import NotPermitted
 from rmap.live import procfs
 from rmap.live.bpf import why_not
 from rmap.live.page_state import KpageFile
-from rmap.live.pagemap import Pagemap
+from rmap.live.pagemap import PFN_MASK, Pagemap
 from rmap.live.same_mm import kcmp_vm
-
-_PFN = (1 << 55) - 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def _own_pagemap(address: int) -> tuple[str | None, str | None]:
     except OSError as error:
         text = f"/proc/PID/pagemap ({os.strerror(error.errno or 0)}; CONFIG_PROC_PAGE_MONITOR)"
         return text, text
-    frames = None if entry & _PFN else "CAP_SYS_ADMIN: page frames are shown as 0"
+    frames = None if entry & PFN_MASK else "CAP_SYS_ADMIN: page frames are shown as 0"
     return frames, None if found else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
 
 

@@ -18,15 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I32, I64, Bool, expand, rows_of, runs
+from rmap.columns import I32, I64, Bool, rows_of
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
-from rmap.live.pagemap import Pagemap
+from rmap.live.pagemap import PFN_MASK, Pagemap
 from rmap.live.trees import Trees
 from rmap.units import PAGE_SHIFT
 
 TAG_MASK = 3
 ANON_TAG, KSM_TAG = 1, 3
-_PFN = (1 << 55) - 1
 _PRESENT, _SWAPPED = 1 << 63, 1 << 62
 
 
@@ -188,7 +187,7 @@ def _looked_at(node: _Node, pfn: int, index: int) -> Candidate:
         found = "not readable"
     else:
         if entry & _PRESENT:
-            found = "hit" if entry & _PFN == pfn else "another page"
+            found = "hit" if entry & PFN_MASK == pfn else "another page"
         else:
             found = "swapped out" if entry & _SWAPPED else "nothing"
     return Candidate(*node, address, found)
@@ -238,63 +237,17 @@ def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> Difference
 # ---- many pages at once ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """What the walks of many pages meet; int64 columns, one row per page and VMA.
-
-    Attributes:
-        page: position among the pages asked.
-        pid: as in :class:`Candidate`.
-        vma: address of the ``vm_area_struct``.
-        address: where the page would be.
-    """
-
-    page: I64
-    pid: I64
-    vma: I64
-    address: I64
-
-    def __len__(self) -> int:
-        return len(self.page)
-
-
 def anchors(mapping: I64) -> tuple[Bool, Bool, I64]:
     """Which tagged pointers (rule 1.1) lead to an anon_vma, which to an address_space; and the pointers without tag."""
     tag, pointer = mapping & TAG_MASK, mapping & ~TAG_MASK
     return tag == ANON_TAG, (tag == 0) & (pointer != 0), pointer
 
 
-def walk_many(topology: Topology, trees: Trees, anchor: I64, index: I64) -> Candidates:
-    """The candidates of many pages, in one go: what :func:`walk_page` finds one by one, without looking at entries.
-
-    Args:
-        topology: to learn whose the VMAs are.
-        trees: those that the pages hang on, and any others.
-        anchor: int64, one per page: the address of its anon_vma or address_space. A page whose tree is not among
-            ``trees`` has no candidates.
-        index: int64, one per page.
-    """
-    tree = rows_of(trees.anchor, anchor)
-    asked = np.flatnonzero(tree >= 0)
-    # Indexes become ranks, so that (tree, index) is one number, and every node asks for a slice of the pages.
-    values, rank = np.unique(index[asked], return_inverse=True)
-    width = len(values) + 1
-    key = tree[asked] * width + rank
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    low = np.searchsorted(key, trees.tree * width + np.searchsorted(values, trees.pgoff))
-    high = np.searchsorted(key, trees.tree * width + np.searchsorted(values, trees.last, side="right"))
-    count = np.maximum(high - low, 0)
-    some = np.flatnonzero(count)
-    node = np.repeat(some, count[some])
-    page = asked[order[expand(low[some], count[some])]]
-    address = trees.start[node] + ((index[page] - trees.pgoff[node]) << PAGE_SHIFT)
-    pids = np.array(_owners(topology, trees.vma), np.int64)
-    return Candidates(page, pids[node], trees.vma[node], address)
-
-
 def meets(trees: Trees, tree: I64, vma: I64, row: I32 | I64, index: I64, address: I64) -> Bool:
-    """Whether the walk of a page meets an entry, for many entries: the question of :func:`walk_many` turned round.
+    """Whether the walk of a page meets an entry, for many entries: what :func:`walk_page` tells of one page.
+
+    A walk meets an entry iff the entry's VMA is in the page's tree, with the page's index where the entry is (rules 5.2
+    to 5.5). Whether the descent finds the VMA in the tree is a question of the tree's order (I12).
 
     Args:
         trees: some trees.
@@ -318,32 +271,3 @@ def meets(trees: Trees, tree: I64, vma: I64, row: I32 | I64, index: I64, address
     node = order[place]
     pgoff, behind = trees.pgoff[node], address - trees.start[node]
     return there & (behind == (index - pgoff) << PAGE_SHIFT) & (behind >= 0) & (address < trees.end[node])
-
-
-def hits(candidates: Candidates, pfns: I64) -> Bool:
-    """Which candidates hit: the entry at their address maps their page, as pagemap shows it now.
-
-    Args:
-        candidates: of many pages.
-        pfns: int64, the pages that were asked about.
-    """
-    hit = np.zeros(len(candidates), np.bool_)
-    order = np.lexsort((candidates.address, candidates.pid))
-    pids, first = np.unique(candidates.pid[order], return_index=True)
-    for pid, rows in zip(pids.tolist(), np.split(order, first[1:])):
-        address = candidates.address[rows]
-        begin, count = runs(np.unique(address >> PAGE_SHIFT))
-        ranges = zip((begin << PAGE_SHIFT).tolist(), ((begin + count) << PAGE_SHIFT).tolist())
-        try:
-            with Pagemap(pid) as pagemap:
-                where, entry = pagemap.read(ranges)
-        except OSError:  # ended meanwhile, or of no process
-            continue
-        at = np.searchsorted(where, address)
-        held = at < len(where)
-        held[held] = where[at[held]] == address[held]
-        found = np.full(len(rows), -1, np.int64)
-        present = entry < 0
-        found[held] = np.where(present[at[held]], entry[at[held]] & _PFN, -1)
-        hit[rows] = found == pfns[candidates.page[rows]]
-    return hit

@@ -21,7 +21,8 @@ from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _ENTRIES = 8192  # 64 KiB: larger buffers are slower
-_PFN = np.int64((1 << 55) - 1)
+PFN_MASK = (1 << 55) - 1
+"""Bits 0 to 54 of an entry: the frame."""
 _EXCLUSIVE, _UFFD_WP, _GUARD, _FILE, _SWAP = (np.int64(1 << bit) for bit in (56, 57, 58, 61, 62))
 
 # Swap types from here on are not areas but migration entries, markers and the like (include/linux/swap.h).
@@ -165,7 +166,7 @@ def decode(entries: I64, nr_swap_areas: int) -> tuple[I64, I64]:
     Returns:
         ``(pfn, flags)``: the columns of the table ``ptes``.
     """
-    value = entries & _PFN
+    value = entries & PFN_MASK
     present = entries < 0
     guard = ~present & ((entries & _GUARD) != 0)
     swap = ~present & ~guard & ((entries & _SWAP) != 0)

@@ -19,7 +19,7 @@ from rmap.columns import I64, Bool
 from rmap.errors import NotPermitted
 from rmap.live.bpf.libbpf import BpfObject, refusal, run
 from rmap.live.bpf.topology import Topology, parse
-from rmap.live.pagemap import Pagemap
+from rmap.live.pagemap import PFN_MASK, Pagemap
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 OBJECT = Path(__file__).with_name("memory.bpf.o")
@@ -31,7 +31,6 @@ _NODE_WORDS = 11
 _ANON_VMA_TREE, _I_MMAP_TREE = 0, 1
 _PTE_WORDS = 2
 _EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
-_PFN = (1 << 55) - 1
 _FRAME = 0x000FFFFFFFFFF000
 _PRESENT, _PROTNONE = 1, 1 << 8
 _TOP_SHIFTS = (39, 48)  # four levels, five levels
@@ -255,7 +254,7 @@ class KernelMemory:
         with mmap.mmap(-1, PAGE_SIZE) as page, Pagemap(os.getpid()) as pagemap:
             page[0] = 1
             address = np.frombuffer(page, np.int8).ctypes.data
-            pfn = pagemap.entry(address) & _PFN
+            pfn = pagemap.entry(address) & PFN_MASK
             for top_shift in _TOP_SHIFTS:
                 for below in range(_MOST_GIBIBYTES):
                     base = ((mm >> 30) - below) << 30
@@ -349,7 +348,7 @@ class KernelMemory:
                 folio = self._number("first_folio", fd)
                 address = np.frombuffer(page, np.int8).ctypes.data
                 with Pagemap(os.getpid()) as pagemap:
-                    pfn = pagemap.entry(address) & _PFN
+                    pfn = pagemap.entry(address) & PFN_MASK
         finally:
             os.close(fd)
         if not pfn:
