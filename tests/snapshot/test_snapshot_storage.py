@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_every_member_is_a_plain_numpy_column(path: Path) -> None:
         names = [name for name in archive.files if name != "about.json"]
         assert all(archive[name].ndim == 1 for name in names)
     assert "ptes/pfn" in names
+
+
+def test_names_that_are_no_utf8_are_written_readably(tmp_path: Path) -> None:
+    """A name on Linux is any bytes; Python reads them as lone surrogates."""
+    snapshot = parent_and_child().build()
+    snapshot.files.path[0] = os.fsdecode(b"/x\xff")
+    snapshot.about["host"] = os.fsdecode(b"h\xfe")
+    snapshot.save(tmp_path / "odd.rmap")
+    again = Snapshot.load(tmp_path / "odd.rmap")
+    assert again.files.path[0] == r"/x\udcff" and again.about["host"] == os.fsdecode(b"h\xfe")
 
 
 def test_a_file_is_not_replaced_unasked(path: Path) -> None:

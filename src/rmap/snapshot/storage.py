@@ -128,7 +128,7 @@ def write(stream: IO[bytes], tables: dict[str, Table], about: dict[str, Any], *,
 def write_about(archive: zipfile.ZipFile, about: dict[str, Any]) -> None:
     """Write ``about.json``."""
     text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
-    write_member(archive, _ABOUT, text.encode())
+    write_member(archive, _ABOUT, _utf8(text))
 
 
 def write_table(archive: zipfile.ZipFile, table: Table) -> None:
@@ -170,10 +170,15 @@ def _decode(stored: Numbers, column: Column) -> Numbers:
     return np.cumsum(wide) if column.delta else wide
 
 
+# Linux's names are any bytes; Python has those that are no UTF-8 as lone surrogates.
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
+
+
 def _encode_text(values: list[str]) -> dict[str, Numbers]:
     distinct = list(dict.fromkeys(values))
     number = {text: code for code, text in enumerate(distinct)}
-    coded = [text.encode() for text in distinct]
+    coded = [_utf8(text) for text in distinct]
     ends = np.cumsum(np.array([0, *map(len, coded)], np.int64))
     return {
         ".code": _smallest(np.array([number[text] for text in values], np.int64)),
