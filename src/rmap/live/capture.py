@@ -295,7 +295,9 @@ def _add_pages(world: _World, view: KernelView | None) -> None:
     extents = mark_special(extents, frames)
     links = world.builder.rows("anon_vma_chains")
     linked = np.array([link["vma"] << 32 | link["anon_vma"] for link in links], np.int64)
-    mark_races(extents, vmas, frames, linked, doubtful)
+    mark_races(extents, vmas, frames, linked, doubtful, None if view is None else view.changed)
+    if view is not None and world.builder.about["pte_write"]:
+        view.settle_writable(extents, vmas, frames)
     world.builder.add_ptes(extents.vma, extents.address, extents.pfn, extents.flags, extents.count)
     world.builder.set_frames(frames.state.pfn, **frames.columns())
     world.builder.about["raced"] = int(frames.state.raced.sum())

@@ -7,6 +7,7 @@ the table ``frames``.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -184,7 +185,12 @@ def single_pages(extents: Extents) -> Extents:
 
 
 def mark_races(
-    extents: Extents, vmas: VmaColumns, frames: Described, linked: I64, doubtful: Bool | None = None
+    extents: Extents,
+    vmas: VmaColumns,
+    frames: Described,
+    linked: I64,
+    doubtful: Bool | None = None,
+    moved: Callable[[Described, I64], Bool] | None = None,
 ) -> None:
     """Look once more at frames whose numbers contradict each other, and mark those that have changed since.
 
@@ -199,6 +205,7 @@ def mark_races(
         frames: described; ``raced`` is written.
         linked: int64: ``vma << 32 | anon_vma`` of every link of a chain, by rows of the picture.
         doubtful: bool, of each frame: other sources contradict each other about it.
+        moved: which of these rows of frames are not any more what other sources said.
     """
     state = frames.state
     ptes = Ptes.of(vars(extents))
@@ -212,6 +219,8 @@ def mark_races(
         if not len(suspect):
             return
         changed = _changed(extents, vmas, frames, transposed, suspect)
+        if moved is not None:
+            changed |= moved(frames, suspect)
         state.raced[suspect[changed]] = True
         suspect = suspect[~changed]
 
@@ -219,8 +228,8 @@ def mark_races(
 # Which of these frames are not any more what they were. However many there are, all are read: the larger a defect is,
 # the more of it must be seen.
 def _changed(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, suspect: I64) -> Bool:
-    pfns = frames.state.pfn[suspect]
-    changed: Bool = read_counts(pfns) != frames.state.mapcount[suspect]
+    pfns, mapcount = frames.state.pfn[suspect], frames.state.mapcount[suspect]
+    changed: Bool = read_counts(pfns) != mapcount
     entries = transposed.entries(pfns)
     pid, flags = vmas.pid[extents.vma[entries.extent]], extents.flags[entries.extent]
     order = np.lexsort((entries.address, pid))
@@ -228,7 +237,8 @@ def _changed(extents: Extents, vmas: VmaColumns, frames: Described, transposed: 
     for one, rows in zip(pids.tolist(), np.split(order, first[1:])):
         at = entries.position[rows]
         changed[at[_changed_entries(one, entries.address[rows], pfns[at], flags[rows])]] = True
-    return changed
+    # A process that forks all the time has other counts while its entries are read: so before and after.
+    return changed | (read_counts(pfns) != mapcount)
 
 
 def _contradictory(extents: Extents, frames: Described, transposed: Transposed) -> Bool:

@@ -55,7 +55,7 @@ class KernelView:
         anon = frames.kind == f.ANON
         tagged = pages.mapping & _TAG_MASK == _ANON_TAG
         doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
-        doubtful |= anon & ~tagged
+        doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
         # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
         # whatever its other flags look like.
         unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
@@ -92,6 +92,47 @@ class KernelView:
             done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
         return Extents(*(np.concatenate(column) for column in zip(*done)))
 
+    def changed(self, frames: Described, rows: I64) -> Bool:
+        """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""
+        pages = self.memory.struct_pages(frames.state.pfn[rows])
+        index, hung = frames.index[rows], frames.anon_vma[rows]
+        now = self._row_of(pages.mapping & ~_TAG_MASK)
+        exclusive = (frames.state.flags[rows] & f.KPF_ANON_EXCLUSIVE) != 0
+        moved: Bool = (index >= 0) & (pages.index != index) | (hung >= 0) & (now != hung)
+        return moved | (hung >= 0) & (pages.exclusive != exclusive)
+
+    def settle_writable(self, extents: Extents, vmas: VmaColumns, frames: Described) -> None:
+        """Look again at anonymous pages that are writable and not exclusive (I17): a fork may have come between.
+
+        The mark of a page and the entries that map it are read one after the other. What is not so each time both are
+        read again is marked ``raced``.
+        """
+        state = frames.state
+        both = f.PTE_PRESENT | f.PTE_WRITE
+        pages = single_pages(extents.take(extents.flags & both == both))
+        at = np.searchsorted(state.pfn, pages.pfn)
+        exclusive = (state.flags[at] & f.KPF_ANON_EXCLUSIVE) != 0
+        rows = np.flatnonzero((frames.kind[at] == f.ANON) & ~exclusive & ~state.raced[at])
+        for _ in range(_READINGS):
+            if not len(rows):
+                return
+            stays = self._still_writable(pages.take(rows), vmas)
+            stays &= ~self.memory.struct_pages(pages.pfn[rows]).exclusive
+            stays &= self._still_writable(pages.take(rows), vmas)
+            state.raced[at[rows[~stays]]] = True
+            rows = rows[stays]
+
+    # Which of these pages their entries map writable, now.
+    def _still_writable(self, pages: Extents, vmas: VmaColumns) -> Bool:
+        writable = np.zeros(len(pages.pfn), np.bool_)
+        pid = vmas.pid[pages.vma]
+        for one in np.unique(pid).tolist():
+            own = np.flatnonzero(pid == one)
+            raw = self.memory.ptes(self.mm.get(one, 0), pages.address[own])
+            inside = pages.address[own] >> PAGE_SHIFT & (np.int64(1) << raw.shift - PAGE_SHIFT) - 1
+            writable[own] = raw.present & raw.write & (raw.pfn + inside == pages.pfn[own])
+        return writable
+
     def _row_of(self, address: I64) -> I64:
         at = rows_of(self.address, address, ascending=True)
         return np.where(at >= 0, self.row[at] if len(self.row) else _NOWHERE, _NOWHERE)
@@ -126,14 +167,18 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 
 
-# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, twice in the
-# same way, are left as they are: that is a finding, not a race. Others are marked as torn.
+# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time in
+# the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those whose
+# tree has VMAs of nobody: of a process on its way out or in, which does not show them.
 def _read_steady(memory: KernelMemory) -> Topology:
     before: set[tuple[int, ...]] = set()
     for _ in range(_READINGS):
         topology = memory.topology()
         table = topology.anon_vmas
         doubtful = np.flatnonzero(_unaccounted(topology))
+        strange = np.array([_has_strangers(memory, topology, row) for row in doubtful.tolist()], np.bool_)
+        table.torn[doubtful[strange]] = True
+        doubtful = doubtful[~strange]
         columns = (table.address, table.root, table.parent, table.num_children, table.num_active_vmas)
         now = set(zip(*(column[doubtful].tolist() for column in columns)))
         if now <= before:
@@ -142,6 +187,11 @@ def _read_steady(memory: KernelMemory) -> Topology:
     else:
         table.torn[doubtful] = True
     return topology
+
+
+def _has_strangers(memory: KernelMemory, topology: Topology, row: int) -> bool:
+    tree = memory.anon_vma_tree(int(topology.anon_vmas.address[row]))
+    return bool((~np.isin(tree.vma, topology.vmas.address)).any())
 
 
 # Which anon_vmas count other children or other active VMAs than were read.
