@@ -112,9 +112,7 @@ def what_is_wrong(result: DesignResult) -> str:
     )
 
 
-def figure_cells(
-    values: Sequence[int | float | None], unit: str, like: Sequence[int | float | None] = ()
-) -> list[str]:
+def figure_cells(values: Sequence[int | float | None], unit: str, like: Sequence[int | float | None] = ()) -> list[str]:
     """The cells of one row: averages of a row share their decimals, so that they can be compared at a glance.
 
     Args:
