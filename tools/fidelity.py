@@ -75,6 +75,7 @@ def differential(steps: int, seed: int) -> Evidence:
 
 def recorded() -> Evidence:
     """The recorded programs that ship."""
+    from rmap.lab.replay.results import EQUAL
     from rmap.lab.replay.run import replay
     from rmap.lab.replay.shipped import shipped_traces
 
@@ -82,8 +83,8 @@ def recorded() -> Evidence:
     with RuleCounts(ROOT / "src" / "rmap") as counts:
         for name, path in shipped_traces().items():
             report = replay(path)
-            if not report.played.agrees:
-                raise SystemExit(f"{name} is no evidence: the model differs")
+            if report.played.verdict != EQUAL:
+                raise SystemExit(f"{name} is no evidence: {report.played.verdict}")
             rows = [row for checkpoint in report.played.checkpoints for row in checkpoint.agreements]
             programs[name] = {
                 "release": report.film.release,
