@@ -181,8 +181,8 @@ def summary(evidence: Evidence) -> list[str]:
         f"* **exhaustive**: all sequences of up to {every['depth']} calls: {every['calls']:,} calls,"
         f" {every['states']:,} different states, each held against the invariants and the oracle;",
         f"* **differential**: {real['steps']:,} steps of {real['scenarios']:,} random scenarios, seeds from"
-        f" {real['seed']}, on Linux {real['release']}; every step was compared, {real['settled']:,} of them twice, because"
-        f" another actor of the kernel held a page for a moment; equal were, summed up, {equal};",
+        f" {real['seed']}, on Linux {real['release']}; every step was compared, {real['settled']:,} of them twice"
+        f" because another actor of the kernel held a page for a moment; equal were, summed up, {equal};",
         "* **recorded**: programs that ran on Linux "
         + ", ".join(sorted({one["release"] for one in film["programs"].values()}))
         + ", each equal at every picture: "
@@ -232,7 +232,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="only write the matrix, from what was counted before")
     parser.add_argument("--only", action="append", choices=[*COLUMNS, "live"], help="count only this, keep the rest")
     parser.add_argument("--depth", type=int, default=3, help="of the exhaustive search (default 3)")
-    parser.add_argument("--steps", type=int, default=20_000, help="of the differential run (default 20,000)")
+    parser.add_argument("--steps", type=int, default=10_000, help="of the differential run (default 10,000)")
     parser.add_argument("--seed", type=int, default=1, help="of its first scenario (default 1)")
     parser.add_argument("--workers", type=int, default=50, help="of the load (default 50)")
     args = parser.parse_args()

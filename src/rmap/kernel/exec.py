@@ -40,7 +40,7 @@ UNKNOWN_BRK = -1
 
 
 def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[str, int]]:
-    """A new mm with the VMAs, anon_vmas and entries of a picture of one process.
+    """A new mm with the VMAs, anon_vmas and entries of a picture of one process (after execve, rule 2.18).
 
     Returns:
         the mm, and how many entries were left out, by reason.

@@ -67,7 +67,7 @@ def special_mapping(core: Core, name: str, nr_pages: int) -> File:
 
 
 def fault_special(core: Core, vma: Vma, addr: int, ptep: int) -> None:
-    """Map one page of a special mapping, where no entry is yet (``special_mapping_fault``)."""
+    """Map one page of a special mapping, where no entry is yet (``special_mapping_fault``, rule 4.17)."""
     assert vma.file is not None and vma.file.special is not None
     pages = vma.file.special
     core.costs.current[FAULTS] += 1
@@ -76,7 +76,7 @@ def fault_special(core: Core, vma: Vma, addr: int, ptep: int) -> None:
 
 
 def fault_special_range(core: Core, vma: Vma, start: int, end: int) -> None:
-    """The same for every page of a range."""
+    """The same for every page of a range (rule 4.17)."""
     ensure(core.tables, vma.mm, start, end)
     for addr in range(start, end, PAGE_SIZE):
         ptep = ptep_of(vma.mm, addr)
