@@ -59,3 +59,28 @@ def test_a_slip_in_an_address_is_said_at_once(slip: str) -> None:
 
 def test_a_file_of_such_a_name_can_be_named() -> None:
     assert parse_key("file:5341:zz").path == "5341:zz"
+
+
+def test_a_pipe_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was opened, and waited for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe.trace")
+    for verb in ("verify", "replay"):
+        assert main([verb, str(tmp_path / "pipe.trace")]) == 4
+    assert "a device or a pipe" in capsys.readouterr().err
+
+
+def test_an_unfinished_trace_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.trace.part").mkdir()
+    assert main(["verify", str(tmp_path / "x.trace")]) == 2
+    assert "x.trace.part" in capsys.readouterr().err.replace("\n", "").replace(" ", "")
+
+
+def test_comparing_a_trace_with_losses_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rmap.lab.replay.shipped import shipped_traces
+    from rmap.trace import Trace
+
+    trace = Trace.load(shipped_traces()["shell-pipeline"])
+    about = {**trace.about, "complete": False, "why_incomplete": "7 events were lost", "lost": 7}
+    Trace(about, trace.events, trace.opens, trace.files, trace.pictures).save(tmp_path / "lossy.trace")
+    assert main(["compare", str(tmp_path / "lossy.trace"), "--designs", "pte_chain"]) == 0
+    assert "INCOMPLETE: 7 events were lost" in capsys.readouterr().out

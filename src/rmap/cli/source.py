@@ -23,14 +23,15 @@ def picture_of(args: Namespace) -> Snapshot:
     """
     from rmap.snapshot import Snapshot
 
-    return capture() if args.input is None else Snapshot.load(args.input)
+    return capture(for_one_page=True) if args.input is None else Snapshot.load(args.input)
 
 
-def capture(pids: list[int] | None = None, **options: Any) -> Snapshot:
+def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **options: Any) -> Snapshot:
     """Take a picture of the running machine, saying on stderr what it could not see.
 
     Args:
         pids: only these processes; None for all.
+        for_one_page: one page is asked for: how many others changed meanwhile is no news.
         options: as for ``rmap.live.capture``.
 
     Raises:
@@ -42,7 +43,7 @@ def capture(pids: list[int] | None = None, **options: Any) -> Snapshot:
         picture = Snapshot.capture(
             pids, progress=lambda done, total: doing(f"reading process {done} of {total}"), **options
         )
-    for line in capture_notes(picture.about):
+    for line in capture_notes({**picture.about, "raced": 0} if for_one_page else picture.about):
         say(line)
     return picture
 

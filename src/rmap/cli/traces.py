@@ -21,5 +21,7 @@ def trace_path(word: str) -> Path:
     shipped = shipped_traces()
     if word in shipped:
         return shipped[word]
+    if path.with_name(f"{path.name}.part").is_dir():
+        raise UsageError(f"{word} was not finished; what there is of it is in {word}.part")
     names = ", ".join(shipped) or "none"
     raise UsageError(f"{word!r} is neither a file nor a trace that ships with rmap ({names})")

@@ -110,7 +110,9 @@ def compare_trace(
     job = partial(run_trace, source, called, summary, profile, _seed(seed))
     answers = once_per_design(job, chosen(designs), progress)
     results = _without_empty_rows([result for _, result in answers])
-    return Comparison(answers[0][0], profile, results, tuple(trace_remarks(results)))
+    about = (source if isinstance(source, Trace) else Trace.load(source)).about
+    missing = () if about["complete"] else (f"INCOMPLETE: {about['why_incomplete']}. What is not there cost nothing.",)
+    return Comparison(answers[0][0], profile, results, (*missing, *trace_remarks(results)))
 
 
 def _seed(seed: int) -> int:

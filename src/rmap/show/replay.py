@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Film, Finding, ReplayReport
@@ -9,6 +10,7 @@ from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_bytes, format_count
 
 LABEL = 12
+LONGEST_COMMAND = 200
 MOST_CALLS = 8
 MEANINGS = {DIFFERS: "otherwise", NOT_JUDGED: "not judged", NOTED: "noted"}
 COSTS = (
@@ -50,7 +52,7 @@ def replay(report: ReplayReport) -> list[str]:
 
 def film_lines(film: Film) -> list[str]:
     """Which trace: ``trace     prefork.trace: python3 server.py, Linux 6.18.44, by bpf, ...``."""
-    command = " ".join(film.command)
+    command = textwrap.shorten(" ".join(film.command), LONGEST_COMMAND, placeholder=" ...")
     seconds = film.span_ns / 1e9
     lines = labelled(
         "trace",

@@ -218,6 +218,8 @@ def opened(file: Path | IO[bytes], source: object, what: str) -> Iterator[zipfil
         source: what names it in errors.
         what: what it should be, for errors: ``"a picture of memory"``.
     """
+    if isinstance(file, Path) and file.exists() and not file.is_file() and not file.is_dir():
+        raise TraceError(f"{source} is not {what}: it is a device or a pipe")
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive

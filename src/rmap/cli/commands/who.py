@@ -99,7 +99,7 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
     with KernelMemory() as memory:
         difference = None
         for _ in range(READINGS):
-            picture = capture(memory=memory)
+            picture = capture(for_one_page=True, memory=memory)
             place = _resolve(picture, key)
             if place.pfn is None:
                 what = "a swap slot has no page, and so no walk" if place.swap is not None else place.reason

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from rmap.columns import I64
 from rmap.errors import NotPermitted
 
+_CAP_SYS_ADMIN, _CAP_BPF = 21, 39
 BTF = Path("/sys/kernel/btf/vmlinux")
 _VOID, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
@@ -282,9 +283,16 @@ def _missing(what: str, name: str) -> NoReturn:
 
 
 def _why_refused(error: int) -> str:
-    if error in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+    if error in (errno.EPERM, errno.EACCES) and not _may_load():
         return "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN (loading BPF programs)"
     return f"a kernel that takes the BPF programs: {_said(error)}"
+
+
+# Whether this process has one of the capabilities that loading takes: root without them is nobody here.
+def _may_load() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_BPF))
 
 
 # What libbpf complained about, in one line; it says most in the message before the last.
