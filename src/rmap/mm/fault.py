@@ -112,7 +112,7 @@ def _accessible(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> li
     vmas = mm.overlapping(start, end)
     _check_access(core, mm, vmas, start, end, for_write)
     if not mm.covers(start, end):
-        _grow_stacks(core, mm, start, end)
+        _grow_stacks(core, mm, start, end, for_write)
         vmas = mm.overlapping(start, end)
         _check_access(core, mm, vmas, start, end, for_write)
     return vmas
@@ -130,17 +130,23 @@ def _check_access(core: Core, mm: Mm, vmas: list[Vma], start: int, end: int, for
             raise SyscallError(errno.EFAULT, "write" if for_write else "read", f"{at:#x} in process {mm.id}: {why}")
 
 
-def _grow_stacks(core: Core, mm: Mm, start: int, end: int) -> None:
+def _grow_stacks(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> None:
     # The only holes that an access may have are below stacks, each of which grows down over its hole. They are tried in
-    # the order of the accesses; one that has grown stays so, if a later one refuses.
+    # the order of the accesses; one that has grown stays so, if a later one refuses. What lies before a hole has been
+    # written by then, and was prepared while the hole was still there: whom it shares with depends on that (rule 2.3).
     at = start
+    passed: list[Vma] = []
     while at < end:
         vma = mm.find(at)
         if vma is None:
             vma = mm.neighbours(at, at)[1]
             if vma is None or not vma.flags & VM_GROWSDOWN:
                 raise SyscallError(errno.EFAULT, "touch", f"{at:#x} is not mapped in process {mm.id}")
+            for before in passed:
+                if for_write and not before.faulted and not before.flags & (VM_SHARED | VM_PFNMAP):
+                    core.prepare(before)
             expand_stack(core, vma, at)
+        passed.append(vma)
         at = vma.end
 
 
