@@ -142,7 +142,7 @@ def test_a_page_that_somebody_has_locked_leaves_the_swap_cache_with_its_last_slo
 
 def test_what_lies_before_a_hole_is_prepared_before_a_stack_grows_over_the_hole(pair: Pair) -> None:
     """Rule 2.3: neighbours share an anon_vma only if they touch when the second is prepared. The upper area is prepared
-    as it grows, with the hole still there; the model had grown it before the first page of the lower one was written."""
+    as it grows, with the hole still there; the model had grown it before a page of the lower one was written."""
     p = pair.spawn()
     p.mmap(pages(512), addr=at(0), growsdown=True)
     p.munmap(at(500), pages(1))
