@@ -47,12 +47,12 @@ def puppets_can_be_driven(request: pytest.FixtureRequest) -> None:
         need(missing_ability())
 
 
-def puppets() -> list[int]:
-    """Every puppet on this machine."""
+def puppets(session: int = 0) -> list[int]:
+    """Every puppet on this machine, or of a session: each stage has its own."""
     found = []
     for pid in procfs.pids():
         try:
-            if procfs.read_stat(pid).comm == "rmap-puppet":
+            if procfs.read_stat(pid).comm == "rmap-puppet" and session in (0, os.getsid(pid)):
                 found.append(pid)
         except OSError:
             continue
@@ -221,16 +221,16 @@ def test_the_stage_killed_from_outside_is_replaced(player: Player) -> None:
 
 @pytest.mark.live
 def test_when_a_stage_is_closed_nothing_is_left() -> None:
-    before = set(puppets())
     stage = Stage()
     p = stage.spawn()
     children = [p.fork(), p.clone_vm(), p.vfork()]
-    assert len(set(puppets()) - before) == 2 + len(children)
+    (session,) = {os.getsid(pid) for pid in puppets_of_this_test()}
+    assert len(puppets(session)) == 2 + len(children)
     stage.close()
     deadline = time.monotonic() + 5
-    while set(puppets()) - before and time.monotonic() < deadline:
+    while puppets(session) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not set(puppets()) - before
+    assert not puppets(session)
 
 
 @pytest.mark.live

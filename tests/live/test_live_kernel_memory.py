@@ -364,7 +364,7 @@ def test_what_fails_half_way_is_refused_and_leaves_nothing(
     def fails(*arguments: object) -> int:
         raise raised
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir("/proc/self/fd")), shared_memory()
     with monkeypatch.context() as patched:
         patched.setattr(KernelMemory, step, fails)
         with pytest.raises(NotPermitted) as refused:
@@ -376,8 +376,12 @@ def test_what_fails_half_way_is_refused_and_leaves_nothing(
         assert MODULE.why_not() == refused.value.needed
     MODULE.why_not.cache_clear()
     assert MODULE.why_not() is None
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert "bpf-map" not in Path("/proc/self/maps").read_text()
+    assert (len(os.listdir("/proc/self/fd")), shared_memory()) == before
+
+
+def shared_memory() -> int:
+    """How often memory of a BPF map is mapped here: other tests may hold a reader."""
+    return Path("/proc/self/maps").read_text().count("bpf-map")
 
 
 @pytest.mark.live

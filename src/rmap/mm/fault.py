@@ -142,11 +142,9 @@ def _grow_stacks(core: Core, mm: Mm, start: int, end: int, for_write: bool) -> N
             vma = mm.neighbours(at, at)[1]
             if vma is None or not vma.flags & VM_GROWSDOWN:
                 raise SyscallError(errno.EFAULT, "touch", f"{at:#x} is not mapped in process {mm.id}")
-            for before in passed:
-                if for_write and not before.faulted and not before.flags & (VM_SHARED | VM_PFNMAP):
-                    core.prepare(before)
-            expand_stack(core, vma, at)
-        passed.append(vma)
+            expand_stack(core, vma, at, passed)
+        if for_write and not vma.flags & (VM_SHARED | VM_PFNMAP):
+            passed.append(vma)
         at = vma.end
 
 

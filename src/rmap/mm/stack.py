@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
@@ -15,11 +16,15 @@ STACK_LIMIT = 8 << 20
 """RLIMIT_STACK, in bytes."""
 
 
-def expand_stack(core: Core, vma: Vma, addr: int) -> None:
+def expand_stack(core: Core, vma: Vma, addr: int, written: Sequence[Vma] = ()) -> None:
     """Let an area grow down to the page of ``addr``, which lies in the hole below it.
 
     Page indexes stay linear: ``pgoff`` falls with ``start`` (rule 2.17). The area is prepared for anonymous pages
     first, even if the growth is refused then, as in the kernel.
+
+    Args:
+        addr: in bytes.
+        written: areas that the same access has written before it came here, and so has prepared.
 
     Raises:
         SyscallError: EFAULT: not a stack, too near to another area, beyond the limit. The program would get SIGSEGV.
@@ -37,8 +42,9 @@ def expand_stack(core: Core, vma: Vma, addr: int) -> None:
     guarded = prev is not None and prev.flags & VM_ACCESS and not prev.flags & VM_GROWSDOWN
     if prev is not None and guarded and start - prev.end < STACK_GUARD_GAP:
         raise refuse(f"the stack would come within 1 MiB of {prev}")
-    if not vma.faulted:
-        core.prepare(vma)
+    for area in (*written, vma):
+        if not area.faulted:
+            core.prepare(area)
     pages = (vma.start - start) >> PAGE_SHIFT
     if pages > vma.pgoff:
         raise refuse("no page index is left")
