@@ -150,3 +150,15 @@ def test_what_lies_before_a_hole_is_prepared_before_a_stack_grows_over_the_hole(
     lower, upper = (p.model.vma(at(page)) for page in (490, 500))
     assert lower.end == upper.start == at(500)
     assert lower.anon is not upper.anon
+
+
+def test_a_move_that_becomes_one_with_its_source_is_made_once(pair: Pair) -> None:
+    """Rule 2.15: a move goes area by area up to the end of its range, which lies before the end of the only area here;
+    that area reached further when it had merged with what was moved, and the model moved it again."""
+    p = pair.spawn()
+    p.mmap(pages(9), addr=at(504))
+    p.write(at(507), pages(1))
+    p.munmap(at(505), pages(6))
+    p.mmap(pages(6), addr=at(504))
+    p.mremap(at(507), pages(2), pages(2), at(510), dontunmap=True)
+    assert [(area.start, area.end) for area in p.maps()] == [(at(504), at(513))]

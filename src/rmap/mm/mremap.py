@@ -162,10 +162,8 @@ def _remap_move(remap: _Remap) -> int:
     remap.vma()
     moved_to = -1
     at, last_end = start, start
-    while True:
-        pieces = mm.overlapping(at, end)
-        if not pieces:
-            return moved_to
+    # Asked again each time: what was moved may have become one area with its source.
+    while at < end and (pieces := mm.overlapping(at, end)):
         vma = pieces[0]
         if vma.file is not None and vma.file.zero_device and (moved_to >= 0 or vma.end < end):
             # vma_multi_allowed: a device that places its mappings itself is moved alone or not at all.
@@ -180,6 +178,7 @@ def _remap_move(remap: _Remap) -> int:
         if moved_to < 0:
             moved_to = landed
         target = landed + piece.new_len
+    return moved_to
 
 
 def _mremap_to(remap: _Remap) -> int:
