@@ -197,6 +197,9 @@ def test_an_interrupt_from_the_terminal_is_one_line() -> None:
         os.killpg(running.pid, signal.SIGINT)
         out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (130, "", "rmap: interrupted\n")
+    deadline = time.monotonic() + 10  # a process closes its files, and with them the pipes, before it is gone
+    while group_of(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert group_of(running.pid) == []
 
 
