@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -158,11 +159,16 @@ def parse_smaps(text: str) -> list[MapsLine]:
         head = line.partition(" ")[0]
         if head == "VmFlags:":
             last = vmas.pop()
-            flags = sum(_VM_FLAGS.get(code, 0) for code in line.split()[1:])
+            flags = vm_flags_of(line.split()[1:])
             vmas.append(MapsLine(last.start, last.end, flags, last.offset, last.dev, last.inode, last.path))
         elif "-" in head and not head.endswith(":"):
             vmas.append(parse_maps_line(line))
     return vmas
+
+
+def vm_flags_of(codes: Iterable[str]) -> int:
+    """The ``VM_*`` bits behind the two-letter codes of a VmFlags line; codes of other flags count as none."""
+    return sum(_VM_FLAGS.get(code, 0) for code in codes)
 
 
 def read_cgroup(pid: int) -> str:

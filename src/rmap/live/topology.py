@@ -16,7 +16,6 @@ from rmap.live.frames import Described, Extents, VmaColumns, single_pages
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
-from rmap.units import PAGE_SHIFT
 
 _ANON_TAG = 1
 _TAG_MASK = 3
@@ -84,8 +83,7 @@ class KernelView:
             part = single_pages(extents.take(pid == one))
             raw = self.memory.ptes(self.mm.get(one, 0), part.address)
             present = (part.flags & f.PTE_PRESENT) != 0
-            inside = part.address >> PAGE_SHIFT & (np.int64(1) << raw.shift - PAGE_SHIFT) - 1
-            same = present & raw.present & (raw.pfn + inside == part.pfn)
+            same = present & raw.maps(part.address, part.pfn)
             doubtful[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
             flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
             flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
@@ -129,8 +127,7 @@ class KernelView:
         for one in np.unique(pid).tolist():
             own = np.flatnonzero(pid == one)
             raw = self.memory.ptes(self.mm.get(one, 0), pages.address[own])
-            inside = pages.address[own] >> PAGE_SHIFT & (np.int64(1) << raw.shift - PAGE_SHIFT) - 1
-            writable[own] = raw.present & raw.write & (raw.pfn + inside == pages.pfn[own])
+            writable[own] = raw.write & raw.maps(pages.address[own], pages.pfn[own])
         return writable
 
     def _row_of(self, address: I64) -> I64:

@@ -39,23 +39,16 @@ from rmap.lab.conform.sight import (
 )
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import IntervalTree, KernelMemory, StructPages, Topology
+from rmap.live.pagemap import PFN_MASK
+from rmap.live.procfs import vm_flags_of
 from rmap.mm.frames import TAG_ANON, TAG_BITS
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
-PFN_BITS = (1 << 55) - 1
 KPF_ANON, KPF_SWAPCACHE = 1 << 12, 1 << 13
 PM_GUARD, PM_SWAP, PM_PRESENT = 1 << 58, 1 << 62, 1 << 63
 NEAR_BYTES = 64 * PAGE_SIZE
 """Areas with smaller gaps between them are read in one go."""
 BUFFER_ENTRIES = 1 << 12
-
-VM_FLAGS = {
-    "rd": 0x1, "wr": 0x2, "ex": 0x4, "sh": 0x8, "mr": 0x10, "mw": 0x20, "me": 0x40, "ms": 0x80, "gd": 0x100,
-    "pf": 0x400, "lo": 0x2000, "io": 0x4000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "de": 0x40000, "lf": 0x80000,
-    "ac": 0x100000, "nr": 0x200000, "wf": 0x2000000, "dd": 0x4000000, "mm": 0x10000000, "hg": 0x20000000,
-    "nh": 0x40000000, "mg": 0x80000000,
-}  # fmt: skip
-"""The words of smaps' VmFlags, and the flags they stand for."""
 
 
 class KernelEye:
@@ -133,7 +126,7 @@ class KernelEye:
         """The frame that an address of a puppet maps, None if no page is present there."""
         page = addr & -PAGE_SIZE
         entry = self._read(process.pagemap, page, page + PAGE_SIZE)[0]
-        return entry & PFN_BITS if entry & PM_PRESENT else None
+        return entry & PFN_MASK if entry & PM_PRESENT else None
 
     # -- areas
 
@@ -175,7 +168,7 @@ class KernelEye:
                         yield self._area(start, end, fields, words[1:])
 
     def _area(self, start: int, end: int, fields: list[str], words: Iterable[str]) -> Area:
-        flags = sum(VM_FLAGS.get(word, 0) for word in words)
+        flags = vm_flags_of(words)
         inode = int(fields[4])
         if not inode:
             return start, end, flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
@@ -221,9 +214,9 @@ class KernelEye:
 
     def _entry(self, raw: int) -> int:
         if raw & PM_PRESENT:
-            pfn = raw & PFN_BITS
+            pfn = raw & PFN_MASK
             return ZERO_PAGE if pfn == self._zero_pfn else pfn << NUMBER_SHIFT | PAGE
-        return (raw & PFN_BITS) << NUMBER_SHIFT | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
+        return (raw & PFN_MASK) << NUMBER_SHIFT | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
 
     def _marked(self, mm: int, areas: list[Area], entries: list[int]) -> list[int]:
         # The entries, with the marks that only the page tables themselves show.
@@ -328,4 +321,4 @@ def _zero_pfn() -> int:
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             entry = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
         del view
-    return int.from_bytes(entry, "little") & PFN_BITS
+    return int.from_bytes(entry, "little") & PFN_MASK

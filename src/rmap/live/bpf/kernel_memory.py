@@ -136,6 +136,11 @@ class RawPtes:
         first = np.int64(-1) << self.shift  # a huge page has other bits below its frame
         return np.where(self.present, (entry & _FRAME & first) >> PAGE_SHIFT, 0)
 
+    def maps(self, addresses: I64, pfns: I64) -> Bool:
+        """Which entries map these frames at these addresses (int64, bytes, as asked), be it within a huge page."""
+        inside = addresses >> PAGE_SHIFT & (np.int64(1) << self.shift - PAGE_SHIFT) - 1
+        return self.present & (self.pfn + inside == pfns)
+
     @property
     def swap_exclusive(self) -> Bool:
         """The exclusive marker of a swap entry (rule 4.12); makes no sense for others."""
