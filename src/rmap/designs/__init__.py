@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -27,6 +27,7 @@ class DesignInfo:
         release: the Linux releases it models.
         essence: in one line, how it finds the entries of a page.
         module, type_name: where it is.
+        variants: other classes of the same module by the name behind the colon: ``pte_chain:cells``.
     """
 
     name: str
@@ -34,11 +35,26 @@ class DesignInfo:
     essence: str
     module: str
     type_name: str
+    variants: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def factory(self) -> ReverseMapFactory:
         """The design's class; imports its module."""
-        return cast("ReverseMapFactory", getattr(import_module(self.module), self.type_name))
+        return self._load(self.type_name)
+
+    def variant(self, name: str) -> ReverseMapFactory:
+        """The class of a variant.
+
+        Raises:
+            UsageError: the design has no such variant.
+        """
+        if name not in self.variants:
+            have = ", ".join(f"{self.name}:{variant}" for variant in self.variants) or "none"
+            raise UsageError(f"unknown variant {self.name}:{name}: have {have}")
+        return self._load(self.variants[name])
+
+    def _load(self, type_name: str) -> ReverseMapFactory:
+        return cast("ReverseMapFactory", getattr(import_module(self.module), type_name))
 
     def __call__(self, core: DesignCore, profile: Profile) -> ReverseMap:
         return self.factory(core, profile)
@@ -64,19 +80,31 @@ _ALL = (
 DESIGNS: Mapping[str, DesignInfo] = MappingProxyType({info.name: info for info in _ALL})
 """Every design, by name, in the order of history."""
 
+DEFAULT_DESIGNS = ("pte_chain", "anon_vma_chain")
+"""The two ideas that decided: what a comparison takes if nobody chooses."""
+
+
+def design_names(variants: bool = False) -> list[str]:
+    """Every design's name; with the variants, each behind its design."""
+    return [
+        name for info in _ALL for name in (info.name, *(f"{info.name}:{v}" for v in info.variants if variants))
+    ]
+
 
 def design_named(design: str | ReverseMapFactory) -> ReverseMapFactory:
     """The factory of a design.
 
     Args:
-        design: a name in ``DESIGNS``, or a factory, which is returned as it is.
+        design: a name in ``DESIGNS``, perhaps with a variant (``pte_chain:cells``); or a factory, which is returned
+            as it is.
 
     Raises:
-        UsageError: no design has this name.
+        UsageError: no design, or no variant of it, has this name.
     """
     if not isinstance(design, str):
         return design
-    info = DESIGNS.get(design)
+    name, colon, variant = design.partition(":")
+    info = DESIGNS.get(name)
     if info is None:
-        raise UsageError(f"unknown design {design!r}: have {', '.join(DESIGNS)}")
-    return info.factory
+        raise UsageError(f"unknown design {name!r}: have {', '.join(DESIGNS)}")
+    return info.variant(variant) if colon else info.factory

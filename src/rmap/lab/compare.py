@@ -38,7 +38,7 @@ def compare_workload(
     Args:
         name: in ``WORKLOADS``.
         parameters: those that shall not have their default.
-        designs: names in ``DESIGNS``; None for all.
+        designs: names in ``DESIGNS``, with or without a variant; None for ``DEFAULT_DESIGNS``.
         profile: the kernel release whose rules the model follows.
         seed: of everything that is drawn.
         progress: told how it gets on.

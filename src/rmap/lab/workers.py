@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TypeAlias
 
-from rmap.designs import DESIGNS, design_named
+from rmap.designs import DEFAULT_DESIGNS, DESIGNS, design_named
 from rmap.errors import InvariantError, LimitError, RmapError, UsageError
 from rmap.lab.results import DesignResult, Progress, Subject
 
@@ -22,12 +22,12 @@ Job: TypeAlias = Callable[[str, Say], Answer]
 
 
 def chosen(designs: Sequence[str] | None) -> list[str]:
-    """The designs asked for, all of them if None.
+    """The designs asked for, ``DEFAULT_DESIGNS`` if None.
 
     Raises:
         UsageError: an unknown name, a name twice, or none at all.
     """
-    names = list(DESIGNS) if designs is None else list(designs)
+    names = list(DEFAULT_DESIGNS) if designs is None else list(designs)
     if not names:
         raise UsageError(f"no design is named: have {', '.join(DESIGNS)}")
     for name in names:

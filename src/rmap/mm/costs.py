@@ -22,8 +22,8 @@ PTES_UNMAPPED = 7  # entries cleared by the consumer of a walk
 PAGES_COPIED = 8  # pages copied, by COW or because a design asked for it
 # What the design did.
 ENTRIES_WRITTEN = 9  # per-mapping records written (a chain slot, a list cell)
-BLOCKS_VISITED = 10  # chain blocks or list cells looked at
-NODES_VISITED = 11  # tree nodes entered
+BLOCKS_VISITED = 10  # chain blocks or list cells of mappings looked at
+NODES_VISITED = 11  # tree nodes entered, or members of a list of VMAs or mms looked at
 OBJECTS_MADE = 12
 OBJECTS_FREED = 13
 COPIES_ASKED = 14  # pages a design wanted copied early
@@ -32,6 +32,9 @@ LOCKS_ANON_VMA = 15
 LOCKS_I_MMAP = 16
 LOCKS_CHAIN = 17
 LOCKS_PAGE_TABLE = 18
+# What looking costs beside the design's own structures.
+DESCENTS = 19  # page tables descended from the top for a candidate; a pte pointer needs none
+VMAS_LOOKED_UP = 20  # find_vma, where a design must ask which VMA an entry lies in
 
 COUNTERS = (
     "faults",
@@ -53,6 +56,8 @@ COUNTERS = (
     "locks_i_mmap",
     "locks_chain",
     "locks_page_table",
+    "descents",
+    "vmas_looked_up",
 )
 
 OPERATIONS = (

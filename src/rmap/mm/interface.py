@@ -395,6 +395,11 @@ class ReverseMap:
         """Bytes of live metadata by structure, in the sizes of the modelled release."""
         return {}
 
+    def slab_bytes(self, bits: int = 64) -> dict[str, int]:
+        """The same as slabs hold it: whole slabs with a living object in them. Only what lives in slabs; the names
+        are those of :meth:`metadata_bytes`. Fields of other structures are not in it."""
+        return {}
+
     def validate(self) -> None:
         """Check the design's own structures, every invariant that applies.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.mm.core import Core
-from rmap.mm.costs import PAGES_WALKED, PTES_CHECKED, PTES_IN_VAIN, WALK
+from rmap.mm.costs import DESCENTS, PAGES_WALKED, PTES_CHECKED, PTES_IN_VAIN, WALK
 from rmap.mm.interface import At, Linear, Query
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import PageTables, Span, pteps_of, spans
@@ -92,6 +92,7 @@ def hits(core: Core, query: Query) -> Iterator[Hits]:
                     breaks = np.flatnonzero(np.diff(query.index) != 1)
                 found = _check_linear(core, query, chunk, breaks)
         elif isinstance(chunk, At):
+            core.costs.current[DESCENTS] += query.asking_at(chunk.pos)
             found = _check_entries(core, query, chunk.pos, pteps_of(chunk.mm, chunk.addrs))
         else:
             found = _check_entries(core, query, chunk.pos, chunk.pteps)
@@ -114,6 +115,7 @@ def _check_linear(core: Core, query: Query, chunk: Linear, breaks: I64) -> list[
     counters = core.costs.current
     asked = query.asking(chunk.lo, chunk.hi)
     counters[PTES_CHECKED] += asked
+    counters[DESCENTS] += asked
     inside = breaks[np.searchsorted(breaks, chunk.lo) : np.searchsorted(breaks, chunk.hi - 1)]
     assert query.index is not None
     if len(inside) > max(4, (chunk.hi - chunk.lo) // 16):
@@ -211,6 +213,7 @@ def walk1(core: Core, pfn: int) -> list[tuple[int, int]]:
             ptep, mm_id, addr = candidate, tables.mv_row_mm[candidate >> 9], tables.addr_of1(candidate)
         else:
             where, addr = candidate
+            counters[DESCENTS] += 1
             mm: Mm = where.mm if isinstance(where, Vma) else where
             mm_id = mm.id
             row = mm.rows.get(addr >> PMD_SHIFT, 0)
