@@ -18,7 +18,7 @@ help:
 	@echo "make lint        ruff, import-linter, mypy"
 	@echo "make docs        docs/cli.md, and the examples of every document, from the commands themselves"
 	@echo "make bench       speed and memory, against the running kernel"
-	@echo "make exhaustive  every sequence of up to four system calls, both designs (long)"
+	@echo "make exhaustive  every sequence of up to four (three) system calls, all designs (long)"
 	@echo "make fidelity    count what every rule was put to the test by, for docs/fidelity.md (root, some minutes)"
 	@echo "make picture     record the shipped picture anew (root)"
 	@echo "make traces      record the shipped traces anew (root; redis-server, gcc)"
@@ -38,13 +38,13 @@ lint: $(VENV)/lint.stamp
 docs: $(VENV)/run.stamp
 	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
-	$(BIN)/python tools/console.py README.md docs/*.md
+	$(BIN)/python tools/console.py README.md docs/*.md docs/designs/*.md
 
 bench: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/speed.py $(BENCH_ARGS)
 
 exhaustive: $(VENV)/test.stamp
-	$(BIN)/python tests/model/exhaustive.py --depth 4
+	$(BIN)/python tests/model/exhaustive.py
 
 fidelity: $(VENV)/test.stamp
 	$(BIN)/python tools/fidelity.py $(FIDELITY_ARGS)

@@ -14,7 +14,7 @@ from rmap.cli.registry import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 CONSOLE = ROOT / "tools" / "console.py"
-DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if "```console\n" in (ROOT / name).read_text()])
@@ -36,10 +36,16 @@ def test_every_command_that_a_document_names_exists(name: str) -> None:
     assert set(named) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / name).read_text()):
+        assert target.startswith("http") or (ROOT / name).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith("docs/designs/")])
+def test_the_python_of_a_design_page_does_what_it_says(name: str) -> None:
+    failed, _ = doctest.testfile(str(ROOT / name), module_relative=False)
+    assert failed == 0
 
 
 def test_a_stale_example_is_found(tmp_path: Path) -> None:

@@ -210,8 +210,28 @@ def _place(kernel: Kernel, vma: Vma) -> State:
 
 def _design(kernel: Kernel, mms: list[Mm], names: Names) -> State:
     forms = {"anon_vma_chain": _anon_vma_chain, "pte_chain": _pte_chain}
-    form = forms.get(kernel.design.name)
-    return form(kernel, mms, names) if form is not None else ()
+    form = forms.get(kernel.design.name, _by_candidates)
+    return form(kernel, mms, names)
+
+
+def _by_candidates(kernel: Kernel, mms: list[Mm], names: Names) -> State:
+    # Any other design, seen from outside: where it would look for each page, in order, and how much it holds.
+    rank = {mm.id: at for at, mm in enumerate(mms)}
+    tables, frames = kernel.core.tables, kernel.core.frames
+    before = list(kernel.costs.current)
+    proposals = []
+    for pfn in names.known("frame"):
+        places = []
+        for candidate in kernel.design.candidates1(pfn) if frames.mv_mapcount[pfn] else ():
+            if isinstance(candidate, int):
+                mm_id, addr = int(tables.row_mm[candidate >> 9]), tables.addr_of1(candidate)
+            else:
+                where, addr = candidate
+                mm_id = where.mm.id if isinstance(where, Vma) else where.id
+            places.append((rank.get(mm_id, -1), addr))
+        proposals.append(tuple(places))
+    kernel.costs.current[:] = before
+    return (tuple(proposals), tuple(sorted(kernel.metadata_bytes().items())))
 
 
 def _anon_vma_chain(kernel: Kernel, mms: list[Mm], names: Names) -> State:

@@ -1,4 +1,4 @@
-"""Every sequence of calls up to a length, in the smallest world: ``python tests/model/exhaustive.py --depth 4``.
+"""Every sequence of calls up to a length, in the smallest world: ``python tests/model/exhaustive.py``.
 
 A breadth-first search over states. From every state that is new, up to renaming, every letter of the alphabet is tried.
 After every call all invariants hold, a refused call has changed nothing, and the machine without scalar twins is in the
@@ -22,8 +22,11 @@ if __package__ in (None, ""):
 from model.canonical import State, canonical, digest, explain_difference
 from model.world import ALPHABET, BY_NAME, OPENINGS, World
 from rmap import InvariantError
+from rmap.designs import DEFAULT_DESIGNS, design_names
 
-DESIGNS = ("anon_vma_chain", "pte_chain")
+DESIGNS = tuple(design_names())
+DEEPEST = {design: 4 if design in DEFAULT_DESIGNS else 3 for design in DESIGNS}
+"""How far the whole search goes; the tests go to 3."""
 Sequence = tuple[str, ...]
 BEHIND_THE_END = "SIGBUS"
 """What a refusal says if an access went behind the end of a file: what lies before has been mapped by then (4.10)."""
@@ -218,8 +221,8 @@ class _NoPool:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--depth", type=int, default=4, help="calls from an empty machine (default 4)")
-    parser.add_argument("--design", action="append", choices=DESIGNS, help="default: both")
+    parser.add_argument("--depth", type=int, help="calls from an empty machine (default 4 for two designs, else 3)")
+    parser.add_argument("--design", action="append", choices=design_names(variants=True), help="default: all")
     parser.add_argument("--profile", default="6.18", help="the rules of which release (default 6.18)")
     parser.add_argument("--opening", action="append", choices=list(OPENINGS), help="default: all")
     parser.add_argument("--no-twins", action="store_true", help="leave out the machine without scalar twins")
@@ -230,7 +233,8 @@ def main() -> int:
         began = time.monotonic()
         options = {"profile": args.profile, "openings": args.opening or OPENINGS, "twins": not args.no_twins}
         try:
-            for depth, count in enumerate(search(design, args.depth, jobs=args.jobs, **options), 1):
+            deepest = args.depth or DEEPEST.get(design, 3)
+            for depth, count in enumerate(search(design, deepest, jobs=args.jobs, **options), 1):
                 print(
                     f"{design}, depth {depth}: {count.calls:,} calls tried, {count.refused:,} refused;"
                     f" {count.states:,} different states; {time.monotonic() - began:.0f} s",

@@ -18,6 +18,7 @@ if __package__ in (None, ""):
 
 from model.canonical import canonical, explain_difference
 from model.player import Call, Player, shortened
+from rmap.designs import design_names
 
 PROTECTIONS = ("rw", "rw", "rw", "rw", "rw", "rwx", "r", "", "x")
 ADVICE = (
@@ -184,8 +185,8 @@ def twins_differ(calls: Sequence[Call], design: str, **options: object) -> str:
     return ""
 
 
-def designs_differ(calls: Sequence[Call], **options: object) -> tuple[str, int]:
-    """Play calls under both designs, for as long as areas are alike: a design may veto a merge.
+def designs_differ(calls: Sequence[Call], designs: tuple[str, str], **options: object) -> tuple[str, int]:
+    """Play calls under two designs, for as long as areas are alike: a design may veto a merge.
 
     Sequences that lock memory do not belong here: when a walk meets the locked area decides what it has unmapped by
     then.
@@ -193,7 +194,7 @@ def designs_differ(calls: Sequence[Call], **options: object) -> tuple[str, int]:
     Returns:
         how anything but the designs' own structures differs after some call, or ``""``; how many calls were compared.
     """
-    one, two = Player("anon_vma_chain", **options), Player("pte_chain", **options)  # type: ignore[arg-type]
+    one, two = (Player(design, **options) for design in designs)  # type: ignore[arg-type]
     for n, call in enumerate(calls):
         refusals = one.play(call), two.play(call)
         layouts = [[(vma.start, vma.end) for process in p.alive for vma in process.mm.vmas] for p in (one, two)]
@@ -208,7 +209,7 @@ def designs_differ(calls: Sequence[Call], **options: object) -> tuple[str, int]:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--design", choices=("anon_vma_chain", "pte_chain"), action="append")
+    parser.add_argument("--design", choices=design_names(variants=True), action="append")
     parser.add_argument("--profile", default="6.18")
     parser.add_argument("--seeds", type=int, default=20, help="sequences (default 20)")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -226,7 +227,7 @@ def main() -> int:
     judge = twins_differ if args.twins else failure
     began = time.monotonic()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for design in args.design or ("anon_vma_chain", "pte_chain"):
+        for design in args.design or design_names():
             options = {"profile": args.profile, **memory}
             calls = random_calls(seed, args.calls, design, **options)
             wrong = judge(calls, design, **options)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from model.player import Player
 from model.random_calls import ADVICE
+from rmap.designs import DEFAULT_DESIGNS, design_names
 
 WINDOW = 24
 WHO = st.integers(0, 2)
@@ -154,15 +155,17 @@ MODERATE = settings(
 )
 
 
-class AnonVmaMachine(Machine):
-    design = "anon_vma_chain"
+LIGHT = settings(MODERATE, max_examples=12)
 
 
-class PteChainMachine(Machine):
-    design = "pte_chain"
+def _case(design: str) -> type:
+    # The test case of one design, under a name of its own.
+    machine = type(f"{design}_machine", (Machine,), {"design": design})
+    case: type = machine.TestCase
+    case.settings = MODERATE if design in DEFAULT_DESIGNS else LIGHT
+    return case
 
 
-TestAnonVmaChain = AnonVmaMachine.TestCase
-TestAnonVmaChain.settings = MODERATE
-TestPteChain = PteChainMachine.TestCase
-TestPteChain.settings = MODERATE
+for _design in design_names(variants=True):
+    _name = "Test" + "".join(part.capitalize() for part in _design.replace(":", "_").replace(".", "_").split("_"))
+    globals()[_name] = _case(_design)
