@@ -27,6 +27,7 @@ from rmap.mm.frames import (
     TAG_SHIFT,
 )
 from rmap.mm.interface import Query
+from rmap.mm.nonlinear import keep_in_mind
 from rmap.mm.pte import DIRTY, SWAP, SWP_EXCLUSIVE
 from rmap.mm.walk import hits
 from rmap.units import PAGE_SHIFT
@@ -222,6 +223,9 @@ def _clear(core: Core, pfns: I64, slots: I64, pteps: I64) -> None:
     value = np.where(swapped, (slots << PAGE_SHIFT) | SWAP, 0)
     value[swapped & ((frames.flags[pfns] & EXCLUSIVE) != 0)] |= SWP_EXCLUSIVE
     entries[pteps] = value
+    if core.has_nonlinear:
+        of_file = np.flatnonzero((frames.flags[pfns] & ANON) == 0)
+        keep_in_mind(core, pteps[of_file].tolist(), pfns[of_file].tolist())
     frames.flags[pfns] &= np.int32(~EXCLUSIVE)
     np.add.at(frames.mapcount, pfns, MINUS_ONE)
     np.add.at(core.swap.count, slots[swapped], ONE)

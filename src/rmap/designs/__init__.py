@@ -74,6 +74,7 @@ _ALL = (
         "every page hangs on an object that knows the VMAs which may map it",
         "rmap.designs.anon_vma_chain",
         "AnonVmaChainDesign",
+        {"2.6.34": "AnonVmaChain2634"},
     ),
 )
 

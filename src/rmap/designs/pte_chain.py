@@ -45,6 +45,7 @@ class PteChain(ReverseMap):
     name = "pte_chain"
     release = "2.6.0"
     moves_tables = False
+    nonlinear = True
 
     def __init__(self, core: DesignCore, profile: Profile) -> None:
         super().__init__(core, profile)

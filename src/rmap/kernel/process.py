@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmap.errors import SyscallError, UsageError
-from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, truncate
+from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, remap_file_pages, truncate
 from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.mm_struct import Mm
@@ -268,6 +268,13 @@ class Process:
     def munlockall(self) -> None:
         """Undo :meth:`mlockall`, and every :meth:`mlock`."""
         mlock.munlockall(self._alive(), self.mm)
+
+    def remap_file_pages(self, addr: int, length: int, pgoff: int) -> None:
+        """Let a part of a shared file mapping show the file's pages from ``pgoff`` on (``addr``, ``length`` in bytes).
+
+        A nonlinear area under a design whose release had them, else one area per range, as Linux does since 4.0.
+        """
+        remap_file_pages.remap_file_pages(self._alive(), self.mm, addr, length, pgoff)
 
     def brk(self, addr: int) -> int:
         """Move the end of the heap; returns where it is then (the old place if the kernel refuses)."""

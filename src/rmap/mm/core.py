@@ -29,8 +29,8 @@ SMALL_PAGES = 8
 class Hooks:
     """The hooks a design overrides, as bound methods; None for the others, so that no argument is made for them."""
 
-    __slots__ = ("added", "added1", "freed", "migrated", "moved", "must_copy", "removed", "removed1", "set_anon1",
-                 "unmapped")  # fmt: skip
+    __slots__ = ("added", "added1", "collateral", "freed", "migrated", "moved", "must_copy", "removed", "removed1",
+                 "set_anon1", "swap_out", "unmapped", "vma_nonlinear")  # fmt: skip
 
     def __init__(self, design: ReverseMap) -> None:
         def overridden(name: str) -> Any:
@@ -47,6 +47,9 @@ class Hooks:
         self.must_copy = overridden("must_copy")
         self.freed = overridden("freed")
         self.migrated = overridden("migrated")
+        self.swap_out = overridden("swap_out")
+        self.collateral = overridden("collateral")
+        self.vma_nonlinear = overridden("vma_nonlinear")
 
 
 class Core:
@@ -68,6 +71,7 @@ class Core:
         rmap: the reverse map. hooks: those of its hooks that it overrides.
         reclaimer: who makes room when frames run out, or None.
         max_map_count: VMAs an mm may have.
+        has_nonlinear: whether any VMA ever became nonlinear; while False, nobody looks.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Core:
         self.max_map_count = DEFAULT_MAX_MAP_COUNT
         self.scalar_twins = scalar_twins
         self.small_bytes = SMALL_PAGES << 12 if scalar_twins else 0
+        self.has_nonlinear = False
         self._next_mm = 1
         self.rmap = design(self, profile)
         self.hooks = Hooks(self.rmap)

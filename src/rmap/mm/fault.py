@@ -26,12 +26,13 @@ from rmap.mm.file_fault import (
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
+from rmap.mm.nonlinear import touch_nonlinear
 from rmap.mm.page_tables import Span, ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
 from rmap.mm.special import fault_special_range
 from rmap.mm.stack import expand_stack
 from rmap.mm.swap_in import do_swap_page
-from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_NONLINEAR, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 ZERO_ENTRY = PRESENT | SPECIAL | ACCESSED
@@ -95,7 +96,7 @@ def populate(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> boo
 
 def file_end(vma: Vma) -> int:
     """The first address of a VMA that lies beyond the end of its file; ``end`` for others."""
-    if vma.mapping is None:
+    if vma.mapping is None or vma.flags & VM_NONLINEAR:
         return vma.end
     return max(vma.start, min(vma.end, vma.start + ((vma.mapping.nr_pages - vma.pgoff) << PAGE_SHIFT)))
 
@@ -160,6 +161,9 @@ def _fault_in(core: Core, vma: Vma, start: int, end: int, for_write: bool) -> No
     for low in range(start, end, step):
         high = min(low + step, end)
         _make_room(core, vma, low, high, for_write)
+        if vma.flags & VM_NONLINEAR:
+            touch_nonlinear(core, vma, low, high, for_write)
+            continue
         if core.swap.used:
             swap_in_range(core, vma, low, high, for_write)
         if vma.flags & VM_SHARED:

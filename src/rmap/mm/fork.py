@@ -18,6 +18,7 @@ from rmap.mm.vma import (
     VM_LOCKED_MASK,
     VM_MAYWRITE,
     VM_MIXEDMAP,
+    VM_NONLINEAR,
     VM_PFNMAP,
     VM_SHARED,
     VM_WIPEONFORK,
@@ -27,7 +28,7 @@ from rmap.mm.zap import free_rows, unmap_page_range
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1
-ALWAYS_COPIED = VM_PFNMAP | VM_MIXEDMAP
+ALWAYS_COPIED = VM_PFNMAP | VM_MIXEDMAP | VM_NONLINEAR
 
 
 def fork(core: Core, parent: Mm) -> Mm:
@@ -76,7 +77,7 @@ def _tables_copied(parent: Mm) -> int:
 
 def copy_page_range(core: Core, child: Vma, parent: Vma) -> None:
     """Copy the entries of a VMA to the child's (rule 4.5: both sides lose write permission in a COW mapping)."""
-    if parent.end - parent.start <= core.small_bytes:
+    if parent.end - parent.start <= core.small_bytes or parent.flags & VM_NONLINEAR:
         _copy_small(core, child, parent)
         return
     for piece in core.spans(parent, parent.start, parent.end):

@@ -290,6 +290,9 @@ class ReverseMap:
         index_is: what ``index`` of an anonymous page means: ``"linear"`` (page index), ``"address"``, or None.
         stores_addresses: wants :meth:`moved` also when whole page tables move.
         moves_tables: False: mremap moves entry by entry, as before page tables could move whole.
+        nonlinear: its release had areas whose pages lie in any order (remap_file_pages until 4.0).
+        keeps_anchors: a page that nothing maps any more keeps its anchor, so that whoever swaps it in finds it there
+            (rule 4.12). False: its first mapper anchors it anew (``page_add_anon_rmap`` before 2.6.8 or so).
     """
 
     name = "none"
@@ -297,6 +300,8 @@ class ReverseMap:
     index_is: Literal["linear", "address"] | None = None
     stores_addresses = False
     moves_tables = True
+    nonlinear = False
+    keeps_anchors = True
 
     def __init__(self, core: DesignCore, profile: Profile) -> None:
         self.core = core
@@ -327,6 +332,9 @@ class ReverseMap:
 
     def vma_unlink(self, vma: Vma, heir: Vma | None) -> None:
         """A faulted VMA goes (rule 2.8): after its zap, or, in a merge, after ``heir`` covers its range."""
+
+    def vma_nonlinear(self, vma: Vma) -> None:
+        """A VMA is about to become nonlinear (``sys_remap_file_pages``): its entries are linear still."""
 
     def is_mergeable_anon_vma(self, target: Vma, source: Vma | None) -> bool:
         """May ``target`` take over a range? ``source`` is the VMA being modified or copied from, None for a
@@ -384,6 +392,15 @@ class ReverseMap:
     def candidates1(self, pfn: int) -> Iterable[Candidate1]:
         """The scalar twin: where one page may be mapped."""
         raise TypeError(f"{type(self).__name__} has no candidates1()")
+
+    def swap_out(self) -> Generator[I64, int, None]:
+        """The entries at the hand, for whoever evicts without a reverse map: pte pointers int64[n] of tracked entries,
+        in the order of a scan, for ever. Sends in how many of them were looked at; there the hand stops."""
+        raise TypeError(f"{type(self).__name__} has no swap_out()")
+
+    def collateral(self, query: Query) -> I64:
+        """What ``try_to_unmap`` clears instead, if it cannot find all entries of a page: pte pointers, int64[n]."""
+        return np.empty(0, np.int64)
 
     # -- files --------------------------------------------------------------------------------------------------
     def i_mmap(self) -> MappingIndex:

@@ -19,7 +19,7 @@ from rmap.mm.oracle import transpose
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, RW, SWAP, TRACKED_MASK
 from rmap.mm.shared_anonymous import NAME
-from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
+from rmap.mm.vma import VM_LOCKED, VM_NONLINEAR, VM_SHARED, Vma
 from rmap.mm.walk import walk_many
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PMD_SHIFT
 
@@ -166,7 +166,10 @@ def _check_file_pages(vma: Vma, mapping: I64, index: I64, wanted: I64) -> None:
         return
     if vma.mapping is None:
         raise InvariantError("I21", f"a page of a file in an anonymous mapping: {vma}")
-    if (mapping != vma.mapping.id << TAG_SHIFT | TAG_FILE).any() or (index != wanted).any():
+    elsewhere = index != wanted
+    if vma.flags & VM_NONLINEAR:
+        elsewhere = index >= vma.mapping.nr_pages
+    if (mapping != vma.mapping.id << TAG_SHIFT | TAG_FILE).any() or elsewhere.any():
         raise InvariantError("I21", f"a page of another file, or at another index, in {vma}")
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.frames import LARGE, PG_DIRTY, PG_REFERENCED, SWAPBACKED, SWAPCACHE
+from rmap.mm.nonlinear import zap_nonlinear_range
 from rmap.mm.page_cache import add_to_page_cache, missing
 from rmap.mm.pte import ACCESSED, DIRTY, NOT_ACCESSED, PRESENT, SWAP
 from rmap.mm.truncate import punch_hole
-from rmap.mm.vma import Vma
+from rmap.mm.vma import VM_NONLINEAR, Vma
 from rmap.mm.zap import free_rows, unmap_page_range
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE
 
@@ -23,6 +24,9 @@ LARGEST_REQUEST_PAGES = 320
 
 def dontneed(core: Core, vma: Vma, start: int, end: int) -> None:
     """Drop the pages of a range; whole page tables that are empty then go too (``CONFIG_PT_RECLAIM``)."""
+    if vma.flags & VM_NONLINEAR:
+        zap_nonlinear_range(core, vma, start, end)
+        return
     unmap_page_range(core, vma, start, end, "zap")
     rows = vma.mm.rows
     first, stop = (start + PMD_SIZE - 1) >> PMD_SHIFT, end >> PMD_SHIFT

@@ -14,7 +14,7 @@ from rmap.mm.fault import wp_page_copy
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import Span, ensure, regions_with_tables, span
-from rmap.mm.vma import Vma
+from rmap.mm.vma import VM_NONLINEAR, Vma
 from rmap.units import PAGE_SIZE, PMD_SHIFT, PMD_SIZE
 
 
@@ -29,6 +29,10 @@ def move_page_tables(core: Core, old_vma: Vma, old_addr: int, new_vma: Vma, new_
     if core.hooks.must_copy:
         _copy_early(core, old_vma, old_addr, end, delta)
     low, high = end, end
+    if old_vma.flags & VM_NONLINEAR:  # a page may be there twice, and a batch names it once
+        for addr in range(old_addr, end, PAGE_SIZE):
+            _move_entries(core, old_vma, addr, addr + PAGE_SIZE, new_vma, delta)
+        return
     if delta % PMD_SIZE == 0 and core.rmap.moves_tables:
         low, high = min(end, -(-old_addr // PMD_SIZE) * PMD_SIZE), end // PMD_SIZE * PMD_SIZE
     if low < high:

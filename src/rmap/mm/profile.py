@@ -7,6 +7,7 @@ named in ``docs/fidelity.md``; that profile is refused until its rules are all i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rmap.errors import UsageError
 
@@ -19,6 +20,10 @@ class Profile:
         release: Linux's version.
         root_is_last: a clone keeps the order of the source's chain, so that the root stays last (rule 2.4,
             invariant I4). 7.0 reverses the chain at each clone.
+        taken_up: which anon_vmas a fork may take up again (rule 2.5): ``deserted`` ones; in 5.1 those of a low
+            ``degree``, VMAs and children counted together.
+        unfaulted_vma_takes_in: a VMA without anonymous pages may grow over a neighbour that has some (rule 3.3). Until
+            2025 only the other way round.
         reuse_from_root: a fork looks for an anon_vma to reuse from the root to the newest (rule 2.5a);
             7.0 looks at the source's chain from head to tail.
         swapin_bypass: a slot that one entry names is read into a page of its own that never enters the swap cache,
@@ -29,6 +34,8 @@ class Profile:
 
     release: str
     root_is_last: bool = True
+    taken_up: Literal["deserted", "degree"] = "deserted"
+    unfaulted_vma_takes_in: bool = True
     reuse_from_root: bool = True
     swapin_bypass: bool = True
     dofork_of_special: bool = True

@@ -1,9 +1,10 @@
-"""What a page-table entry holds: bits of an ``int64``, and the three things an entry can be.
+"""What a page-table entry holds: bits of an ``int64``, and the things an entry can be.
 
 ========  =====================================================================================
 present   ``pfn << 12 | PRESENT | ...``
 swap      ``slot << 12 | SWAP [| SWP_EXCLUSIVE]``: the page's content is in a swap slot
 migration ``pfn << 12 | MIGRATION | ...``: the page is being moved; its old frame is named
+file      ``index << 12 | FILE``: page ``index`` of the file belongs here (nonlinear areas only)
 none      0
 ========  =====================================================================================
 
@@ -23,6 +24,7 @@ SWP_EXCLUSIVE = 0x008
 MIGRATION = 0x010
 ACCESSED = 0x020
 DIRTY = 0x040
+FILE = 0x080
 SPECIAL = 0x200
 
 PFN_SHIFT = 12
@@ -45,4 +47,6 @@ def describe(entry: int) -> str:
         return f"pfn {entry >> PFN_SHIFT:#x}" + (f" ({', '.join(bits)})" if bits else "")
     if entry & SWAP:
         return f"swap slot {entry >> PFN_SHIFT:#x}" + (" (exclusive)" if entry & SWP_EXCLUSIVE else "")
+    if entry & FILE:
+        return f"page {entry >> PFN_SHIFT:#x} of the file"
     return f"migration entry of pfn {entry >> PFN_SHIFT:#x}"

@@ -12,7 +12,9 @@ from rmap.errors import SyscallError
 from rmap.mm.address_space import AddressSpace
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_I_MMAP, TRUNCATE
+from rmap.mm.nonlinear import zap_nonlinear
 from rmap.mm.page_cache import remove_from_page_cache
+from rmap.mm.vma import VM_NONLINEAR
 from rmap.mm.zap import unmap_page_range
 from rmap.units import PAGE_SHIFT, page_align
 
@@ -25,6 +27,9 @@ def unmap_mapping_range(core: Core, mapping: AddressSpace, first: int, last: int
     """
     core.costs.current[LOCKS_I_MMAP] += 1
     for vma in list(mapping.i_mmap.stab(first, last)):
+        if vma.flags & VM_NONLINEAR:
+            zap_nonlinear(core, vma, first, last)
+            continue
         low, high = max(first, vma.pgoff), min(last, vma.last)
         start = vma.start + ((low - vma.pgoff) << PAGE_SHIFT)
         end = vma.start + ((high + 1 - vma.pgoff) << PAGE_SHIFT)

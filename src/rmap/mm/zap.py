@@ -18,7 +18,7 @@ from rmap.mm.interface import PteBatch, Why
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.page_tables import Span
 from rmap.mm.pte import PRESENT, SWAP, TRACKED_MASK
-from rmap.mm.vma import VM_LOCKED, Vma
+from rmap.mm.vma import VM_LOCKED, VM_NONLINEAR, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1
@@ -32,7 +32,7 @@ def unmap_page_range(core: Core, vma: Vma, start: int, end: int, why: Why, even_
         why: for the design: ``unmap``, ``zap``, ``exit`` or ``truncate``.
         even_cows: False leaves anonymous pages and swap entries alone (hole punch, rule 5.8).
     """
-    if end - start <= core.small_bytes:
+    if end - start <= core.small_bytes or vma.flags & VM_NONLINEAR:
         _zap_small(core, vma, start, end, why, even_cows)
         return
     counters = core.costs.current

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from rmap.designs.conformance.machine import FILE_PAGES, Call, Machine
-from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_READ, VM_WRITE, Vma
+from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_READ, VM_SHARED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ ADVICE = (
 WEIGHTS = {
     "mmap": 9, "munmap": 4, "write": 30, "read": 6, "mprotect": 6, "mremap": 6, "madvise": 8, "mlock": 2, "munlock": 2,
     "brk": 2, "fork": 8, "exit": 5, "spawn": 1, "truncate": 1, "punch_hole": 1, "evict": 5, "referenced": 2,
-    "mkclean": 1, "move_pages": 2,
+    "mkclean": 1, "move_pages": 2, "remap_file_pages": 2,
 }  # fmt: skip
 _DECK = tuple(name for name, weight in WEIGHTS.items() for _ in range(weight))
 
@@ -86,6 +86,8 @@ def next_call(dice: Dice, machine: Machine) -> Call:
         return name, dice.choice((0, 2)), dice.choice((0, 3, 10, FILE_PAGES, FILE_PAGES, FILE_PAGES))
     if name == "punch_hole":
         return name, dice.choice((0, 2)), dice.below(FILE_PAGES), dice.choice(LENGTHS)
+    if name == "remap_file_pages":
+        return _remap_file_pages(dice, process, vmas)
     wanted = {"write": VM_WRITE, "read": VM_READ, "mlock": VM_READ}.get(name, 0)
     fitting = [vma for vma in vmas if vma.flags & wanted == wanted]
     if not fitting:
@@ -133,6 +135,13 @@ def _mremap(dice: Dice, process: int, addr: int, length: int) -> Call:
         new_addr = WINDOW + dice.below(2 * WINDOW_PAGES) * PAGE_SIZE
     dontunmap = int(new_length == length and dice.chance(25))
     return "mremap", process, addr, length, new_length, new_addr, dontunmap
+
+
+def _remap_file_pages(dice: Dice, process: int, vmas: list[Vma]) -> Call:
+    # A part of a shared mapping of a file, if there is one.
+    shared = [vma for vma in vmas if vma.flags & VM_SHARED and vma.mapping is not None]
+    addr, length = _range(dice, shared or vmas)
+    return "remap_file_pages", process, addr, min(length, 4 * PAGE_SIZE), dice.below(FILE_PAGES - 4)
 
 
 def _range(dice: Dice, vmas: list[Vma]) -> tuple[int, int]:

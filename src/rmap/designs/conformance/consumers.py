@@ -16,6 +16,7 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MKCLEAN, PTES_UNMAPPED, REFERENCED, UNMAP_WALK, WALK
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, PG_DIRTY, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT
 from rmap.mm.interface import Query
+from rmap.mm.nonlinear import keep_in_mind
 from rmap.mm.page_cache import remove_from_page_cache
 from rmap.mm.pte import ACCESSED, DIRTY, FLAG_BITS, MIGRATION, PFN_BITS, PRESENT, RW, SWAP, SWP_EXCLUSIVE
 from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
@@ -99,6 +100,8 @@ class Evictor:
                 core.swap.count[slot] += 1
                 frames.flags[pfn] &= ~EXCLUSIVE
             core.tables.mv[ptep] = entry
+            if core.has_nonlinear and slot is None:
+                keep_in_mind(core, [ptep], [pfn])
             frames.mapcount[pfn] -= 1
             positions.append(position)
             pteps.append(ptep)

@@ -28,6 +28,7 @@ from rmap.mm.mprotect import mprotect
 from rmap.mm.mremap import mremap
 from rmap.mm.profile import profile_named
 from rmap.mm.pte import PRESENT, TRACKED_MASK
+from rmap.mm.remap_file_pages import remap_file_pages
 from rmap.mm.truncate import punch_hole, truncate
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -146,6 +147,10 @@ class Machine:
         assert mapping is not None
         punch_hole(self.core, mapping, page * PAGE_SIZE, pages * PAGE_SIZE)
 
+    def remap_file_pages(self, process: int, addr: int, length: int, page: int) -> None:
+        """Let a range of a shared file mapping show the pages of its file from ``page`` on."""
+        remap_file_pages(self.core, self.mms[process], addr, length, page)
+
     def evict(self, process: int, addr: int, length: int) -> int:
         """Evict the pages that a range maps, from every process."""
         return self.evictor.reclaim(self.pages(process, addr, length))
@@ -176,7 +181,7 @@ class Machine:
         call.__name__: call
         for call in (
             spawn, fork, exit, mmap, munmap, write, read, mprotect, mremap, madvise, mlock, munlock, brk, truncate,
-            punch_hole, evict, referenced, mkclean, move_pages,
+            punch_hole, remap_file_pages, evict, referenced, mkclean, move_pages,
         )
     }  # fmt: skip
     """Every call, by name."""

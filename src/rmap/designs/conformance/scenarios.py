@@ -113,6 +113,13 @@ SCENARIOS: dict[str, list[Call]] = {
         ("fork", 0), on("write", 1, 0, 10), on("read", 1, 20, 10), on("mprotect", 1, 22, 3, VM_READ),
         move(1, 24, 3, 40), ("punch_hole", SHMEM, 2, 3), on("write", 0, 0, 10), ("exit", 0), on("read", 0, 20, 4),
     ],
+    "pages of a file in any order (remap_file_pages)": [
+        ("spawn",), file(0, 0, 12, 1), on("write", 0, 0, 12), on("remap_file_pages", 0, 2, 3, 8),
+        on("remap_file_pages", 0, 8, 1, 0), ("fork", 0), on("read", 1, 0, 12), on("write", 1, 2, 1),
+        on("remap_file_pages", 1, 0, 1, 0), on("referenced", 0, 0, 12), on("evict", 0, 8, 2), on("read", 0, 8, 4),
+        on("mprotect", 0, 4, 2, VM_READ), ("punch_hole", FILE, 8, 2), on("read", 1, 0, 12), move(1, 2, 4, 40),
+        on("madvise", 0, 2, 4, "dontneed"), on("read", 0, 0, 12), on("move_pages", 0, 0, 4), on("munmap", 0, 3, 2),
+    ],
     "chains grow over several blocks, and shrink from either end": [
         ("spawn",), anon(0, 0, 10), on("write", 0, 0, 10), *[("fork", 0)] * 15, ("exit", 15), ("exit", 1), ("exit", 7),
         on("write", 3, 0, 10), on("write", 0, 0, 1), on("evict", 5, 0, 2), on("move_pages", 4, 0, 10),

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
-from rmap.designs.parts.interval_tree import IntervalNode, IntervalTree
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from rmap.designs.parts.interval_tree import IntervalNode
 from rmap.mm.frames import TAG_ANON, TAG_SHIFT
 from rmap.mm.vma import Vma
+
+
+class LinkIndex(Protocol):
+    """What an anon_vma keeps its links in: an interval tree, or a list."""
+
+    root: Any
+    """None if it is empty."""
+
+    def insert(self, node: AnonVmaChain) -> None:
+        """Add a link."""
+
+    def remove(self, node: AnonVmaChain) -> None:
+        """Take a link out."""
+
+    def stab(self, first: int, last: int, counters: list[int]) -> Iterator[AnonVmaChain]:
+        """The links whose VMAs touch these page indexes, in order."""
+
+    def stab_many(
+        self, keys: memoryview[int], lo: int, hi: int, asking: Callable[[int, int], int], counters: list[int]
+    ) -> Iterator[tuple[AnonVmaChain, int, int]]:
+        """Many searches at once, as :meth:`rmap.designs.parts.interval_tree.IntervalTree.stab_many`."""
+
+    def validate(self) -> None:
+        """Check the index."""
+
+    def __iter__(self) -> Iterator[AnonVmaChain]: ...
+
+    def __len__(self) -> int: ...
 
 
 class AnonVma:
@@ -18,17 +49,19 @@ class AnonVma:
         refcount: 1, and for a root one more for each other living member of the family (rule 2.9).
         num_children: anon_vmas whose parent this is; a root counts itself.
         num_active_vmas: VMAs whose new pages hang here.
-        tree: the links, by the page indexes of their VMAs.
+        tree: the links, by the page indexes of their VMAs; a plain list before 3.7.
+        place: where it lies in its slabs.
     """
 
-    __slots__ = ("handle", "id", "num_active_vmas", "num_children", "parent", "refcount", "root", "tree")
+    __slots__ = ("handle", "id", "num_active_vmas", "num_children", "parent", "place", "refcount", "root", "tree")
 
-    def __init__(self, id: int, parent: AnonVma | None) -> None:
+    def __init__(self, id: int, parent: AnonVma | None, tree: LinkIndex, place: int) -> None:
         self.id = id
+        self.place = place
         self.handle = id << TAG_SHIFT | TAG_ANON
         self.refcount = 1
         self.num_active_vmas = 0
-        self.tree: IntervalTree[AnonVmaChain] = IntervalTree()
+        self.tree = tree
         if parent is None:
             self.root = self.parent = self
             self.num_children = 1
@@ -54,12 +87,13 @@ class AnonVma:
 class AnonVmaChain(IntervalNode):
     """One link between a VMA and an anon_vma: in the VMA's chain, and in the anon_vma's tree (rule 1.10).
 
-    Its interval is that of its VMA at the time of the insertion (rule 1.11).
+    Its interval is that of its VMA at the time of the insertion (rule 1.11). ``place`` is where it lies in its slabs.
     """
 
-    __slots__ = ("anon_vma", "vma")
+    __slots__ = ("anon_vma", "place", "vma")
 
-    def __init__(self, vma: Vma, anon_vma: AnonVma, start: int, last: int) -> None:
+    def __init__(self, vma: Vma, anon_vma: AnonVma, start: int, last: int, place: int) -> None:
+        self.place = place
         self.vma = vma
         self.anon_vma = anon_vma
         self.start = start
