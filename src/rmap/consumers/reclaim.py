@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64, Bool
+from rmap.consumers.clusters import clear_clusters
 from rmap.consumers.locked import mark_locked, stop_at_locked
 from rmap.consumers.split import split_folios
 from rmap.mm.core import Core
@@ -199,6 +200,8 @@ def unmap(core: Core, pfns: I64, slots: I64) -> None:
         cleared_pteps.append(pteps)
     if core.hooks.unmapped and cleared_pos:
         core.hooks.unmapped(query, np.concatenate(cleared_pos), np.concatenate(cleared_pteps))
+    if core.hooks.collateral and core.has_nonlinear:
+        clear_clusters(core, query)
     gone = pages[(frames.mapcount[pages] == 0) & (frames.extra[pages] == 0)]
     if len(gone):
         core.free_pages(gone)

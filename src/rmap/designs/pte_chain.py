@@ -18,44 +18,34 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from rmap.columns import I64
+from rmap.columns import I64, Bool
+from rmap.designs.parts.anon_chains import AnonChains
 from rmap.designs.parts.i_mmap import IntervalIndex
-from rmap.designs.parts.pte_chains import PteChains
-from rmap.errors import InvariantError
-from rmap.mm.interface import Candidate1, Candidates, DesignCore, How, PteBatch, Query, ReverseMap, Why
+from rmap.mm.interface import Candidate1, Candidates, DesignCore, PteBatch, Query, Why
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
-from rmap.mm.pte import PRESENT, TRACKED_MASK
 from rmap.mm.vma import Vma
-from rmap.units import PAGE_SHIFT
-
-WORD = {64: 8, 32: 4}
-BLOCK = {64: 64, 32: 32}
 
 
-class PteChain(ReverseMap):
-    """A chain of pte pointers on every page.
-
-    Attributes:
-        chains: heads and blocks.
+class PteChain(AnonChains):
+    """A chain of pte pointers on every page, of a file or anonymous.
 
     Invariants: the entries of a page are exactly the entries that map it, each once.
     """
 
     name = "pte_chain"
     release = "2.6.0"
-    moves_tables = False
     nonlinear = True
 
     def __init__(self, core: DesignCore, profile: Profile) -> None:
         super().__init__(core, profile)
-        self.chains = PteChains(core.frames.nr_pages, core.costs)
         self._indexes: list[IntervalIndex] = []
 
-    # -- pages ------------------------------------------------------------------------------------------------------
-    def set_anon1(self, vma: Vma, addr: int, ptep: int, pfn: int, how: How) -> None:
-        """Nothing, and quickly: ``mapping`` and ``index`` of an anonymous page say nothing here."""
+    def has_chain(self, pfns: I64) -> Bool:
+        """Every page."""
+        return np.ones(len(pfns), np.bool_)
 
+    # -- pages ------------------------------------------------------------------------------------------------------
     def added(self, batch: PteBatch, why: Why) -> None:
         """``page_add_rmap`` for each entry."""
         self.chains.add(batch.pfns, batch.pteps)
@@ -77,36 +67,14 @@ class PteChain(ReverseMap):
         self.chains.remove(batch.pfns, batch.pteps)
         self.chains.add(batch.pfns, new_pteps)
 
-    def unmapped(self, query: Query, pos: I64, pteps: I64) -> None:
-        """A walk cleared these entries: they go without a search.
-
-        Raises:
-            InvariantError: ``chain``, when a page that nothing maps any more had other entries than the cleared.
-        """
-        pfns = query.pfns[pos]
-        partly = self.core.frames.mapcount[pfns] > 0
-        touched = np.zeros(len(query.pfns), np.bool_)
-        touched[pos[~partly]] = True
-        dropped = self.chains.drop_all(query.pfns[touched])
-        if dropped != len(pos) - int(np.count_nonzero(partly)):
-            raise InvariantError("chain", f"{dropped} entries were dropped with their pages, others were cleared")
-        for pfn, ptep in zip(pfns[partly].tolist(), pteps[partly].tolist()):
-            self.chains.forget1(pfn, ptep)
-
-    def migrated(self, old: I64, new: I64) -> None:
-        """The chain goes with the page."""
-        self.chains.migrate(old, new)
-
     # -- walks ------------------------------------------------------------------------------------------------------
     def candidates(self, query: Query) -> Candidates:
-        """Every entry of every page; ``page_referenced`` leaves no chain with one entry behind."""
-        yield from self.chains.candidates(query)
-        if query.purpose == "referenced":
-            self.chains.collapse(query.pfns)
+        """Every entry of every page."""
+        return self.chain_candidates(query)
 
     def candidates1(self, pfn: int) -> Iterable[Candidate1]:
         """The pte pointers of one page."""
-        return self.chains.candidates1(pfn)
+        return self.chain_candidates1(pfn)
 
     # -- files ------------------------------------------------------------------------------------------------------
     def i_mmap(self) -> IntervalIndex:
@@ -116,14 +84,9 @@ class PteChain(ReverseMap):
         return index
 
     # -- accounts ---------------------------------------------------------------------------------------------------
-    def metadata_bytes(self, bits: int = 64) -> dict[str, int]:
-        """Bytes of live metadata: the field in ``struct page``, counted for mapped pages, and the blocks."""
-        mapped = int(np.count_nonzero(self.core.frames.mapcount))
-        return {"page.pte": mapped * WORD[bits], "pte_chain": self.chains.live * BLOCK[bits]}
-
     def truncation_bytes(self, bits: int = 64) -> int:
         """Bytes that only truncation needs: the list node ``vm_area_struct.shared`` of every file VMA."""
-        return sum(map(len, self._indexes)) * 2 * WORD[bits]
+        return sum(map(len, self._indexes)) * 2 * bits // 8
 
     def validate(self) -> None:
         """Check blocks, and entries against page tables and mapcounts.
@@ -131,25 +94,9 @@ class PteChain(ReverseMap):
         Raises:
             InvariantError: ``chain``.
         """
-        self.chains.validate()
+        super().validate()
         for index in self._indexes:
             index.validate()
-        frames, tables = self.core.frames, self.core.tables
-        pfns, pteps = self.chains.entries()
-        entries = tables.ptes[pteps]
-        wrong = np.flatnonzero(((entries & TRACKED_MASK) != PRESENT) | (entries >> PAGE_SHIFT != pfns))
-        if len(wrong):
-            at = int(wrong[0])
-            raise InvariantError("chain", f"frame {int(pfns[at]):#x} has {int(pteps[at]):#x}, which maps another")
-        if len(np.unique(pteps)) != len(pteps):
-            raise InvariantError("chain", "a pte pointer is in the chains twice")
-        counts = np.bincount(pfns, minlength=frames.nr_pages)
-        wrong = np.flatnonzero(counts != frames.mapcount)
-        if len(wrong):
-            pfn = int(wrong[0])
-            raise InvariantError(
-                "chain", f"frame {pfn:#x} has {counts[pfn]} entries and a mapcount of {frames.mapcount[pfn]}"
-            )
 
     def describe_page(self, pfn: int) -> str:
         """``direct 0x7f0000000000 in mm 1``, or the chain from its head."""

@@ -178,6 +178,13 @@ class Frames:
         self.mapping[where] = mapping
         self.index[where] = index
 
+    def set_index(self, pfns: I64, index: I64) -> None:
+        """Give pages another page index; the anchor stays."""
+        if self.has_large:
+            offset = self.head_offset[pfns]
+            pfns, index = pfns - offset, index - offset
+        self.index[as_run(pfns)] = index
+
     def make_folio(self, head: int, order: int) -> None:
         """Make ``1 << order`` frames from ``head`` on one folio."""
         if not order:

@@ -398,9 +398,12 @@ class ReverseMap:
         in the order of a scan, for ever. Sends in how many of them were looked at; there the hand stops."""
         raise TypeError(f"{type(self).__name__} has no swap_out()")
 
-    def collateral(self, query: Query) -> I64:
-        """What ``try_to_unmap`` clears instead, if it cannot find all entries of a page: pte pointers, int64[n]."""
-        return np.empty(0, np.int64)
+    def collateral(self, query: Query) -> Generator[I64, int, None]:
+        """What ``try_to_unmap`` goes for where it cannot find all entries of a page: clusters of pte pointers.
+
+        Yields int64[n]. Sends in how many of a cluster's entries were cleared (young ones are not).
+        """
+        raise TypeError(f"{type(self).__name__} has no collateral()")
 
     # -- files --------------------------------------------------------------------------------------------------
     def i_mmap(self) -> MappingIndex:

@@ -6,8 +6,11 @@ kernel. A page's ``mapping`` and ``index`` are never touched (rule 2.13).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from rmap.columns import I64
 from rmap.mm.core import Core
 from rmap.mm.costs import COPIES_ASKED
 from rmap.mm.fault import wp_page_copy
@@ -26,7 +29,7 @@ def move_page_tables(core: Core, old_vma: Vma, old_addr: int, new_vma: Vma, new_
     """
     end = old_addr + length
     delta = new_addr - old_addr
-    if core.hooks.must_copy:
+    if core.hooks.must_copy and not old_vma.flags & VM_NONLINEAR:
         _copy_early(core, old_vma, old_addr, end, delta)
     low, high = end, end
     if old_vma.flags & VM_NONLINEAR:  # a page may be there twice, and a batch names it once
@@ -50,18 +53,29 @@ def tables_needed(mm: Mm, old_addr: int, new_addr: int, length: int) -> int:
     return min(sum(stretches) + len(stretches), last - (new_addr >> PMD_SHIFT) + 1)
 
 
-def _copy_early(core: Core, vma: Vma, start: int, end: int, delta: int) -> None:
+def copies_needed(core: Core, vma: Vma, old_addr: int, new_addr: int, length: int) -> int:
+    """How many pages :func:`move_page_tables` copies because the design wants it: so many frames must be free."""
+    if core.hooks.must_copy is None or vma.flags & VM_NONLINEAR:
+        return 0
+    copied = _to_be_copied(core, vma, old_addr, old_addr + length, new_addr - old_addr)
+    return sum(len(pfns) for _, pfns, _ in copied)
+
+
+def _to_be_copied(core: Core, vma: Vma, start: int, end: int, delta: int) -> Iterator[tuple[Span, I64, I64]]:
     # One address per page in the whole family: a design may ask for a private copy before the move.
+    assert core.hooks.must_copy is not None
     for piece in core.spans(vma, start, end):
         pfns, offs = piece.tracked()
         for part, part_offs, anon in core.by_kind(vma, pfns, offs):
             asked = core.hooks.must_copy(PteBatch(vma, piece, part, part_offs, anon), piece.addr + delta, "move")
-            if asked is None or not asked.any():
-                continue
-            core.costs.current[COPIES_ASKED] += int(np.count_nonzero(asked))
-            core.reserve(int(np.count_nonzero(asked)))
-            at = np.flatnonzero(asked) if part_offs is None else part_offs[asked]
-            wp_page_copy(core, vma, piece, part[asked], at)
+            if asked is not None and asked.any():
+                yield piece, part[asked], np.flatnonzero(asked) if part_offs is None else part_offs[asked]
+
+
+def _copy_early(core: Core, vma: Vma, start: int, end: int, delta: int) -> None:
+    for piece, pfns, at in _to_be_copied(core, vma, start, end, delta):
+        core.costs.current[COPIES_ASKED] += len(pfns)
+        wp_page_copy(core, vma, piece, pfns, at)
         piece.commit()
 
 

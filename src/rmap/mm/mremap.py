@@ -14,7 +14,7 @@ from rmap.mm.frames import MLOCK_KEPT, MLOCK_MISSED
 from rmap.mm.merge import copy_vma, vma_merge_extend
 from rmap.mm.mm_struct import TASK_SIZE, Mm
 from rmap.mm.mmap import do_munmap
-from rmap.mm.move import move_page_tables, tables_needed
+from rmap.mm.move import copies_needed, move_page_tables, tables_needed
 from rmap.mm.placement import get_unmapped_area
 from rmap.mm.populate import mm_populate
 from rmap.mm.vma import VM_DONTEXPAND, VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_PFNMAP, VM_SHARED, Vma
@@ -210,6 +210,7 @@ def _move_vma(remap: _Remap, vma: Vma) -> int:
         raise remap.refusal(errno.EINVAL, f"{vma} is a special mapping: it moves whole, or not at all")
     if remap.old_len:
         core.tables.need(tables_needed(mm, addr, target, remap.old_len))
+        core.reserve(copies_needed(core, vma, addr, target, remap.old_len))
     whole = addr == vma.start and addr + remap.old_len == vma.end
     if vma.flags & VM_LOCKED:
         mm.locked_vm += remap.new_len >> PAGE_SHIFT

@@ -7,8 +7,9 @@ VMA's active anon_vma; content that others may name hangs on the root, where all
 from __future__ import annotations
 
 from rmap.mm.core import Core
-from rmap.mm.costs import FAULTS, PTES_ADDED, SWAPIN
+from rmap.mm.costs import COPIES_ASKED, FAULTS, PAGES_COPIED, PTES_ADDED, SWAPIN
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, MLOCK_KEPT, MLOCK_MISSED, SWAPBACKED, SWAPCACHE
+from rmap.mm.interface import PteBatch
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
 from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
 from rmap.units import PAGE_SHIFT
@@ -29,11 +30,15 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
     frames, swap = core.frames, core.swap
     exclusive = fresh or bool(entry & SWP_EXCLUSIVE)
 
+    if not fresh and _must_copy(core, vma, addr, ptep, pfn):
+        pfn, fresh, exclusive = frames.alloc1(), False, True
+        frames.mv_flags[pfn] = SWAPBACKED
+        counters[PAGES_COPIED] += 1
     swap.count[slot] -= 1
     bypass = core.profile.swapin_bypass
     if fresh:
         swap.release(slot)
-    elif bypass and _may_leave_swapcache(core, vma, pfn, slot, write):
+    elif bypass and frames.mv_flags[pfn] & SWAPCACHE and _may_leave_swapcache(core, vma, pfn, slot, write):
         frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
         core.drop_swapcache(pfn)
         frames.extra[pfn] -= 1
@@ -49,7 +54,7 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
             if write:
                 value |= DIRTY
     _map(core, vma, addr, ptep, pfn, value, exclusive)
-    if not bypass and not swap.count[slot] and frames.mv_mapcount[pfn] == 1:
+    if not bypass and not swap.count[slot] and frames.mv_flags[pfn] & SWAPCACHE and frames.mv_mapcount[pfn] == 1:
         core.drop_swapcache(pfn)  # a synchronous device gives the slot up as soon as nobody else needs it
     core.costs.current = before
 
@@ -69,6 +74,17 @@ def _page_of_slot(core: Core, slot: int) -> tuple[int, bool]:
     frames.mv_extra[pfn] = 1
     swap.cached[slot] = pfn
     return pfn, False
+
+
+def _must_copy(core: Core, vma: Vma, addr: int, ptep: int, pfn: int) -> bool:
+    # A design may not want a page that is mapped elsewhere to be mapped here too (anonmm: at another address).
+    if core.hooks.must_copy is None or not core.frames.mv_mapcount[pfn]:
+        return False
+    asked = core.hooks.must_copy(PteBatch.single(vma, addr, ptep, pfn, True), addr, "swapin")
+    if asked is None or not asked[0]:
+        return False
+    core.costs.current[COPIES_ASKED] += 1
+    return True
 
 
 def _may_leave_swapcache(core: Core, vma: Vma, pfn: int, slot: int, write: bool) -> bool:
@@ -95,6 +111,8 @@ def _is_mlocked(core: Core, pfn: int) -> bool:
 def _map(core: Core, vma: Vma, addr: int, ptep: int, pfn: int, value: int, exclusive: bool) -> None:
     frames = core.frames
     newly_anon = not frames.mv_flags[pfn] & ANON
+    if not core.rmap.keeps_anchors and not frames.mv_mapcount[pfn]:
+        newly_anon = True  # before 2.6.8 the last unmapping made a page anonymous no more
     frames.mv_mapcount[pfn] += 1
     if vma.flags & VM_LOCKED:
         # folio_add_new_anon_rmap does not lock the page, as folio_add_anon_rmap_ptes does.

@@ -35,7 +35,7 @@ from rmap.units import PAGE_SHIFT, PAGE_SIZE
 Call: TypeAlias = "tuple[str, *tuple[int | str, ...]]"
 """A name of ``Machine.CALLS`` and its arguments."""
 
-NR_PAGES = 1024
+NR_PAGES = 2048
 NR_TABLES = 512
 NR_SWAP = 256
 FILE_PAGES = 24

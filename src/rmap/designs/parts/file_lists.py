@@ -10,15 +10,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
+from rmap.designs.parts.linked_list import LinkedList
 from rmap.errors import InvariantError
 from rmap.mm.costs import NODES_VISITED, Costs
-from rmap.mm.interface import Candidate1, Candidates, Linear, Query
+from rmap.mm.interface import Candidates, Linear, Query
 from rmap.mm.vma import VM_NONLINEAR, VM_SHARED, Vma
 from rmap.units import PAGE_SHIFT
 
 
 class FileLists:
-    """One file's VMAs. ``vma.shared`` is true while a VMA is in.
+    """One file's VMAs. ``vma.shared`` is the VMA's place in its list.
 
     Args:
         costs: searches count the VMAs they ask to the operation under way.
@@ -31,27 +32,24 @@ class FileLists:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self.private: list[Vma] = []
-        self.shared: list[Vma] = []
+        self.private = LinkedList()
+        self.shared = LinkedList()
 
-    def _list_of(self, vma: Vma) -> list[Vma]:
+    def _list_of(self, vma: Vma) -> LinkedList:
         return self.shared if vma.flags & VM_SHARED else self.private
 
     def insert(self, vma: Vma) -> None:
         """Add a VMA at the tail."""
-        vma.shared = True
-        self._list_of(vma).append(vma)
+        vma.shared = self._list_of(vma).add_tail(vma)
 
     def insert_after(self, vma: Vma, sibling: Vma) -> None:
         """Add a forked VMA at its parent's place; the parent's is then behind it."""
-        vma.shared = True
-        members = self._list_of(vma)
-        members.insert(members.index(sibling), vma)
+        vma.shared = self._list_of(vma).insert_before(vma, sibling.shared)
 
     def remove(self, vma: Vma) -> None:
         """Take a VMA out."""
+        self._list_of(vma).remove(vma.shared)
         vma.shared = None
-        self._list_of(vma).remove(vma)
 
     def stab(self, first: int, last: int) -> Iterator[Vma]:
         """The VMAs that touch page indexes ``first`` to ``last``, and every nonlinear one: it may map any page."""
@@ -74,12 +72,14 @@ class FileLists:
         Raises:
             InvariantError: ``I22``.
         """
-        members = list(self)
-        if len({id(vma) for vma in members}) != len(members):
-            raise InvariantError("I22", "a VMA is in i_mmap twice")
-        for vma in members:
-            if vma.shared is None or vma not in self._list_of(vma):
-                raise InvariantError("I22", f"{vma} is in the wrong list of its file, or was taken out by half")
+        for members in (self.private, self.shared):
+            nodes = list(members.nodes())
+            if len(nodes) != members.size:
+                raise InvariantError("I22", f"a list of {members.size} VMAs of a file has {len(nodes)}")
+            for node in nodes:
+                vma = node.vma
+                if vma is None or vma.shared is not node or self._list_of(vma) is not members:
+                    raise InvariantError("I22", f"{vma} is in the wrong list of its file, or was taken out by half")
 
 
 def linear_candidates(
@@ -103,7 +103,7 @@ def linear_candidates(
                 return
 
 
-def linear_candidates1(vmas: Iterable[Vma], index: int, counters: list[int]) -> Iterator[Candidate1]:
+def linear_candidates1(vmas: Iterable[Vma], index: int, counters: list[int]) -> Iterator[tuple[Vma, int]]:
     """The scalar twin: ``(VMA, address)``."""
     for vma in vmas:
         counters[NODES_VISITED] += 1

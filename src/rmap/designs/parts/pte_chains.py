@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rmap.columns import I64, scalar_view
+from rmap.designs.parts.slab import slab_bytes_of
 from rmap.errors import InvariantError
 from rmap.mm.costs import BLOCKS_VISITED, ENTRIES_WRITTEN, LOCKS_CHAIN, OBJECTS_FREED, OBJECTS_MADE, Costs
 from rmap.mm.frames import as_run
@@ -67,6 +68,13 @@ class PteChains:
     def live(self) -> int:
         """Blocks in use."""
         return len(self.blocks) - 1 - self._free_top
+
+    def slab_bytes(self, per_slab: int) -> int:
+        """Bytes of the slabs, of a page each, that hold a living block: a block's number is its place."""
+        living = np.ones(len(self.blocks), np.bool_)
+        living[self._free[: self._free_top]] = False
+        living[0] = False
+        return slab_bytes_of(np.flatnonzero(living), per_slab)
 
     # -- adding -----------------------------------------------------------------------------------------------------
     def add(self, pfns: I64, pteps: I64) -> None:
