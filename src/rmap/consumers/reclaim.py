@@ -11,6 +11,7 @@ from rmap.columns import I64, Bool
 from rmap.consumers.clusters import clear_clusters
 from rmap.consumers.locked import mark_locked, stop_at_locked
 from rmap.consumers.split import split_folios
+from rmap.consumers.swap_out import swap_out
 from rmap.mm.core import Core
 from rmap.mm.costs import PTES_UNMAPPED, UNMAP_WALK
 from rmap.mm.frames import (
@@ -72,7 +73,12 @@ class Reclaimer:
         return frames.free_top - free_before
 
     def make_room(self, wanted: int) -> int:
-        """Evict pages in frame order, from where the last search ended, until so many frames are free."""
+        """Evict pages in frame order, from where the last search ended, until so many frames are free.
+
+        A design that has no reverse map but a hand (``swap_out``) names entries instead of pages.
+        """
+        if self.core.hooks.swap_out:
+            return self._make_room_by_scanning(wanted)
         frames = self.core.frames
         seen = 0
         while frames.free_top < wanted and seen < frames.nr_pages:
@@ -82,6 +88,33 @@ class Reclaimer:
             seen += n
             self.reclaim(victims[frames.mapcount[victims] + frames.extra[victims] > 0])
         return frames.free_top
+
+    def _make_room_by_scanning(self, wanted: int) -> int:
+        core, frames = self.core, self.core.frames
+        counted_to = core.costs.current
+        self._drop_unmapped(self.evictable(np.flatnonzero((frames.extra > 0) & (frames.mapcount == 0))))
+        while frames.free_top < wanted and swap_out(core, self._take_entry):
+            pass
+        core.costs.current = counted_to
+        return frames.free_top
+
+    def _take_entry(self, ptep: int, pfn: int) -> bool:
+        # One entry of a page goes; with the last one the page does.
+        page = np.array([pfn], np.int64)
+        if not len(self.evictable(page)):
+            return False
+        self._split(page)
+        flags = int(self.core.frames.flags[pfn])
+        slots = self._add_to_swap(page)
+        if flags & (ANON | SWAPBACKED) == ANON | SWAPBACKED and not slots[0]:
+            return False  # no swap is left
+        _clear(self.core, page, slots, np.array([ptep], np.int64))
+        if not self.core.frames.mapcount[pfn]:
+            if not self.core.frames.extra[pfn]:
+                self.core.free_pages(page)
+            else:
+                self._drop_unmapped(page)
+        return True
 
     def evictable(self, pfns: I64) -> I64:
         """Those of these pages that may be evicted: not locked, not the kernel's, and referenced, with their whole

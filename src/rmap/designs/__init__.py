@@ -60,22 +60,41 @@ class DesignInfo:
         return self.factory(core, profile)
 
 
+def _info(name: str, release: str, type_name: str, essence: str, **variants: str) -> DesignInfo:
+    named = {variant.replace("v_", "").replace("_", "."): cls for variant, cls in variants.items()}
+    return DesignInfo(name, release, essence, f"rmap.designs.{name}", type_name, named)
+
+
 _ALL = (
-    DesignInfo(
+    _info("virtual_scan", "2.4", "VirtualScan", "nothing is kept: the page tables of every process are gone through"),
+    _info(
         "pte_chain",
         "2.6.0",
-        "every page has a chain of the entries that map it",
-        "rmap.designs.pte_chain",
         "PteChain",
+        "every page has a chain of the entries that map it",
+        cells="PteCells",
     ),
-    DesignInfo(
+    _info("lego_pcache", "LegoOS", "LegoPcache", "every line of a page cache has a record for each entry that maps it"),
+    _info("objrmap", "2003", "Objrmap", "files through two lists of VMAs, anonymous pages on chains"),
+    _info(
+        "objrmap_prio",
+        "2.6.7",
+        "ObjrmapPrio",
+        "files through a tree of VMAs, anonymous pages on chains",
+        interval="ObjrmapInterval",
+    ),
+    _info("anonmm", "2004", "Anonmm", "an anonymous page knows its address, and the mms of its fork family"),
+    _info("anon_vma", "2.6.7", "AnonVmaList", "an anonymous page hangs on an object that lists the family's VMAs"),
+    _info(
         "anon_vma_chain",
-        "6.18, 7.0",
-        "every page hangs on an object that knows the VMAs which may map it",
-        "rmap.designs.anon_vma_chain",
+        "6.18, 7.0, 5.1",
         "AnonVmaChainDesign",
-        {"2.6.34": "AnonVmaChain2634"},
+        "every page hangs on an object that knows the VMAs which may map it",
+        v_2_6_34="AnonVmaChain2634",
     ),
+    _info("cow_context", "2026", "CowContexts", "an anonymous page hangs on its process's context, forks are below it"),
+    _info("anon_vma_lazy", "2026", "AnonVmaLazy", "an anonymous page points at its VMA until that is forked"),
+    _info("pv_chunk", "FreeBSD", "PvChunk", "every page has a list of entries, kept in chunks of their process"),
 )
 
 DESIGNS: Mapping[str, DesignInfo] = MappingProxyType({info.name: info for info in _ALL})

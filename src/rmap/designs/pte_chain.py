@@ -14,13 +14,16 @@ next word 7cb2b0f4b6; removed by 369bfc8a8a. Left out: see :mod:`rmap.designs.pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.designs.parts.anon_chains import AnonChains
 from rmap.designs.parts.i_mmap import IntervalIndex
+from rmap.designs.parts.listed_entries import ListedEntries
+from rmap.designs.parts.slab import Places
+from rmap.mm.costs import BLOCKS_VISITED, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, PteBatch, Query, Why
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
@@ -108,3 +111,64 @@ class PteChain(AnonChains):
         if self.chains.head[pfn] < 0:
             return f"chain [{', '.join(places)}]"
         return f"direct {places[0]}" if places else "none"
+
+
+class PteCells(ListedEntries):
+    """The chains of July 2002 (2.5.27 to 2.5.33): single cells of two words, a pointer to the next and a pte pointer.
+
+    A page that is mapped once has the pte pointer itself (*PageDirect*, 4250169826, the same day); with the second
+    mapping both get a cell, and when one is left it is direct again. Half of a cell is link: blocks mended that.
+
+    Invariants: those of the lists.
+    """
+
+    name = "pte_chain:cells"
+    release = "2.5.27"
+    moves_tables = False
+
+    def __init__(self, core: DesignCore, profile: Profile) -> None:
+        super().__init__(core, profile)
+        self._places = Places()
+
+    def take_records(self, batch: PteBatch, pteps: I64) -> I64:
+        """A cell for each entry but a page's first; with its second, one for the first as well."""
+        length = self.lists.length[batch.pfns]
+        counters = self.core.costs.current
+        counters[OBJECTS_MADE] += int(np.count_nonzero(length)) + int(np.count_nonzero(length == 1))
+        return np.array([self._places.take() + 1 for _ in range(len(pteps))], np.int64)
+
+    def give_records(self, records: I64) -> None:
+        """Cells are free again; that of the last entry but one goes with it."""
+        length = self.lists.length[self.lists.pfn[records]]
+        counters = self.core.costs.current
+        counters[OBJECTS_FREED] += int(np.count_nonzero(length)) + int(np.count_nonzero(length == 1))
+        for record in records.tolist():
+            self._places.give(record - 1)
+
+    def removed(self, batch: PteBatch, why: Why) -> None:
+        """``page_remove_rmap``: a search, unless the entry is direct."""
+        self.core.costs.current[BLOCKS_VISITED] -= int(np.count_nonzero(self.lists.length[batch.pfns] == 1))
+        super().removed(batch, why)
+
+    def moved(self, batch: PteBatch, new_vma: Vma, new_addr: int, new_pteps: I64) -> None:
+        """mremap: the old entry is removed, the new one added."""
+        self.removed(batch, "move")
+        self.lists.add(batch.pfns, new_pteps, self.take_records(batch, new_pteps))
+
+    def candidates(self, query: Query) -> Candidates:
+        """Every cell of every page; a direct entry is no cell."""
+        direct = self.lists.length[query.pfns] == 1
+        self.core.costs.current[BLOCKS_VISITED] -= query.asking_at(np.flatnonzero(direct))
+        return super().candidates(query)
+
+    def candidates1(self, pfn: int) -> Iterator[Candidate1]:
+        """The scalar twin."""
+        if self.lists.length[pfn] == 1:
+            self.core.costs.current[BLOCKS_VISITED] -= 1
+        return super().candidates1(pfn)
+
+    def metadata_bytes(self, bits: int = 64) -> dict[str, int]:
+        """Bytes of live metadata: the union in ``struct page``, counted for mapped pages, and the cells."""
+        length = self.lists.length
+        mapped, cells = int(np.count_nonzero(length)), int(length[length > 1].sum())
+        return {"page.pte": mapped * bits // 8, "pte_chain": cells * bits // 4}

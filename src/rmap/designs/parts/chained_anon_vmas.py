@@ -276,19 +276,23 @@ class ChainedAnonVmas(ReverseMap):
         """``rmap_walk_anon`` and ``rmap_walk_file`` (rules 5.2, 5.5): anchor by anchor, the VMAs in its tree."""
         if not len(query.pfns):
             return
-        counters = self._costs.current
         mapping, index = query.sort_by_anchor()
         keys = scalar_view(index)
         cuts = (np.flatnonzero(np.diff(mapping)) + 1).tolist()
         for lo, hi in pairwise([0, *cuts, len(mapping)]):
-            tree, lock = self._tree_of(int(mapping[lo]))
-            if tree is None:
-                continue
-            counters[lock] += query.asking(lo, hi)
-            for node, first, end in tree.stab_many(keys, lo, hi, query.asking, counters):
-                yield Linear(node.vma, first, end)
-                if query.all_found(lo, hi):
-                    break
+            yield from self.group_candidates(query, int(mapping[lo]), keys, lo, hi)
+
+    def group_candidates(self, query: Query, anchor: int, keys: memoryview[int], lo: int, hi: int) -> Candidates:
+        """Where the pages at positions ``lo`` to ``hi``, which hang on one anchor, may be mapped."""
+        tree, lock = self._tree_of(anchor)
+        if tree is None:
+            return
+        counters = self._costs.current
+        counters[lock] += query.asking(lo, hi)
+        for node, first, end in tree.stab_many(keys, lo, hi, query.asking, counters):
+            yield Linear(node.vma, first, end)
+            if query.all_found(lo, hi):
+                return
 
     def candidates1(self, pfn: int) -> Iterator[Candidate1]:
         """The scalar twin: ``(VMA, address)`` by linearity (rule 5.3)."""
@@ -377,7 +381,7 @@ class ChainedAnonVmas(ReverseMap):
             return f"anon_vma A{anchor >> TAG_SHIFT}"
         return f"address_space {anchor >> TAG_SHIFT}" if anchor else "none"
 
-    def topology(self) -> dict[str, I64]:
+    def topology(self) -> dict[str, I64] | None:
         """The anon_vmas and chains as columns, int64. An anon_vma is named by its id, ``mapping >> 2`` of its pages.
 
         * anon_vmas: ``id``, ``root``, ``parent``, ``refcount``, ``num_children``, ``num_active_vmas``;
