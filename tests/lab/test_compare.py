@@ -111,7 +111,7 @@ def test_every_workload_compares(name: str) -> None:
     ("arguments", "says"),
     [
         ({"name": "fork-sever"}, "unknown workload 'fork-sever'"),
-        ({"designs": ["anonmm"]}, "unknown design 'anonmm'"),
+        ({"designs": ["anonmmm"]}, "unknown design 'anonmmm'"),
         ({"designs": []}, "no design"),
         ({"designs": ["pte_chain", "pte_chain"]}, "named twice"),
         ({"profile": "4.4"}, "unknown profile '4.4'"),

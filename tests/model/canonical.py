@@ -62,7 +62,7 @@ def canonical(kernel: Kernel, *, design: bool = True) -> State:
     sharers = tuple(
         tuple(rank for rank, process in enumerate(_by_pid(kernel)) if process.mm is mm) for mm in mms
     )  # fmt: skip
-    files = _files(kernel, names)
+    files = _files(kernel, names, design)
     _name_the_rest(kernel, names)
     swap = _swap(kernel, names)
     pages = _pages(kernel, names, design)
@@ -127,7 +127,7 @@ def _entry(slot: int, entry: int, names: Names) -> State:
     return (slot, flags, names("kernel", what) if what != ZERO_PFN else -1)
 
 
-def _files(kernel: Kernel, names: Names) -> State:
+def _files(kernel: Kernel, names: Names, design: bool) -> State:
     # Files that have a name, in the order of the names; then those that live by their mappings alone.
     named = {mapping.id: name for name, mapping in kernel.files.items()}
     for mapping_id in sorted(named, key=named.__getitem__):
@@ -144,6 +144,7 @@ def _files(kernel: Kernel, names: Names) -> State:
             for index, page in zip(at.tolist(), mapping.pages[at].tolist())
         )
         users = tuple(_place(kernel, vma) for vma in mapping.i_mmap)
+        users = users if design else tuple(sorted(users))  # their order is the design's
         files.append((named.get(mapping_id, ""), mapping.size, mapping.shmem, mapping.nr_cached, held, users))
     return tuple(files)
 

@@ -69,6 +69,7 @@ class AnonVmaLazy(ChainedAnonVmas):
         super().__init__(core, profile)
         self.lazy: dict[int, LazyAnchor] = {}
         self._next_lazy = 0
+        self._ranges: dict[Vma, tuple[int, int]] = {}
 
     # -- VMAs ---------------------------------------------------------------------------------------------------------
     def anon_vma_prepare(self, vma: Vma) -> None:
@@ -112,14 +113,29 @@ class AnonVmaLazy(ChainedAnonVmas):
                 self._frames.set_mapping(pfns, after)
 
     def pre_update(self, vma: Vma) -> None:
-        """A lazy VMA is in no tree."""
-        if not isinstance(vma.anon, LazyAnchor):
+        """A lazy VMA is in no tree; its range is kept in mind."""
+        if isinstance(vma.anon, LazyAnchor):
+            self._ranges[vma] = (vma.start, vma.end)
+        else:
             super().pre_update(vma)
 
     def post_update(self, vma: Vma) -> None:
-        """Likewise."""
+        """Where a lazy VMA has grown over a neighbour's pages, they point at it from now on."""
         if not isinstance(vma.anon, LazyAnchor):
             super().post_update(vma)
+            return
+        start, end = self._ranges.pop(vma, (vma.end, vma.end))
+        for low, high in ((vma.start, min(start, vma.end)), (max(end, vma.start), vma.end)):
+            if low < high:
+                self._take_over(vma, low, high)
+
+    def _take_over(self, vma: Vma, start: int, end: int) -> None:
+        for batch in self.core.batches(vma, start, end):
+            mapping, _ = self._frames.anchor(batch.pfns)
+            pfns = batch.pfns[((mapping & TAG_BITS) == TAG_LAZY) & (mapping != vma.anon.handle)]
+            self._costs.current[ENTRIES_WRITTEN] += len(pfns)
+            if len(pfns):
+                self._frames.set_mapping(pfns, vma.anon.handle)
 
     def vma_unlink(self, vma: Vma, heir: Vma | None) -> None:
         """A lazy VMA's pages go to the heir, if there is one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rmap.designs import DEFAULT_DESIGNS, design_named
 from rmap.errors import UsageError
 from rmap.lab.explain import cow, evict, fault, fork, mremap, offset
 from rmap.lab.explain.stage import Stage
@@ -24,6 +25,9 @@ _TELLERS: dict[str, tuple[str, Callable[[Stage], Story]]] = {
 
 STORIES: dict[str, str] = {name: question for name, (question, _) in _TELLERS.items()}
 """Every story by its name: the question it answers."""
+
+TOLD_UNDER = DEFAULT_DESIGNS
+"""The designs whose ways the stories show."""
 
 LIVE = ("offset",)
 """Stories that can be told by real processes on the running kernel."""
@@ -45,6 +49,9 @@ def tell(story: str, design: str = "anon_vma_chain", *, profile: str = "6.18", l
     if story not in STORIES:
         raise UsageError(f"no story {story!r}; there are: {', '.join(STORIES)}")
     if not live:
+        design_named(design)
+        if design not in TOLD_UNDER:
+            raise UsageError(f"stories are told under {' and '.join(TOLD_UNDER)}: {design} has a page in docs/designs/")
         return _TELLERS[story][1](Stage(design, profile))
     if story not in LIVE:
         raise UsageError(f"only {', '.join(LIVE)} can be told live, not {story}")

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 1 << 23
 """Frames a workload may use: 32 GiB of modelled memory, about 0.5 GiB of ours per design."""
-MAX_PTES = 1 << 25
-"""Page-table entries a workload may make: about 3 GiB of ours per design, while all of them are checked."""
+MAX_PTES = 1 << 26
+"""Page-table entries a workload may make: about 3 GiB of ours per design for half as many."""
 MAX_PROCESSES = 10_000
-MAX_VMAS = 1_000_000
+MAX_VMAS = 2_100_000
 
 RUN_PAGES = 64
 """Programs rewrite memory object by object: a share of a region is drawn as runs of up to so many pages."""
@@ -114,6 +114,8 @@ class Workload:
         run: the generator: ``(kernel, *, seed, **parameters)``.
         size: what it needs with these parameters.
         shows: the operations that it is about, in the order of the table.
+        source: who published it, and when; empty for rmap's own.
+        theme: under which heading it is listed.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Workload:
     run: Callable[..., Steps]
     size: Callable[..., Size]
     shows: tuple[str, ...]
+    source: str = ""
+    theme: str = "own"
 
     def settings(self, given: Mapping[str, int | float]) -> dict[str, int | float]:
         """Every parameter's value: those given, the defaults of the others.
