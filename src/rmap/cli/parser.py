@@ -67,12 +67,12 @@ def add_output_options(parser: ArgumentParser) -> None:
 
 
 def add_designs_option(parser: ArgumentParser) -> None:
-    """``--designs A,B``: which designs to run; all of them if not given."""
+    """``--designs A,B``: which designs to run; the two that decided if not given."""
     parser.add_argument(
         "--designs",
         type=_names,
         metavar="A,B",
-        help="only these reverse maps (default: all)",
+        help="these reverse maps, or `all` of them (default: pte_chain,anon_vma_chain)",
     )
 
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from rmap.errors import UsageError
+from rmap.lab.cache import ResultCache, key_of
 from rmap.lab.picture_run import run_picture
 from rmap.lab.remarks import picture_remarks, trace_remarks, workload_remarks
 from rmap.lab.results import Comparison, DesignResult, Progress, no_progress
 from rmap.lab.trace_run import name_of, run_trace
-from rmap.lab.workers import chosen, once_per_design
+from rmap.lab.workers import Answer, Say, chosen, once_per_design
+from rmap.lab.workers_pool import on_executor
 from rmap.lab.workload_run import run_workload
 from rmap.lab.workloads import WORKLOADS
 from rmap.mm.profile import profile_named
@@ -32,6 +36,8 @@ def compare_workload(
     profile: str = "6.18",
     seed: int = 1,
     progress: Progress = no_progress,
+    executor: Executor | None = None,
+    cache: ResultCache | None = None,
 ) -> Comparison:
     """Run a workload under each design.
 
@@ -42,6 +48,8 @@ def compare_workload(
         profile: the kernel release whose rules the model follows.
         seed: of everything that is drawn.
         progress: told how it gets on.
+        executor: where the designs run; None for processes of this machine, one per design.
+        cache: where results are looked up and kept; None for nowhere.
 
     Raises:
         UsageError: no such workload, parameter, design or profile, or a value outside its limits.
@@ -51,10 +59,44 @@ def compare_workload(
         raise UsageError(f"unknown workload {name!r}: have {', '.join(WORKLOADS)}")
     profile_named(profile)
     settings = WORKLOADS[name].settings(parameters or {})
-    job = partial(run_workload, name, settings, profile, _seed(seed))
-    answers = once_per_design(job, chosen(designs), progress)
+    names = chosen(designs)
+    folder = None if cache is None else cache.folder
+    job = partial(run_and_keep, folder, name, settings, profile, _seed(seed))
+    known = {} if cache is None else _known(cache, name, settings, profile, seed, names)
+    if known:
+        progress(f"{len(known)} of {len(names)} designs: known from {folder}")
+    unknown = [design for design in names if design not in known]
+    fresh: list[Answer] = []
+    if unknown:
+        run = once_per_design if executor is None else partial(on_executor, executor=executor)
+        fresh = run(job, unknown, progress=progress)
+    found = {**known, **dict(zip(unknown, fresh))}
+    answers = [found[design] for design in names]
     results = _without_empty_rows([result for _, result in answers])
     return Comparison(answers[0][0], profile, results, tuple(workload_remarks()))
+
+
+def run_and_keep(
+    folder: Path | None,
+    name: str,
+    settings: Mapping[str, int | float],
+    profile: str,
+    seed: int,
+    design: str,
+    say: Say,
+) -> Answer:
+    """Run a workload under one design, and keep the answer as soon as it is there."""
+    answer = run_workload(name, settings, profile, seed, design, say)
+    if folder is not None:
+        ResultCache(folder).put(key_of(name, settings, profile, seed, design), answer)
+    return answer
+
+
+def _known(
+    cache: ResultCache, name: str, settings: Mapping[str, int | float], profile: str, seed: int, designs: Sequence[str]
+) -> dict[str, Answer]:
+    answers = {design: cache.get(key_of(name, settings, profile, seed, design)) for design in designs}
+    return {design: answer for design, answer in answers.items() if answer is not None}
 
 
 def compare_picture(

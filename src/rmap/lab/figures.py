@@ -58,6 +58,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[Rule, ...]]] = {
         ("fork",),
         (
             Rule("entries written per child", ("entries_written",), "calls"),
+            Rule("records searched per child", ("blocks_visited",), "calls"),
             Rule("objects made per child", ("objects_made",), "calls"),
         ),
     ),
@@ -70,9 +71,26 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[Rule, ...]]] = {
         ),
     ),
     "unmap": (("munmap",), (Rule("blocks searched per PTE", ("blocks_visited",), "ptes_removed"),)),
+    "mremap": (
+        ("mremap",),
+        (
+            Rule("pages copied per call", ("copies_asked",), "calls"),
+            Rule("entries written per call", ("entries_written",), "calls"),
+            Rule("objects made per call", ("objects_made",), "calls"),
+        ),
+    ),
+    "evict": (
+        ("unmap_walk", "referenced"),
+        (
+            Rule("nodes and blocks visited per page", ("nodes_visited", "blocks_visited"), "pages_walked"),
+            Rule("PTEs looked at per page", ("ptes_checked",), "pages_walked"),
+            Rule("of them in vain", ("ptes_in_vain",), "pages_walked"),
+        ),
+    ),
     "mprotect": (
         ("mprotect",),
         (
+            Rule("entries written per call", ("entries_written",), "calls"),
             Rule("objects made per call", ("objects_made",), "calls"),
             Rule("reverse-map locks taken per call", LOCKS, "calls"),
         ),

@@ -109,6 +109,30 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Walk:
+    """Walks of one kind of pages under one design. All counts are per page.
+
+    Attributes:
+        label: which pages: ``"a page of the parent"``.
+        pages: how many were walked.
+        mappers: entries that map one, on average.
+        looked_at: entries looked at, on average; ``in_vain`` of them did not map the page.
+        visits: nodes, list members and blocks visited, on average.
+        worst: nodes, list members, blocks and entries, for the page for which they were most.
+        worst_of: among how many pages the worst was looked for.
+    """
+
+    label: str
+    pages: int
+    mappers: float
+    looked_at: float
+    in_vain: float
+    visits: float
+    worst: int
+    worst_of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Eviction:
     """Pages evicted through one design's walk.
 
@@ -143,6 +167,8 @@ class DesignResult:
         costs: every raw counter, by operation and name.
         structures: bytes of metadata by the design's own names, which ``memory`` groups.
         notes: what went otherwise under this design than on the recorded kernel, a sentence each.
+        slabs: bytes of the slabs that hold those structures which live in slabs, by the design's own names.
+        walks: what walks of samples looked at.
     """
 
     design: str
@@ -155,6 +181,18 @@ class DesignResult:
     costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     structures: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slabs: Mapping[str, int] = field(default_factory=dict)
+    walks: tuple[Walk, ...] = ()
+
+    @property
+    def bytes_live(self) -> int:
+        """Metadata, all structures."""
+        return sum(self.structures.values())
+
+    @property
+    def bytes_in_slabs(self) -> int:
+        """The same with whole slabs in the place of the objects that live in them."""
+        return sum(max(size, self.slabs.get(name, size)) for name, size in self.structures.items())
 
 
 @dataclass(frozen=True, slots=True)

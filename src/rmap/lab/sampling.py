@@ -10,12 +10,18 @@ import numpy as np
 from rmap.columns import I64
 from rmap.kernel import Kernel, Process
 from rmap.lab.figures import Meter
-from rmap.lab.results import Figure
-from rmap.mm.walk import walk_many
+from rmap.lab.results import Figure, Walk
+from rmap.mm.walk import walk1, walk_many
 from rmap.units import PAGE_SIZE
 
 SAMPLE_PAGES = 1000
 """Pages walked of each kind, at most."""
+
+WALKED_ALONE = 100
+VISITS_ALONE = 2_000_000
+"""Pages walked one by one, at most; and when to stop, where each walk is long."""
+
+VISITS = ("blocks_visited", "nodes_visited")
 
 LOOKED_AT = "looked at"
 REALLY_MAPPING = "of them really mapping it"
@@ -37,6 +43,31 @@ def draw(kernel: Kernel, places: Places, rng: np.random.Generator) -> I64:
         if pfn:
             pfns.add(pfn)
     return np.array(sorted(pfns), np.int64)
+
+
+def measure_walks(kernel: Kernel, pfns: I64, label: str) -> Walk:
+    """Walk pages, all at once for the averages, and some of them one by one for the worst.
+
+    Args:
+        pfns: int64, distinct; at least one.
+        label: ``"a page of the parent"``.
+    """
+    meter = Meter(kernel.costs)
+    walk_many(kernel.core, pfns)
+    checked, in_vain = meter.get("walk", "ptes_checked"), meter.get("walk", "ptes_in_vain")
+    visits = sum(meter.get("walk", counter) for counter in VISITS)
+    worst, spent, alone = 0, 0, 0
+    for pfn in pfns[:: max(1, len(pfns) // WALKED_ALONE)].tolist():
+        one = Meter(kernel.costs)
+        walk1(kernel.core, pfn)
+        looked = sum(one.get("walk", counter) for counter in (*VISITS, "ptes_checked"))
+        worst = max(worst, looked)
+        spent += looked
+        alone += 1
+        if spent > VISITS_ALONE:
+            break
+    n = len(pfns)
+    return Walk(label, n, (checked - in_vain) / n, checked / n, in_vain / n, visits / n, worst, alone)
 
 
 def walk_figures(kernel: Kernel, pfns: I64, label: str) -> list[Figure]:

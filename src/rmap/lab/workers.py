@@ -22,12 +22,14 @@ Job: TypeAlias = Callable[[str, Say], Answer]
 
 
 def chosen(designs: Sequence[str] | None) -> list[str]:
-    """The designs asked for, ``DEFAULT_DESIGNS`` if None.
+    """The designs asked for, ``DEFAULT_DESIGNS`` if None, every design for ``["all"]``.
 
     Raises:
         UsageError: an unknown name, a name twice, or none at all.
     """
     names = list(DEFAULT_DESIGNS) if designs is None else list(designs)
+    if names == ["all"]:
+        names = list(DESIGNS)
     if not names:
         raise UsageError(f"no design is named: have {', '.join(DESIGNS)}")
     for name in names:

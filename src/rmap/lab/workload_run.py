@@ -9,8 +9,8 @@ import numpy as np
 from rmap.kernel import Kernel
 from rmap.lab.correctness import correctness
 from rmap.lab.figures import figures_of, memory_of
-from rmap.lab.results import DesignResult, Subject
-from rmap.lab.sampling import draw, walk_figures
+from rmap.lab.results import DesignResult, Subject, Walk
+from rmap.lab.sampling import draw, measure_walks, walk_figures
 from rmap.lab.workers import Answer, Say
 from rmap.lab.workloads import WORKLOADS, Sample, Workload
 
@@ -38,11 +38,14 @@ def run_workload(
     answer = correctness(kernel)
     figures = [*figures_of(kernel.costs.as_dict(), workload.shows)]
     rng = np.random.default_rng([seed, SAMPLING])
+    costs, slabs = kernel.costs.as_dict(), dict(kernel.design.slab_bytes())
+    walks: list[Walk] = []
     for sample in samples:
         pages = draw(kernel, sample.places, rng)
         if len(pages):
             say(f"walking {sample.label}, {len(pages):,} times")
             figures += walk_figures(kernel, pages, sample.label)
+            walks.append(measure_walks(kernel, pages, sample.label))
     subject = Subject(
         kind="workload",
         name=workload.name,
@@ -61,8 +64,10 @@ def run_workload(
         bytes_per_page=sum(structures.values()) / max(1, answer.pages),
         figures=tuple(figures),
         vmas=vmas,
-        costs=kernel.costs.as_dict(),
+        costs=costs,
         structures=structures,
+        slabs=slabs,
+        walks=tuple(walks),
     )
     return subject, result
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rmap.lab.results import Comparison, DesignResult, Figure, Structure, Subject
+from rmap.lab.unit_costs import UnitCosts
 from rmap.show.text import WIDTH, plural, wrap
 from rmap.units import format_bytes, format_count
 
 OPERATION_WIDTH = 9
 COLUMN_GAP = 4
 NONE = "-"
+SIDE_BY_SIDE_FROM = 3
+"""With more designs than that, each is a row and not a column."""
 COUNTS_NOT_TIMES = "Counts, not times: the same on every machine. Sizes: 64-bit, 64-byte lines."
 
 
@@ -24,18 +27,22 @@ class Row:
     cells: tuple[str, ...]
 
 
-def comparisons(results: Sequence[Comparison]) -> list[str]:
+def comparisons(results: Sequence[Comparison], prices: UnitCosts | None = None) -> list[str]:
     """The whole answer of ``rmap compare``; several tables have their subject above them."""
     if len(results) == 1:
-        return comparison(results[0])
+        return comparison(results[0], prices)
     lines: list[str] = []
     for result in results:
-        lines += ["", *wrap(subject_line(result.subject)), *comparison(result)]
+        lines += ["", *wrap(subject_line(result.subject)), *comparison(result, prices)]
     return lines[1:]
 
 
-def comparison(result: Comparison) -> list[str]:
+def comparison(result: Comparison, prices: UnitCosts | None = None) -> list[str]:
     """One subject's table, and what is to be said about it."""
+    if len(result.designs) > SIDE_BY_SIDE_FROM:
+        from rmap.show.side_by_side import side_by_side
+
+        return side_by_side(result, prices)
     lines = cost_table(result.designs, ends_with=_verdict_rows(result.designs))
     lines.append("")
     for design in result.designs:

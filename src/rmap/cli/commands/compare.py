@@ -12,7 +12,15 @@ by rmap snap (any path, or a name that ends in .rmap), or several of them;
 without one it is the picture that ships with rmap. A workload has options of
 its own: `rmap compare fork-server --help` shows them.
 
+With up to three designs the table has a column for each; with more, as with
+--designs all, a row for each. Results of workloads are kept by content (source,
+parameters, seed): a comparison that was interrupted goes on where it stood.
+--report writes one HTML page, with plots of cost over scale.
+
 examples
+  rmap compare T1 --designs all
+  rmap compare T1 aim7 --report report.html
+  rmap compare aim7 --scale 50% --executor dask://scheduler:8786
   rmap compare fork-server --children 100 --pages 65536 --rewrite 10%
   rmap compare split-storm shell-storm
   rmap compare here.rmap
@@ -23,15 +31,21 @@ examples
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmap.cli import status
-from rmap.cli.output import emit, progress
+from rmap.cli.output import emit, progress, say
 from rmap.cli.parser import add_designs_option, add_output_options
 from rmap.errors import UsageError
 from rmap.lab.results import Comparison, Progress
 from rmap.units import parse_share, parse_size
+
+if TYPE_CHECKING:
+    from rmap.lab.unit_costs import UnitCosts
 
 PICTURE_SUFFIX = ".rmap"
 TRACE_SUFFIXES = (".trace", ".trace.part")
@@ -44,6 +58,10 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
     add_designs_option(parser)
     parser.add_argument("--profile", default="6.18", help="the kernel release whose rules hold (default: 6.18)")
     parser.add_argument("--seed", type=int, default=1, help="of whatever is drawn (default: 1)")
+    parser.add_argument("--fresh", action="store_true", help="run again what is known already")
+    parser.add_argument("--executor", metavar="ADDRESS", help="run designs there: dask://HOST:PORT, or threads:N")
+    parser.add_argument("--unit-costs", metavar="FILE", help="prices for the prediction (default: what calibrate kept)")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML page (default: of all published workloads)")
     add_output_options(parser)
     named = [word for word in words if not word.startswith("-")]
     if named:
@@ -52,15 +70,84 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Compare each subject in turn."""
+    from rmap.lab.unit_costs import load
     from rmap.show.compare import comparisons
 
-    with progress() as tell:
-        results = [_compare(subject, args, tell) for subject in args.subjects or [None]]
-    emit(args, {"comparisons": results}, lambda: comparisons(results))
+    prices = load(args.unit_costs)
+    with _executor(args) as executor:
+        if args.report:
+            return _report(args, executor)
+        with progress() as tell:
+            results = [_compare(subject, args, tell, executor) for subject in args.subjects or [None]]
+    data = {"comparisons": results, "predicted_ns": _predicted(results, prices)}
+    emit(args, data, lambda: comparisons(results, prices))
     return status.OK if all(result.equal for result in results) else status.NO
 
 
-def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison:
+def _predicted(results: list[Comparison], prices: UnitCosts) -> list[dict[str, dict[str, float]]]:
+    from rmap.lab.unit_costs import predicted
+
+    return [{d.design: dict(predicted(prices, d.costs)) for d in result.designs} for result in results]
+
+
+@contextmanager
+def _executor(args: Namespace) -> Iterator[Executor | None]:
+    if args.executor is None:
+        yield None
+        return
+    from rmap.lab.cluster import executor_at
+
+    with executor_at(args.executor) as executor:
+        yield executor
+
+
+@contextmanager
+def _pool(executor: Executor | None) -> Iterator[Executor]:
+    # Hundreds of short runs: processes that stay, one for each CPU.
+    if executor is not None:
+        yield executor
+        return
+    from rmap.lab.workers_pool import local_pool
+
+    with local_pool() as pool:
+        yield pool
+
+
+def _report(args: Namespace, executor: Executor | None) -> int:
+    from rmap.lab.cache import ResultCache
+    from rmap.lab.report import run_report
+    from rmap.lab.unit_costs import load
+    from rmap.show.report import report_page
+
+    target = Path(args.report)
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise UsageError(f"--report {args.report}: there is no such folder, or it is one")
+    with progress(results=False) as tell, _pool(executor) as pool:
+        runs = run_report(
+            args.subjects,
+            designs=args.designs or ["all"],
+            profile=args.profile,
+            seed=args.seed,
+            progress=tell,
+            executor=pool,
+            cache=None if args.fresh else ResultCache(),
+        )
+    target.write_text(report_page(runs, load(args.unit_costs), command=_command_line(args)))
+    say(f"{target}: {len(runs)} workloads, open it in a browser")
+    return status.OK if all(run.equal for run in runs) else status.NO
+
+
+def _command_line(args: Namespace) -> str:
+    words = ["rmap compare", *args.subjects, "--report", Path(args.report).name]
+    if args.designs:
+        words += ["--designs", ",".join(args.designs)]
+    if args.seed != 1:
+        words += ["--seed", str(args.seed)]
+    return " ".join(words)
+
+
+def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Executor | None) -> Comparison:
+    from rmap.lab.cache import ResultCache
     from rmap.lab.compare import compare_picture, compare_trace, compare_workload
     from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
     from rmap.lab.workloads import WORKLOADS
@@ -69,7 +156,9 @@ def _compare(subject: str | None, args: Namespace, tell: Progress) -> Comparison
     common = {"designs": args.designs, "profile": args.profile, "seed": args.seed, "progress": tell}
     if subject in WORKLOADS:
         given = {p.name: getattr(args, PREFIX + p.name, None) for p in WORKLOADS[subject].parameters}
-        return compare_workload(subject, {name: v for name, v in given.items() if v is not None}, **common)
+        cache = None if args.fresh else ResultCache()
+        chosen = {name: v for name, v in given.items() if v is not None}
+        return compare_workload(subject, chosen, **common, executor=executor, cache=cache)
     if subject is None:
         return compare_picture(shipped(), **common)
     shipped_programs = shipped_traces()
