@@ -53,8 +53,8 @@ QUESTION = (
 )
 ANSWER = (
     "A chain is never wrong about where a page is mapped, and pays for that at every fault, fork and exit, entry by "
-    "entry: in time, and in memory that grows with sharing. An object costs something per area of a process, nothing per "
-    "page, and pays when it is asked: it names areas that may map the page, and page tables have to be looked at. "
+    "entry: in time, and in memory that grows with sharing. An object costs something per area of a process, nothing "
+    "per page, and pays when it is asked: it names areas that may map the page, and page tables have to be looked at. "
     "Each design below was driven through the same system calls, and each of its answers was compared with the page "
     "tables themselves."
 )
@@ -96,7 +96,8 @@ def _head(runs: Sequence[ReportRun], command: str) -> Iterator[str]:
         f"<p><strong>{len(runs)} workloads, {len(designs)} designs, {format_count(walks)} page-table entries asked "
         f"for: {verdict}.</strong> Figures are counts: they are the same on every machine.</p>"
     )
-    yield '<div class="scroll"><table class=wide><tr><th>design</th><th>release</th><th style="text-align:left">how</th></tr>'
+    yield '<div class="scroll"><table class=wide><tr><th>design</th><th>release</th>'
+    yield '<th style="text-align:left">how</th></tr>'
     for number, design in enumerate(designs):
         info = DESIGNS[design.design.partition(":")[0]]
         yield (

@@ -1,9 +1,9 @@
 """T1 to T4: rmap-test, with which Andrew Morton and others judged the reverse maps of 2003 and 2004.
 
 One file; every task maps the same windows of it, shared, with a gap between any two so that they do not merge; the
-tasks dirty their pages; memory is a little smaller than the file, so that pages are evicted all the time. T1 is what
-took object-based reverse mapping by lists ten times as long as chains: 10,000 VMAs, of which 100 map the page.
-"""
+tasks dirty their pages. Memory is a little smaller than the file: who goes through it in order (T1, T3) finds nothing
+of it any more the next time, so every page is evicted once in each iteration; T2 touches less than fits. T1 is what
+took object-based reverse mapping by lists ten times as long as chains: 10,000 VMAs, of which 100 map the page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from rmap.units import PAGE_SIZE
 
 GAP = 1
 """Pages between the windows, in the file and in the address space."""
-EVICTED = 0.05
-"""Of the file's pages, by how much it is larger than memory: evicted after each iteration."""
 SOURCE = "Andrew Morton, 5 April 2003 (J13); Rajesh Venkatasubramanian, 21 March 2004 (J18)"
 
 
 def rmap_test(
-    kernel: Kernel, *, tasks: int, vmas: int, pages: int, iterations: int, touched: float, linear: bool, seed: int
+    kernel: Kernel,
+    *,
+    tasks: int,
+    vmas: int,
+    pages: int,
+    iterations: int,
+    touched: float,
+    evicted: float,
+    linear: bool,
+    seed: int,
 ) -> Steps:
     """``tasks`` x ``vmas`` shared windows of ``pages`` pages, dirtied and evicted ``iterations`` times."""
     rng = np.random.default_rng(seed)
@@ -44,7 +51,7 @@ def rmap_test(
             for window in _chosen(rng, vmas, touched, linear):
                 task.write(base + window * (pages + GAP) * PAGE_SIZE, pages * PAGE_SIZE)
         yield f"iteration {iteration}: pages are evicted"
-        kernel.reclaim(_victims(kernel, rng))
+        kernel.reclaim(_victims(kernel, rng, evicted if iteration < iterations else evicted / 2))
     places = tuple((task, base + w * (pages + GAP) * PAGE_SIZE, pages) for task, base in family for w in range(vmas))
     return (Sample("a page of the file", places),)
 
@@ -55,13 +62,14 @@ def _chosen(rng: np.random.Generator, vmas: int, touched: float, linear: bool) -
     return list(range(n)) if linear else rng.choice(vmas, n, replace=False).tolist()
 
 
-def _victims(kernel: Kernel, rng: np.random.Generator) -> I64:
+def _victims(kernel: Kernel, rng: np.random.Generator, share: float) -> I64:
     mapped = np.flatnonzero(kernel.core.frames.mapcount)
-    n = max(1, int(len(mapped) * EVICTED))
-    return np.sort(rng.choice(mapped, min(n, len(mapped)), replace=False))
+    return np.sort(rng.choice(mapped, int(len(mapped) * share), replace=False))
 
 
-def size(tasks: int, vmas: int, pages: int, iterations: int, touched: float, linear: bool) -> Size:
+def size(
+    tasks: int, vmas: int, pages: int, iterations: int, touched: float, evicted: float, linear: bool
+) -> Size:
     """What it needs."""
     return Size(
         frames=vmas * (pages + GAP) + 64,
@@ -72,7 +80,7 @@ def size(tasks: int, vmas: int, pages: int, iterations: int, touched: float, lin
 
 
 def _t(number: int, options: str, says: str, tasks: int, vmas: int, pages: int, touched: float, linear: bool,
-       scale: float, iterations: int) -> Workload:  # fmt: skip
+       scale: float, iterations: int, evicted: float) -> Workload:  # fmt: skip
     def run(kernel: Kernel, **settings: int | float) -> Steps:
         return rmap_test(kernel, linear=linear, **settings)  # type: ignore[arg-type]
 
@@ -93,14 +101,17 @@ def _t(number: int, options: str, says: str, tasks: int, vmas: int, pages: int, 
         needs,
         shows=("fault", "evict"),
         scale=scale,
-        others=(Parameter("touched", touched, "share", "of the windows, that a task dirties"),),
+        others=(
+            Parameter("touched", touched, "share", "of the windows, that a task dirties"),
+            Parameter("evicted", evicted, "share", "of the mapped pages, after an iteration (half after the last)"),
+        ),
         theme="files in windows",
     )
 
 
 WORKLOADS = (
-    _t(1, "-l -i 10 -n 100 -s 600 -t 100", "100 tasks, 100 windows each.", 100, 100, 600, 1.0, True, 0.2, 1),
-    _t(2, "-V 2 -r -i 1 -n 100 -s 600 -t 100", "two of a hundred windows each.", 100, 100, 600, 0.02, False, 0.2, 1),
-    _t(3, "-l -i 10 -n 10000 -s 7 -t 1", "one task, ten thousand windows.", 1, 10_000, 7, 1.0, True, 0.1, 1),
-    _t(4, "-r -i 1 -n 1 -s 65000 -t 512", "512 tasks, one large window.", 512, 1, 65_000, 1.0, False, 0.03, 1),
+    _t(1, "-l -i 10 -n 100 -s 600 -t 100", "100 tasks, 100 windows each.", 100, 100, 600, 1.0, True, 0.2, 1, 1.0),
+    _t(2, "-V 2 -r -i 1 -n 100 -s 600 -t 100", "2 of 100 windows each.", 100, 100, 600, 0.02, False, 0.2, 1, 0.0),
+    _t(3, "-l -i 10 -n 10000 -s 7 -t 1", "one task, ten thousand windows.", 1, 10_000, 7, 1.0, True, 0.1, 1, 1.0),
+    _t(4, "-r -i 1 -n 1 -s 65000 -t 512", "512 tasks, one large window.", 512, 1, 65_000, 1.0, False, 0.03, 1, 0.05),
 )

@@ -1,0 +1,67 @@
+"""The published figures with ours beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rmap.lab.history.compare import Answer, Row
+from rmap.show.text import wrap
+
+NOT_COMPARABLE = "not comparable: "
+
+
+def history_screen(rows: Sequence[Row]) -> list[str]:
+    """The lines of ``rmap history``."""
+    lines: list[str] = []
+    for row in rows:
+        published = row.published
+        lines += wrap(f"{published.who}, {published.when}: {published.setup}.", f"{published.id:<5}")
+        lines += wrap(published.said, "     ")
+        for answer in row.answers:
+            lines += _answer(answer)
+        if published.why_not:
+            lines += wrap(NOT_COMPARABLE + published.why_not + ".", "     ")
+        lines.append("")
+    lines += wrap(summary(rows))
+    lines += wrap("then and ours: the second design by the first. Ours are counts, at the scales that are named.")
+    return lines
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """``27 figures of 17 sources can be compared: ...``."""
+    answers = [answer for row in rows for answer in row.answers]
+    by = {verdict: sum(a.verdict == verdict for a in answers) for verdict in ("met", "missed", "agrees", "disagrees")}
+    sources = sum(bool(row.answers) for row in rows)
+    return (
+        f"{len(answers)} figures of {sources} sources can be compared: of {by['met'] + by['missed']} values "
+        f"{by['met']} are met within 5%, of {by['agrees'] + by['disagrees']} directions {by['agrees']} agree."
+    )
+
+
+def _answer(answer: Answer) -> Iterator[str]:
+    figure = answer.figure
+    yield from wrap(figure.says, "     * ", "       ")
+    if figure.note:
+        yield from wrap(f"({figure.note})", "       ")
+    if answer.figure.exact:
+        then = _value(figure.after) if figure.before is None else f"{_value(figure.before)} -> {_value(figure.after)}"
+        ours = _value(answer.after) if answer.before is None else f"{_value(answer.before)} -> {_value(answer.after)}"
+        unit = f" {figure.unit}" if figure.unit else ""
+        yield f"       then {then}{unit}, ours {ours}: {answer.verdict} ({answer.workload})"
+        return
+    then = "no figure" if not figure.after else _ratio(answer.then if figure.before is not None else figure.after)
+    if answer.before == 0:
+        ours = f"0 -> {_value(answer.after)}"
+    else:
+        ours = _ratio(answer.now if answer.before is not None else answer.after)
+    yield from wrap(f"then {then}, ours {ours}: {answer.verdict} ({answer.workload})", "       ")
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g} times" if value < 1000 else f"{value:,.0f} times"
+
+
+def _value(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
