@@ -194,7 +194,7 @@ def test_impossible_requests() -> None:
     with pytest.raises(UsageError, match="pte_chain"):
         Kernel(design="no_such_design")
     with pytest.raises(UsageError, match=r"6\.18"):
-        Kernel(profile="5.1")
+        Kernel(profile="5.4")
     with pytest.raises(LimitError):
         Kernel(nr_pages=1)
     kernel = Kernel(nr_pages=64)

@@ -14,7 +14,7 @@ from rmap.columns import I64, keep_temporaries
 from rmap.errors import InvariantError, LimitError
 from rmap.mm.address_space import AddressSpace
 from rmap.mm.costs import LOCKS_I_MMAP, Costs
-from rmap.mm.frames import ANON, PG_DIRTY, SWAPCACHE, Frames
+from rmap.mm.frames import ANON, EXCLUSIVE, NEW_ANON, PG_DIRTY, SWAPCACHE, Frames
 from rmap.mm.interface import MappingIndex, PteBatch, Reclaimer, ReverseMap, ReverseMapFactory, Why
 from rmap.mm.mm_struct import DEFAULT_MAX_MAP_COUNT, Mm
 from rmap.mm.page_tables import PageTables, Span, spans
@@ -71,6 +71,8 @@ class Core:
         rmap: the reverse map. hooks: those of its hooks that it overrides.
         reclaimer: who makes room when frames run out, or None.
         max_map_count: VMAs an mm may have.
+        new_anon: flags of a new anonymous page.
+        stand_in: whose neighbours :meth:`neighbours` tells, if it is not None (rule 2.20 of 5.1).
         has_nonlinear: whether any VMA ever became nonlinear; while False, nobody looks.
     """
 
@@ -96,6 +98,8 @@ class Core:
         self.scalar_twins = scalar_twins
         self.small_bytes = SMALL_PAGES << 12 if scalar_twins else 0
         self.has_nonlinear = False
+        self.stand_in: Vma | None = None
+        self.new_anon = NEW_ANON if profile.anon_exclusive else NEW_ANON & ~EXCLUSIVE
         self._next_mm = 1
         self.rmap = design(self, profile)
         self.hooks = Hooks(self.rmap)
@@ -111,6 +115,7 @@ class Core:
 
     def neighbours(self, vma: Vma) -> tuple[Vma | None, Vma | None]:
         """The VMAs before and behind, touching or not."""
+        vma = self.stand_in or vma
         return vma.mm.neighbours(vma.start, vma.end)
 
     def batches(self, vma: Vma, start: int, end: int) -> Iterator[PteBatch]:

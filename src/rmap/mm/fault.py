@@ -23,7 +23,7 @@ from rmap.mm.file_fault import (
     read_file_range,
     write_shared_range,
 )
-from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, ONE, SWAPCACHE, as_run
+from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
 from rmap.mm.mm_struct import Mm
 from rmap.mm.nonlinear import touch_nonlinear
@@ -281,7 +281,7 @@ def _map_new_pages(core: Core, vma: Vma, piece: Span, offs: I64 | None) -> None:
     frames = core.frames
     pfns = frames.alloc(n)
     where = as_run(pfns)
-    frames.flags[where] = NEW_ANON
+    frames.flags[where] = core.new_anon
     frames.mapcount[where] = ONE
     batch = PteBatch(vma, piece, pfns, offs, True)
     core.rmap.set_anon(batch, "new")
@@ -310,7 +310,8 @@ def do_wp_pages(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None) 
     if exclusive.all():
         _make_writable(piece, offs)
         return
-    sole = ~exclusive & ((flags & (ANON | LARGE)) == ANON) & (frames.mapcount[pfns] == 1)
+    small = (ANON | LARGE) if core.profile.anon_exclusive else ANON
+    sole = ~exclusive & ((flags & small) == ANON) & (frames.mapcount[pfns] == 1)
     if sole.any():
         held = frames.extra[pfns] != 0
         for i in np.flatnonzero(sole & held).tolist():
@@ -320,7 +321,8 @@ def do_wp_pages(core: Core, vma: Vma, piece: Span, pfns: I64, offs: I64 | None) 
         _make_writable(piece, np.flatnonzero(writable) if offs is None else offs[writable])
     if sole.any():
         where = np.flatnonzero(sole)
-        frames.flags[pfns[where]] |= np.int32(EXCLUSIVE)  # rule 1.7: on the pages themselves
+        if core.profile.anon_exclusive:
+            frames.flags[pfns[where]] |= np.int32(EXCLUSIVE)  # rule 1.7: on the pages themselves
         core.rmap.set_anon(PteBatch(vma, piece, pfns[where], where if offs is None else offs[where], True), "reuse")
     if not writable.all():
         copied = np.flatnonzero(~writable)
@@ -341,6 +343,8 @@ def _make_writable(piece: Span, offs: I64 | None) -> None:
 def may_reuse_swapcache(core: Core, pfn: int) -> bool:
     """Whether a page mapped once, with other references, is this mapping's alone once it has left the swap cache."""
     frames = core.frames
+    if not core.profile.anon_exclusive and not frames.flags[pfn] & SWAPCACHE:
+        return True  # reuse_swap_page: other references do not matter (rule 4.7 of 5.1)
     if frames.extra[pfn] != 1 or not frames.flags[pfn] & SWAPCACHE or core.swap.count[frames.private[pfn]]:
         return False
     core.drop_swapcache(pfn)

@@ -10,7 +10,7 @@ import errno
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import COW, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
-from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, NEW_ANON, SWAPCACHE
+from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, SWAPCACHE
 from rmap.mm.page_tables import ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
 from rmap.mm.special import fault_special
@@ -61,7 +61,7 @@ def write1(core: Core, vma: Vma, addr: int) -> None:
         return
     frames, hooks = core.frames, core.hooks
     pfn = frames.alloc1()
-    frames.mv_flags[pfn] = NEW_ANON
+    frames.mv_flags[pfn] = core.new_anon
     frames.mv_mapcount[pfn] = 1
     hooks.set_anon1(vma, addr, ptep, pfn, "new")
     entries[ptep] = pfn << PAGE_SHIFT | NEW_ENTRY_BITS
@@ -76,14 +76,16 @@ def _reusable(core: Core, vma: Vma, addr: int, ptep: int, pfn: int) -> bool:
     flags = frames.mv_flags[pfn]
     if flags & EXCLUSIVE:
         return True
-    if frames.mv_mapcount[pfn] != 1 or flags & (ANON | LARGE) != ANON:
+    newest = core.profile.anon_exclusive
+    if frames.mv_mapcount[pfn] != 1 or flags & ((ANON | LARGE) if newest else ANON) != ANON:
         return False
     extra = frames.mv_extra[pfn]
-    if extra:
+    if extra and (newest or flags & SWAPCACHE):
         if extra != 1 or not flags & SWAPCACHE or core.swap.count[frames.private[pfn]]:
             return False
         core.drop_swapcache(pfn)
-    frames.mv_flags[pfn] |= EXCLUSIVE  # rule 1.7: on the page itself
+    if core.profile.anon_exclusive:
+        frames.mv_flags[pfn] |= EXCLUSIVE  # rule 1.7: on the page itself
     core.hooks.set_anon1(vma, addr, ptep, pfn, "reuse")
     return True
 
@@ -99,7 +101,7 @@ def _copy1(core: Core, vma: Vma, addr: int, ptep: int, old: int) -> None:
         hooks.removed1(vma, addr, ptep, old, True, "cow")
     core.put_page1(old)
     pfn = frames.alloc1()
-    frames.mv_flags[pfn] = NEW_ANON
+    frames.mv_flags[pfn] = core.new_anon
     frames.mv_mapcount[pfn] = 1
     hooks.set_anon1(vma, addr, ptep, pfn, "new")
     core.tables.mv[ptep] = pfn << PAGE_SHIFT | NEW_ENTRY_BITS

@@ -54,6 +54,10 @@ def fork(core: Core, parent: Mm) -> Mm:
         if vma.mapping is not None:
             core.link_file(copy, vma)
         if flags & VM_WIPEONFORK:
+            if core.profile.wipeonfork_prepares:  # rule 2.20 of 5.1: the copy still has its parent's neighbours
+                core.stand_in = vma
+                core.prepare(copy)
+                core.stand_in = None
             continue
         if vma.faulted:
             copy.faulted = True

@@ -154,11 +154,23 @@ def _check_entries(core: Core) -> None:
                 if (flags[anon] & EXCLUSIVE).any() and (frames.mapcount[pfns[(flags & EXCLUSIVE) != 0]] != 1).any():
                     raise InvariantError("I15", f"an exclusive page is mapped more than once, seen in {vma}")
                 writable = (piece.entries[offs] & RW) != 0
-                if (writable & anon & ((flags & EXCLUSIVE) == 0)).any():
+                if not core.profile.anon_exclusive:
+                    _check_writable(core, vma, pfns[writable & anon])
+                elif (writable & anon & ((flags & EXCLUSIVE) == 0)).any():
                     raise InvariantError("I17", f"a page that is not exclusive is writable in {vma}")
                 if anon.any() and not vma.faulted:
                     raise InvariantError("I13", f"an anonymous page in a VMA that was never prepared: {vma}")
                 _check_file_pages(vma, mapping[~anon], index[~anon], wanted[~anon])
+
+
+def _check_writable(core: Core, vma: Vma, pfns: I64) -> None:
+    # I17 of 5.1: who may write without a fault is the only one that has the page.
+    frames, swap = core.frames, core.swap
+    users = frames.mapcount[pfns].astype(np.int64)
+    cached = (frames.flags[pfns] & SWAPCACHE) != 0
+    users[cached] += swap.count[frames.private[pfns[cached]]]
+    if (users != 1).any() and not vma.flags & VM_SHARED:
+        raise InvariantError("I17", f"a page that others have too is writable in {vma}")
 
 
 def _check_file_pages(vma: Vma, mapping: I64, index: I64, wanted: I64) -> None:

@@ -213,7 +213,8 @@ def vma_merge_extend(core: Core, vma: Vma, delta: int) -> bool:
     next = core.neighbours(vma)[1]
     proposal = Proposal(vma.end, end, vma.last + 1, vma.flags, vma.file)
     if (
-        next is not None
+        core.profile.growth_merges
+        and next is not None
         and proposal.leads_to(next)
         and (vma.faulted or core.rmap.is_mergeable_anon_vma(next, None))
         and core.rmap.are_anon_vmas_compatible(vma, next)

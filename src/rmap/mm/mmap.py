@@ -93,7 +93,8 @@ def mmap(
     if file is not None and offset + length > (MAX_DEVICE_OFFSET if file.zero_device else MAX_FILE_OFFSET):
         raise SyscallError(errno.EOVERFLOW, "mmap", f"offset {offset:#x}")
     flags = _vm_flags(prot, shared, file, growsdown)
-    flags |= (VM_LOCKED if locked else 0) | (VM_NORESERVE if noreserve else 0) | (VM_NOHUGEPAGE if stack else 0)
+    flags |= (VM_LOCKED if locked else 0) | (VM_NORESERVE if noreserve else 0)
+    flags |= VM_NOHUGEPAGE if stack and core.profile.stack_is_nohugepage else 0
     flags |= mm.def_flags
     _mmap_region(core, mm, start, start + length, flags, file, offset >> PAGE_SHIFT)
     if populate or flags & VM_LOCKED:

@@ -84,7 +84,7 @@ def mremap(
     old_len, new_len = page_align(old_len) & MAX_WORD, page_align(new_len) & MAX_WORD
     remap = _Remap(core, mm, addr, old_len, new_len, new_addr or 0, new_addr is not None, dontunmap)
     _check_arguments(remap, maymove)
-    if remap.fixed and remap.old_len == remap.new_len:
+    if core.profile.moves_many and remap.fixed and remap.old_len == remap.new_len:
         return _remap_move(remap)
     vma = remap.vma()
     _check_vma(remap, vma)
@@ -99,6 +99,8 @@ def mremap(
 def _check_arguments(remap: _Remap, maymove: bool) -> None:
     # check_mremap_params: all that is wrong whatever is mapped.
     new_addr, new_len = remap.new_addr, remap.new_len
+    if remap.dontunmap and not remap.core.profile.dontunmap:
+        raise remap.refusal(errno.EINVAL, "there is no MREMAP_DONTUNMAP yet")
     if remap.addr & ~PAGE_MASK or remap.addr < 0:
         raise remap.refusal(errno.EINVAL, f"address {remap.addr:#x}, length {remap.old_len:#x}")
     if not 0 < new_len <= TASK_SIZE:

@@ -1,7 +1,7 @@
 """Which release is modelled: every rule that changed between releases is a field here.
 
-No code compares version numbers; it asks the profile. Sources: rule 0.3 for 6.18 and 7.0. The switches of 5.1 are
-named in ``docs/fidelity.md``; that profile is refused until its rules are all in place.
+No code compares version numbers; it asks the profile. Sources: rule 0.3 for 6.18 and 7.0; for 5.1 the source of 5.1.15,
+rule by rule in ``docs/rules.md``. Nobody has run a live 5.1 against it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ class Profile:
         swapin_bypass: a slot that one entry names is read into a page of its own that never enters the swap cache,
             and is exclusive (rule 4.12, synchronous device). 7.0 reads everything through the swap cache, and only
             the entry's marker says exclusive.
+        anon_exclusive: pages and swap entries say that they belong to one process alone (rules 1.6, 1.7), and a write
+            asks that. 5.1 counts mappings and swap users anew at each write (4.7), hangs whatever a read swaps in on
+            the root (4.3), and does not give write permission back with mprotect (4.7a).
+        growth_merges: mremap that grows in place takes in the next area, if it fits (rules 2.16, 3.7).
+        moves_many: mremap moves a range of several areas (rule 2.15, since 6.17).
+        dontunmap: MREMAP_DONTUNMAP exists (rule 2.14, since 5.7).
+        wipeonfork_prepares: the child's area of a MADV_WIPEONFORK one is prepared at fork, and looks for a neighbour
+            among the parent's (rule 2.20).
+        stack_is_nohugepage: MAP_STACK means VM_NOHUGEPAGE (rule 3.1, since 6.7).
+        unknown_advice: madvise does not know these yet (EINVAL).
         dofork_of_special: MADV_DOFORK works on special mappings without VM_IO, as the vDSO. 7.0 refuses all of them.
     """
 
@@ -39,9 +49,32 @@ class Profile:
     reuse_from_root: bool = True
     swapin_bypass: bool = True
     dofork_of_special: bool = True
+    anon_exclusive: bool = True
+    growth_merges: bool = True
+    moves_many: bool = True
+    dontunmap: bool = True
+    wipeonfork_prepares: bool = False
+    stack_is_nohugepage: bool = True
+    unknown_advice: frozenset[str] = frozenset()
 
+
+NOT_IN_5_1 = frozenset(
+    ("cold", "pageout", "populate_read", "populate_write", "dontneed_locked", "collapse", "guard_install")
+) | {"guard_remove"}
 
 PROFILES = {
+    "5.1": Profile(
+        "5.1",
+        taken_up="degree",
+        unfaulted_vma_takes_in=False,
+        anon_exclusive=False,
+        growth_merges=False,
+        moves_many=False,
+        dontunmap=False,
+        wipeonfork_prepares=True,
+        stack_is_nohugepage=False,
+        unknown_advice=NOT_IN_5_1,
+    ),
     "6.18": Profile("6.18"),
     "7.0": Profile("7.0", root_is_last=False, reuse_from_root=False, swapin_bypass=False, dofork_of_special=False),
 }

@@ -29,7 +29,8 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
     pfn, fresh = _page_of_slot(core, slot)
     frames, swap = core.frames, core.swap
     exclusive = fresh or bool(entry & SWP_EXCLUSIVE)
-
+    if not core.profile.anon_exclusive:  # rule 4.12 of 5.1: a write by the only user, or nobody's
+        exclusive = write and frames.mv_mapcount[pfn] == 0 and swap.count[slot] <= 1
     if not fresh and _must_copy(core, vma, addr, ptep, pfn):
         pfn, fresh, exclusive = frames.alloc1(), False, True
         frames.mv_flags[pfn] = SWAPBACKED
@@ -42,13 +43,17 @@ def do_swap_page(core: Core, vma: Vma, addr: int, ptep: int, write: bool) -> Non
         frames.extra[pfn] += 1  # the fault's own reference, while the cache gives up its one
         core.drop_swapcache(pfn)
         frames.extra[pfn] -= 1
-    if bypass and not exclusive and not frames.mv_mapcount[pfn] and not frames.mv_extra[pfn]:
+    alone = not frames.mv_mapcount[pfn] and not frames.mv_extra[pfn]
+    if core.profile.anon_exclusive and bypass and not exclusive and alone:
         exclusive = True  # the fault holds the only reference
         if frames.mv_flags[pfn] & ANON:
             frames.mv_flags[pfn] |= KEPT_ANCHOR
     value = pfn << PAGE_SHIFT | PRESENT | ACCESSED
     if exclusive:
-        frames.mv_flags[pfn] |= EXCLUSIVE
+        if core.profile.anon_exclusive:
+            frames.mv_flags[pfn] |= EXCLUSIVE
+        elif frames.mv_flags[pfn] & ANON:
+            frames.mv_flags[pfn] |= KEPT_ANCHOR
         if vma.flags & VM_WRITE:
             value |= RW
             if write:
