@@ -138,12 +138,10 @@ class AnonVmaLazy(ChainedAnonVmas):
                 self._frames.set_mapping(pfns, vma.anon.handle)
 
     def vma_unlink(self, vma: Vma, heir: Vma | None) -> None:
-        """A lazy VMA's pages go to the heir, if there is one."""
+        """A lazy VMA goes; an heir has taken its pages over by now, as it has grown over them."""
         if not isinstance(vma.anon, LazyAnchor):
             super().vma_unlink(vma, heir)
             return
-        if heir is not None:
-            self._repoint(vma, vma.anon.handle, heir.anon.handle, heir)
         del self.lazy[vma.anon.id]
         vma.anon = vma.chain = None
 

@@ -53,6 +53,12 @@ SCENARIOS: dict[str, list[Call]] = {
         on("madvise", 0, 0, 2, "dofork"), on("mprotect", 0, 1, 2, VM_READ), on("mprotect", 0, 1, 2, RW),
         ("fork", 0), on("write", 2, 0, 4), on("write", 0, 0, 4),
     ],
+    "an area without pages takes in one that has some (rule 3.5)": [
+        ("spawn",), anon(0, 0, 4), on("madvise", 0, 2, 2, "dontfork"), on("write", 0, 2, 2),
+        on("madvise", 0, 2, 2, "dofork"), on("write", 0, 0, 1), ("fork", 0), on("write", 1, 0, 4),
+        anon(0, 12, 2), anon(0, 16, 2), on("write", 0, 16, 2), anon(0, 14, 2), on("write", 0, 12, 6),
+        on("evict", 0, 0, 18), on("read", 0, 12, 6), on("munmap", 0, 2, 1),
+    ],
     "new areas beside inherited ones (rules 2.3, 3.8)": [
         ("spawn",), anon(0, 2, 2), on("write", 0, 2, 2), ("fork", 0), anon(1, 4, 2), anon(1, 0, 2),
         on("write", 1, 0, 6), anon(0, 4, 2), on("write", 0, 4, 2), ("fork", 1), on("munmap", 1, 2, 2), anon(1, 2, 2),
