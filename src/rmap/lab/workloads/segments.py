@@ -93,7 +93,11 @@ WORKLOADS = (
         "sga-windows",
         "The same through many small areas, mapped in random order.",
         "databases on 32-bit machines, which moved windows over a segment larger than their address space",
-        (*SGA[:2], Dimension("windows", 32_768, "areas that each maps it in")),
+        (
+            Dimension("processes", 32, "processes"),
+            SGA[1],
+            Dimension("windows", 32_768, "areas that each maps it in"),
+        ),
         sga,
         sga_size,
         shows=("fault",),
