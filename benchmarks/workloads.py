@@ -62,7 +62,8 @@ def main() -> int:
             runs = [measure(name, scale, design) for _ in range(args.rounds)]
             seconds = statistics.median(run[0] for run in runs)
             _, peak, right, ptes = runs[0]
-            print(f"{name:<18}{design:<16}{seconds:>9.1f}{peak:>10,.0f}{ptes:>13,}  {'yes' if right else 'NO'}", flush=True)
+            verdict = "yes" if right else "NO"
+            print(f"{name:<18}{design:<16}{seconds:>9.1f}{peak:>10,.0f}{ptes:>13,}  {verdict}", flush=True)
     return 0
 
 

@@ -115,10 +115,11 @@ def test_a_dask_cluster_is_an_executor_too() -> None:
 
 def test_a_dask_scheduler_is_reached_by_its_address(capsys: pytest.CaptureFixture[str]) -> None:
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        address = cluster.scheduler_address.removeprefix("tcp://")
-        words = ["compare", "fork-server", "--children", "2", "--pages", "64", "--fresh", "--executor", f"dask://{address}"]
-        assert main(words) == 0
+    one = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(**one) as cluster:
+        address = "dask://" + cluster.scheduler_address.removeprefix("tcp://")
+        small = ["--children", "2", "--pages", "64", "--fresh"]
+        assert main(["compare", "fork-server", *small, "--executor", address]) == 0
     assert "all PTEs of all pages found" in capsys.readouterr().out
 
 
@@ -134,7 +135,9 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_many_designs_are_rows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_many_designs_are_rows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     designs = "pte_chain,pte_chain:cells,objrmap,anon_vma_chain:2.6.34"
     assert main(["compare", "T1", "--scale", "4%", "--designs", designs]) == 0

@@ -61,7 +61,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nope"], ["pte_chain", "--cost", "beauty"], ["pte_chain", "--seconds", "0"], ["pte_chain", "--length", "0"]]
+    "words",
+    [["nope"], ["pte_chain", "--cost", "beauty"], ["pte_chain", "--seconds", "0"], ["pte_chain", "--length", "0"]],
 )
 def test_nonsense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["worst", *words]) == 2
