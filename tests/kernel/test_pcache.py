@@ -39,7 +39,8 @@ def conflict(cache: Pcache, k: Kernel, order: list[int], used: list[int]) -> int
     for number in order:
         cache.access(p.mm, BASE + number * 4 * PAGE, write=True)
     for pfn in [k.pfn(p, BASE + number * 4 * PAGE) for number in order]:
-        k.folio_referenced(pfn)  # type: ignore[arg-type]
+        assert pfn is not None
+        k.folio_referenced(pfn)
     for number in used:
         cache.access(p.mm, BASE + number * 4 * PAGE)
     cache.sweep()

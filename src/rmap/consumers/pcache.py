@@ -1,4 +1,4 @@
-"""LegoOS's page cache of a processor: sets and ways, what goes when a set is full (``managers/processor/pcache``, 2018).
+"""LegoOS's page cache of a processor: sets and ways, and what goes when a set is full (2018).
 
 Memory is elsewhere; what a processor works on are *lines* of a page each, in a set-associative cache. An address says
 its set; when the set is full, a line of it is evicted through the reverse map: unmapped from everybody, flushed if it
@@ -8,8 +8,8 @@ Eviction policies: ``fifo`` (the line that came first), ``lru`` (not used for lo
 gathers, as LegoOS's thread does), ``random`` (by a seed). A line that is being flushed keeps its records until that is
 done, so that its owners are found (``reserve``): here the flush is immediate.
 
-Source: WukLab/LegoOS, 1f4da865. Works under any design; under ``lego_pcache`` it is what LegoOS was. Left out: locks,
-the piggybacked flush, write-protect in the place of unmapping."""
+Source: WukLab/LegoOS, 1f4da865, ``managers/processor/pcache``. Works under any design; under ``lego_pcache`` it is what
+LegoOS was. Left out: locks, the piggybacked flush, write-protect in the place of unmapping."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from rmap.mm.frames import PG_DIRTY
 from rmap.mm.mm_struct import Mm
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import DIRTY, PRESENT, SPECIAL
+from rmap.mm.walk import walk1
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 Policy = Literal["fifo", "lru", "random"]
@@ -60,6 +61,7 @@ class Pcache:
         self._sets, self._ways, self._policy = sets, ways, policy
         self._state = seed
         self.lines: list[OrderedDict[int, tuple[Mm, int]]] = [OrderedDict() for _ in range(sets)]
+        self._set_of_line: dict[int, int] = {}
         self._victims: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._nr_victims = victims
         self.counts = {"hits": 0, "fills": 0, "evictions": 0, "flushes": 0, "victim_hits": 0}
@@ -81,29 +83,33 @@ class Pcache:
             return
         if not before:
             self.counts["fills"] += 1
-            if self._victims.pop((mm.id, addr), self) is None:
+            if (mm.id, addr) in self._victims:
+                del self._victims[mm.id, addr]
                 self.counts["victim_hits"] += 1
         self._note(line, mm, addr)
 
     def _note(self, line: int, mm: Mm, addr: int) -> None:
         # A line is in the set of the address that it was brought in for; copies on write bring in another.
-        self._forget_unmapped()
         number = self._set_of(addr)
-        if not any(line in lines for lines in self.lines):
+        if line not in self._set_of_line:
             self._make_room(number)
             self.lines[number][line] = (mm, addr)
+            self._set_of_line[line] = number
 
     def _forget_unmapped(self) -> None:
+        # Of every set: a frame that was freed may come back as a line of another.
         mapcount = self._core.frames.mv_mapcount
-        for lines in self.lines:
-            for line in [line for line in lines if not mapcount[line]]:
-                del lines[line]
+        for line in [line for line in self._set_of_line if not mapcount[line]]:
+            self._drop(line)
+
+    def _drop(self, line: int) -> None:
+        del self.lines[self._set_of_line.pop(line)][line]
 
     def _make_room(self, number: int) -> None:
         self._forget_unmapped()
         lines = self.lines[number]
         while len(lines) >= self._ways:
-            self._evict(number, self._chosen(lines))
+            self._evict(self._chosen(lines))
 
     def _chosen(self, lines: OrderedDict[int, tuple[Mm, int]]) -> int:
         if self._policy == "random":
@@ -111,22 +117,22 @@ class Pcache:
             return list(lines)[(self._state >> 33) % len(lines)]
         return next(iter(lines))
 
-    def _evict(self, number: int, line: int) -> None:
+    def _evict(self, line: int) -> None:
         core = self._core
         dirty = bool(core.frames.mv_flags[line] & PG_DIRTY)
-        for mm, addr in core_mappers(core, line):
-            ptep = ptep_of(mm, addr)
+        for owner, addr in walk1(core, line):
+            ptep = ptep_of(core.mms[owner], addr)
             dirty = dirty or bool(core.tables.mv[ptep] & DIRTY)
-            self._victims[mm.id, addr] = None
+            self._victims[owner, addr] = None
         self._reclaimer.reclaim(np.array([line], np.int64))
         self.counts["evictions"] += 1
         self.counts["flushes"] += dirty
-        del self.lines[number][line]
+        self._drop(line)
         while len(self._victims) > self._nr_victims:
             self._victims.popitem(last=False)
 
     def sweep(self) -> int:
-        """Gather accessed bits and put what was used behind what was not, as LegoOS's thread does each second (``lru``).
+        """Gather accessed bits and put the used lines behind the unused, as LegoOS's thread does each second (``lru``).
 
         Returns:
             how many lines had been used.
@@ -134,7 +140,7 @@ class Pcache:
         used = 0
         for lines in self.lines:
             for line in list(lines):
-                if folio_referenced(self._core, line):
+                if folio_referenced(self._core, np.array([line], np.int64))[0]:
                     used += 1
                     lines.move_to_end(line)
         return used
@@ -147,9 +153,3 @@ class Pcache:
         entry = self._core.tables.mv[ptep] if ptep else 0
         return entry >> PAGE_SHIFT if entry & (PRESENT | SPECIAL) == PRESENT else 0
 
-
-def core_mappers(core: Core, pfn: int) -> list[tuple[Mm, int]]:
-    """Who maps a page, by the design's own walk."""
-    from rmap.mm.walk import walk1
-
-    return [(core.mms[mm], addr) for mm, addr in walk1(core, pfn)]
