@@ -25,14 +25,21 @@ _STYLES = (
 )
 
 
-def emit(args: Namespace, data: Mapping[str, Any], lines: Callable[[], Iterable[str]]) -> None:
+def emit(
+    args: Namespace, data: Mapping[str, Any], lines: Callable[[], Iterable[str]], *, rows: str | None = None
+) -> None:
     """Print an answer.
 
     Args:
-        args: with ``json`` and ``color`` of ``add_output_options``.
+        args: with ``json`` and ``color`` of ``add_output_options``, and ``jsonl`` of ``add_table_options``.
         data: the facts, for ``--json``; dataclasses and NumPy numbers within are converted.
         lines: makes the text; called only if it is wanted.
+        rows: the name in ``data`` of the list that ``--jsonl`` prints, an object a line.
     """
+    if rows is not None and args.jsonl:
+        for row in data[rows]:
+            print(json.dumps({"schema": SCHEMA, **_plain_row(row)}, default=_plain))
+        return
     if args.json:
         print(json.dumps({"schema": SCHEMA, **data}, default=_plain))
         return
@@ -90,6 +97,10 @@ def _colored(choice: str) -> bool:
     if choice != "auto":
         return choice == "always"
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _plain_row(row: Any) -> dict[str, Any]:
+    return asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from rmap.errors import UsageError
@@ -66,6 +67,36 @@ def add_output_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_table_options(parser: ArgumentParser, columns: Sequence[str], *, sort: str, top: int | None = 20) -> None:
+    """``--sort COLUMN``, ``--top N``, ``--all`` and ``--jsonl`` of a command that prints a table.
+
+    Args:
+        columns: what may be sorted by, as the user types it.
+        sort: by what, if not told.
+        top: rows shown if not told, None for all.
+    """
+    parser.add_argument("--sort", choices=columns, default=sort, help=f"order of the rows (default: {sort})")
+    parser.add_argument("--top", type=_rows, metavar="N", default=top, help="at most N rows; the rest is counted")
+    parser.add_argument("--all", dest="top", action="store_const", const=None, help="every row")
+    parser.add_argument("--jsonl", action="store_true", help="one JSON object per row")
+
+
+def add_selection_options(parser: ArgumentParser) -> None:
+    """``--pid`` and ``--cgroup``: which processes are shown. All are read: a page is shared with all of them."""
+    parser.add_argument("--pid", metavar="PID", type=int, action="append", help="only this process (repeatable)")
+    parser.add_argument("--cgroup", metavar="PATH", help="only processes of this cgroup and those below it")
+
+
+def add_reading_options(parser: ArgumentParser) -> None:
+    """``-i SNAP`` and ``--nice``: where the picture comes from, and how gently it is taken."""
+    add_input_option(parser)
+    parser.add_argument(
+        "--nice",
+        action="store_true",
+        help="read page tables a tenth of the time only: slower, and gentler to those who are read",
+    )
+
+
 def add_designs_option(parser: ArgumentParser) -> None:
     """``--designs A,B``: which designs to run; the two that decided if not given."""
     parser.add_argument(
@@ -79,6 +110,12 @@ def add_designs_option(parser: ArgumentParser) -> None:
 def add_input_option(parser: ArgumentParser) -> None:
     """``-i SNAP``: ask a recorded picture instead of the running machine."""
     parser.add_argument("-i", "--input", metavar="SNAP", help="ask this picture, not the running machine")
+
+
+def _rows(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise UsageError(f"not a number of rows: {text!r} (examples: 5, 100)")
+    return int(text)
 
 
 def _names(text: str) -> list[str]:

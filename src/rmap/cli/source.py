@@ -11,7 +11,11 @@ from rmap.errors import NotPermitted
 from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
+    from rmap.columns import Bool
     from rmap.snapshot import Snapshot
+
+NICE = 0.1
+"""The share of the time that ``--nice`` spends reading."""
 
 
 def picture_of(args: Namespace) -> Snapshot:
@@ -23,7 +27,21 @@ def picture_of(args: Namespace) -> Snapshot:
     """
     from rmap.snapshot import Snapshot
 
-    return capture(for_one_page=True) if args.input is None else Snapshot.load(args.input)
+    if args.input is not None:
+        return Snapshot.load(args.input)
+    return capture(for_one_page=True, share_of_time=NICE if getattr(args, "nice", False) else 1.0)
+
+
+def selected(args: Namespace, picture: Snapshot) -> Bool:
+    """Which processes of a picture ``--pid`` and ``--cgroup`` choose, as a mask; all, if neither is given.
+
+    Raises:
+        UsageError: a process or cgroup that is not in the picture.
+    """
+    from rmap.snapshot.selection import of_cgroup, of_pids
+
+    chosen = of_pids(picture, args.pid)
+    return chosen if args.cgroup is None else chosen & of_cgroup(picture, args.cgroup)
 
 
 def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **options: Any) -> Snapshot:

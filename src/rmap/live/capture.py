@@ -72,6 +72,7 @@ def capture(
     progress: Progress | None = None,
     bpf: bool = True,
     memory: KernelMemory | None = None,
+    share_of_time: float = 1.0,
 ) -> Snapshot:
     """Take a picture of the running machine, without the process that takes it.
 
@@ -82,6 +83,7 @@ def capture(
         progress: called with (processes read, processes in all).
         bpf: record the kernel's own anon_vmas, chains and page indexes, where they can be read (``rmap.live.bpf``).
         memory: an open reader of the kernel's memory to use for that; it stays open.
+        share_of_time: read page tables for this share of the time only, and sleep between two processes.
 
     Raises:
         NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
@@ -90,11 +92,15 @@ def capture(
     with ExitStack() as stack:
         if bpf and memory is None:
             memory = _kernel_memory(stack)
-        return _capture(pids, vm_flags, progress, memory if bpf else None)
+        return _capture(pids, vm_flags, progress, memory if bpf else None, share_of_time)
 
 
 def _capture(
-    pids: Iterable[int] | None, vm_flags: bool, progress: Progress | None, memory: KernelMemory | None
+    pids: Iterable[int] | None,
+    vm_flags: bool,
+    progress: Progress | None,
+    memory: KernelMemory | None,
+    share_of_time: float,
 ) -> Snapshot:
     every = procfs.pids()
     asked = set(every if pids is None else pids) - {os.getpid()}
@@ -113,7 +119,9 @@ def _capture(
     world = _World(builder, smaps)
     processes = groups([pid for pid in every if pid in asked], _compare_mms)
     for done, (pid, sharers) in enumerate(processes.items(), 1):
+        began = time.monotonic()
         _add_process(world, pid, sharers)
+        time.sleep((time.monotonic() - began) * (1 / share_of_time - 1))
         if progress is not None:
             progress(done, len(processes))
     _add_holders(world)

@@ -21,6 +21,7 @@ import numpy as np
 
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
+from rmap.snapshot.selection import row_of
 from rmap.units import PAGE_SHIFT, parse_size
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def resolve(picture: Snapshot, key: Key) -> Resolved:
 
 
 def _at_address(picture: Snapshot, key: Key) -> Resolved:
-    process = _process(picture, key.pid)
+    process = row_of(picture, key.pid)
     if process < 0:
         return Resolved(reason=f"process {key.pid} is not in the picture")
     vmas, ptes = picture.vmas, picture.ptes
@@ -152,17 +153,6 @@ def _at_address(picture: Snapshot, key: Key) -> Resolved:
         return Resolved(swap=(entry & (f.SWAP_STEP - 1), entry >> f.SWAP_TYPE_BITS))
     what = "a guard marker" if kind & f.PTE_GUARD else "an entry that is not present"
     return Resolved(reason=f"{key.address:#x} of process {key.pid} holds {what}")
-
-
-def _process(picture: Snapshot, pid: int) -> int:
-    for pids, rows in (
-        (picture.processes.pid, np.arange(len(picture.processes))),
-        (picture.sharers.pid, picture.sharers.process),
-    ):
-        at = np.flatnonzero(pids == pid)
-        if len(at):
-            return int(rows[at[0]])
-    return -1
 
 
 def _in_file(picture: Snapshot, key: Key) -> Resolved:
