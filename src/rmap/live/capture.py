@@ -35,6 +35,8 @@ from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Progress = Callable[[int, int], None]
 
+_BLOCK = 512  # bytes: the unit of st_blocks
+
 # Files of the kernel's own tmpfs mount, which no list of mounts shows.
 _SHMEM_PATHS = ("/memfd:", "/SYSV", "/dev/zero (deleted)")
 
@@ -49,6 +51,7 @@ class _World:
     file_systems: dict[int, str] = field(default_factory=procfs.file_systems)
     files: dict[tuple[int, int], int] = field(default_factory=dict)
     device_files: set[int] = field(default_factory=set)
+    shmem_devices: set[int] = field(default_factory=lambda: _shmem_devices())
     vmas: list[tuple[int, int, int]] = field(default_factory=list)  # pid, file, start
     extents: list[tuple[I64, ...]] = field(default_factory=list)
 
@@ -251,16 +254,18 @@ def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
         return -1
     key = (line.dev, line.inode)
     if key not in world.files:
-        size, mode = -1, 0
+        size, allocated, mode = -1, -1, 0
         try:
             found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
-            size, mode = found.st_size, found.st_mode
+            size, allocated, mode = found.st_size, found.st_blocks * _BLOCK, found.st_mode
         except OSError:  # not permitted, or unmapped meanwhile: the size stays unknown
             pass
         shmem = line.path.startswith(_SHMEM_PATHS) or world.file_systems.get(line.dev) in ("tmpfs", "devtmpfs")
         device = stat.S_ISCHR(mode) or line.path.startswith("anon_inode:")
         kind = f.FILE_DEVICE if device else f.FILE_SHMEM if shmem else f.FILE_REGULAR
-        world.files[key] = world.builder.add_file(line.path, dev=line.dev, inode=line.inode, size=size, kind=kind)
+        world.files[key] = world.builder.add_file(
+            line.path, dev=line.dev, inode=line.inode, size=size, allocated=allocated, kind=kind
+        )
         if device:
             world.device_files.add(world.files[key])
     return world.files[key]
@@ -273,8 +278,8 @@ def _add_holders(world: _World) -> None:
         held: set[int] = set()
         try:
             for name in os.listdir(f"/proc/{row['pid']}/fd"):
-                found = os.stat(f"/proc/{row['pid']}/fd/{name}")
-                held.add(world.files.get((found.st_dev, found.st_ino), -1))
+                link = f"/proc/{row['pid']}/fd/{name}"
+                held.add(_open_file(world, link, os.stat(link)))
         except OSError:  # ended, refused, or a descriptor closed meanwhile: what was seen counts
             pass
         for file in sorted(held - {-1}):
@@ -284,6 +289,30 @@ def _add_holders(world: _World) -> None:
             builder.add_holder(file, f.HOLDER_SYSV)
         elif not row["path"].endswith(" (deleted)"):
             builder.add_holder(file, f.HOLDER_PATH)
+
+
+# The file behind a descriptor: one that somebody maps, or shared memory that nobody does; else -1.
+def _open_file(world: _World, link: str, found: os.stat_result) -> int:
+    key = (found.st_dev, found.st_ino)
+    if key not in world.files and found.st_dev in world.shmem_devices and stat.S_ISREG(found.st_mode):
+        world.files[key] = world.builder.add_file(
+            procfs.read_link(link),
+            dev=found.st_dev,
+            inode=found.st_ino,
+            size=found.st_size,
+            allocated=found.st_blocks * _BLOCK,
+            kind=f.FILE_SHMEM,
+        )
+    return world.files.get(key, -1)
+
+
+# The kernel's own tmpfs, where memfds live, and those that are mounted.
+def _shmem_devices() -> set[int]:
+    fd = os.memfd_create("rmap")
+    try:
+        return {os.fstat(fd).st_dev, *(dev for dev, kind in procfs.file_systems().items() if kind == "tmpfs")}
+    finally:
+        os.close(fd)
 
 
 # The entries found, marked; and the frames they map.

@@ -18,6 +18,7 @@ from rmap.live import procfs
 from rmap.live.page_state import PageState, kinds, read_counts, read_page_state
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
 from rmap.snapshot import flags as f
+from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.reverse import Transposed
 from rmap.snapshot.tables import Frames, Ptes
 from rmap.units import PAGE_SHIFT
@@ -210,7 +211,7 @@ def mark_races(
     state = frames.state
     ptes = Ptes.of(vars(extents))
     columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
-    transposed = Transposed(ptes, Frames.of(columns))
+    transposed = Transposed(ptes, Numbering(Frames.of(columns)))
     wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed, linked)
     if doubtful is not None:
         wrong |= doubtful

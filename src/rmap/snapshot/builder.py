@@ -117,10 +117,18 @@ class SnapshotBuilder:
         return row
 
     def add_file(
-        self, path: str = "", *, dev: int = 0, inode: int = 0, size: int = -1, kind: int = f.FILE_REGULAR
+        self,
+        path: str = "",
+        *,
+        dev: int = 0,
+        inode: int = 0,
+        size: int = -1,
+        allocated: int = -1,
+        kind: int = f.FILE_REGULAR,
     ) -> int:
-        """Add one inode; ``size`` in bytes, -1 unknown; ``kind`` a ``FILE_*`` code. Returns its id."""
-        return self._add("files", {"path": path, "dev": dev, "inode": inode, "size": size, "kind": kind})
+        """Add one inode; ``size`` and ``allocated`` in bytes, -1 unknown; ``kind`` a ``FILE_*`` code. Returns its id."""
+        row = {"path": path, "dev": dev, "inode": inode, "size": size, "allocated": allocated, "kind": kind}
+        return self._add("files", row)
 
     def add_holder(self, file: int, kind: int, process: int = -1) -> None:
         """Note that something besides its mappings keeps a file's memory: a ``HOLDER_*`` code, and whose."""

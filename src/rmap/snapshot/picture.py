@@ -13,6 +13,8 @@ from rmap.columns import I32, I64
 from rmap.snapshot import storage, tables
 from rmap.snapshot.check import Checked, check
 from rmap.snapshot.flags import PTE_PRESENT, PTE_SWAP
+from rmap.snapshot.mapper_sets import MapperSets
+from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.reverse import Transposed
 from rmap.snapshot.validate import validate
 from rmap.snapshot.who import Who, who, who_swap
@@ -96,7 +98,17 @@ class Snapshot:
     @cached_property
     def reverse(self) -> Transposed:
         """The PTE relation transposed; made when first asked for."""
-        return Transposed(self.ptes, self.frames)
+        return Transposed(self.ptes, self.numbering)
+
+    @cached_property
+    def numbering(self) -> Numbering:
+        """Dense numbers of the frames: what columns over frames are indexed by."""
+        return Numbering(self.frames)
+
+    @cached_property
+    def mapper_sets(self) -> MapperSets:
+        """Which processes map each frame, as sets; made when first asked for."""
+        return MapperSets(self.ptes, self.vmas, self.numbering)
 
     @property
     def nr_ptes(self) -> int:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from rmap.errors import TraceError, UsageError
 from rmap.snapshot.tables import TABLES, Column, Table
 
-FORMAT = 2
+FORMAT = 3
 """The format this release writes; every format up to it is read."""
 SUFFIX = ".rmap"
 _ABOUT = "about.json"

@@ -141,6 +141,7 @@ class Files(Table):
     inode: I64 = _column("int64", default=0)
     path: list[str] = _column("text", default="")
     size: I64 = _column("int64", default=-1)
+    allocated: I64 = _column("int64", default=-1, since=3)
     kind: I8 = _column("int8", default=0)
 
 
