@@ -284,8 +284,11 @@ def _add_holders(world: _World) -> None:
             pass
         for file in sorted(held - {-1}):
             builder.add_holder(file, f.HOLDER_FD, process)
+    doomed = procfs.doomed_segments()
     for file, row in enumerate(builder.rows("files")):
         if row["path"].startswith("/SYSV"):
+            if row["inode"] in doomed:
+                continue
             builder.add_holder(file, f.HOLDER_SYSV)
         elif not row["path"].endswith(" (deleted)"):
             builder.add_holder(file, f.HOLDER_PATH)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rmap.snapshot import flags as f
 
 _PF_KTHREAD = 0x200000
+_SHM_DEST = 0o1000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 _LETTERS = (("r", f.VM_READ), ("w", f.VM_WRITE), ("x", f.VM_EXEC))
@@ -183,6 +184,20 @@ def read_cgroup(pid: int) -> str:
     return unified
 
 
+def pids_of_cgroup(path: str) -> list[int]:
+    """The processes of a cgroup, named as by :func:`read_cgroup`, and of those below it; ascending."""
+    top = "/" + path.strip("/")
+    inside = []
+    for pid in pids():
+        try:
+            cgroup = read_cgroup(pid)
+        except OSError:
+            continue
+        if cgroup == top or cgroup.startswith(top.rstrip("/") + "/"):
+            inside.append(pid)
+    return inside
+
+
 def read_link(path: str) -> str:
     """A link's target, ``""`` if this user may not see it or it is gone."""
     try:
@@ -199,6 +214,15 @@ def file_systems() -> dict[int, str]:
         major, _, minor = fields[2].partition(":")
         types[os.makedev(int(major), int(minor))] = fields[fields.index("-") + 1]
     return types
+
+
+def doomed_segments() -> set[int]:
+    """SysV segments that go with their last mapping (IPC_RMID was asked for): their numbers, which are their inodes."""
+    try:
+        lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    except OSError:
+        return set()
+    return {int(fields[1]) for fields in map(str.split, lines) if int(fields[2], 8) & _SHM_DEST}
 
 
 def nr_swap_areas() -> int:

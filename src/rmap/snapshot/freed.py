@@ -1,7 +1,7 @@
 """What comes back if some processes end, and what stays, because somebody or something else holds it.
 
 Comes back: anonymous pages that only they map (pages merged by KSM, too), slots of swap that only they name, their page
-tables, and shared memory that nothing else holds. Stays: page cache (it could be dropped, and is not), shared memory
+tables, shared memory that nothing else holds, and the page cache of deleted files of which the same is true. Stays: page cache (it could be dropped, and is not), shared memory
 with a descriptor, a name or a SysV identifier elsewhere, and every page that somebody else maps.
 
 A page of a large folio that only they map stays as long as another page of the folio is mapped by others: the kernel
@@ -49,13 +49,14 @@ class Freed:
     Attributes:
         pids: of the processes that would end, ascending.
         anonymous, page_tables, swap, shared: what comes back. ``page_tables`` -1 if unknown.
+        deleted: page cache of files that have no name any more, and that nothing else holds; it comes back, too.
         cache: files whose pages only these processes map: they stay in the page cache.
         held: shared memory that something else holds.
         others: files, and ``"anonymous"``, that others map, too.
         folios: anonymous pages that only they map, in large folios that others map in part: they stay.
         unmapped: file and shared pages that nobody maps any more afterwards (``Mapped`` of /proc/meminfo falls by them).
         raced: pages that changed while the picture was taken.
-        frames: int64: every anonymous or shared frame that comes back.
+        frames: int64: every frame that comes back.
     """
 
     pids: list[int]
@@ -63,6 +64,7 @@ class Freed:
     page_tables: int
     swap: int
     shared: int
+    deleted: int
     cache: list[Held]
     held: list[Held]
     others: list[Held]
@@ -74,7 +76,7 @@ class Freed:
     @property
     def comes_back(self) -> int:
         """Everything that comes back into memory; swap is on its device, and aside."""
-        return self.anonymous + self.shared + max(0, self.page_tables)
+        return self.anonymous + self.shared + self.deleted + max(0, self.page_tables)
 
     @property
     def stays(self) -> int:
@@ -98,9 +100,12 @@ def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
     comes = only & anonymous & ~kept
     file = picture.per_frame("file")
     shared = only & (kind == f.SHMEM)
-    holders = {row: _holder(picture, row, chosen) for row in np.unique(file[shared]).tolist()}
+    cached = only & (kind == f.FILE)
+    holders = {row: _holder(picture, row, chosen) for row in np.unique(file[shared | cached]).tolist()}
     free_files = [row for row, why in holders.items() if not why]
-    shared_comes = shared & np.isin(file, free_files)
+    held_by_nobody = np.isin(file, free_files)
+    shared_comes, cache_goes = shared & held_by_nobody, cached & held_by_nobody
+    free_shared = np.unique(file[shared_comes]).tolist()
     pfns = picture.pfns()
     tables = picture.processes.page_table_bytes[chosen]
     mapped_only = only & ~anonymous & (kind != f.KERNEL)
@@ -109,14 +114,15 @@ def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
         anonymous=_bytes(comes),
         page_tables=int(tables.sum()) if (tables >= 0).all() else -1,
         swap=_swap(picture, chosen),
-        shared=_shared(picture, free_files, shared_comes),
-        cache=_by_file(picture, file, mapped_only & (kind != f.SHMEM)),
+        shared=_shared(picture, free_shared, shared_comes),
+        deleted=_bytes(cache_goes),
+        cache=_by_file(picture, file, cached & ~cache_goes),
         held=[Held(h.path, h.bytes, h.why) for h in _with_holders(picture, file, shared & ~shared_comes, holders)],
         others=_by_file(picture, np.where(anonymous, -2, file), touched & ~only & (kind != f.KERNEL)),
         folios=_bytes(kept),
         unmapped=_bytes(mapped_only),
         raced=int((picture.per_frame("raced") & touched).sum()),
-        frames=pfns[comes | shared_comes],
+        frames=pfns[comes | shared_comes | cache_goes],
     )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import I32, I64, Bool, expand
+from rmap.columns import F64, I32, I64, Bool, expand
 from rmap.snapshot import flags as f
 from rmap.snapshot.usage import counted_frames
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -135,7 +135,7 @@ class _Frames:
     sum_rss: I64
     each_once: I64
     only_here: I64
-    sum_pss: np.ndarray[tuple[int], np.dtype[np.float64]]
+    sum_pss: F64
 
 
 # Class by class: a group has the same entries in all frames of a class.
@@ -171,7 +171,7 @@ def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
         sum_rss=summed(entries * frames[of_class]),
         each_once=summed(frames[of_class]),
         only_here=summed(certain),
-        sum_pss=np.bincount(of_group, certain + np.maximum(shares, 0), minlength=n),
+        sum_pss=np.bincount(of_group, certain + np.maximum(shares, 0.0), minlength=n).astype(np.float64),
     )
 
 

@@ -3,9 +3,9 @@
 A machine has millions of entries, hundreds of thousands of frames, and a few thousand classes: fifty workers of one
 server share most of their pages all together. Questions of sharing are asked of classes.
 
-No entry is looked at one by one. An extent maps the dense numbers ``[d, d + count)``: its process adds a random number of
-its own there, as a step up at ``d`` and down behind. Their running sum gives each frame a sum by which its class is known;
-entries count as often as they are there. Two different classes would have one sum with a probability of 2^-64.
+No entry is looked at one by one. An extent maps the dense numbers ``[d, d + count)``: its process adds a random number
+of its own there, as a step up at ``d`` and down behind. Their running sum gives each frame a sum by which its class is
+known; entries count as often as they are there. Two different classes would have one sum with a probability of 2^-64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reverse map of a picture: its PTE relation transposed, in compressed-sparse-row form.
 
-Sorting the present entries by the dense number of their frame (:mod:`rmap.snapshot.numbering`) gives, for each frame, the
-slice of entries that map it. This is the oracle of a picture: it comes from the page tables alone.
+Sorting the present entries by the dense number of their frame (:mod:`rmap.snapshot.numbering`) gives, for each frame,
+the slice of entries that map it. This is the oracle of a picture: it comes from the page tables alone.
 """
 
 from __future__ import annotations

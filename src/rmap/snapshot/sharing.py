@@ -1,4 +1,4 @@
-"""Who shares memory with whom: for each pair of processes, how much both map."""
+"""Who shares memory with whom: for each pair of processes, how much both map. The vDSO, which all map, is left out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I32, I64, expand
+from rmap.snapshot import flags as f
 from rmap.snapshot.usage import counted_frames
 from rmap.units import PAGE_SHIFT
 
@@ -31,6 +32,11 @@ class Sharing:
     shared: I64
     alone: I64
 
+    def among(self, columns: I32) -> Sharing:
+        """Only what is shared with these (int32, rows of ``processes``, ascending)."""
+        kept = np.isin(self.columns, columns)
+        return Sharing(self.rows, self.columns[kept], self.shared[:, kept], self.alone)
+
 
 def sharing(picture: Snapshot, rows: I32) -> Sharing:
     """What these processes share, and with whom.
@@ -39,7 +45,8 @@ def sharing(picture: Snapshot, rows: I32) -> Sharing:
         rows: int32, rows of ``processes``, distinct.
     """
     sets = picture.mapper_sets
-    pages = np.bincount(sets.of_frame[counted_frames(picture)], minlength=sets.nr_classes)
+    counted = counted_frames(picture) & (picture.per_frame("kind") != f.KERNEL)
+    pages = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes)
     sizes = np.diff(sets.start)
     of_member = sets.of_member
     whole = np.zeros((len(rows), len(picture.processes)), np.int64)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -33,7 +33,8 @@ class Usage:
     Attributes:
         rss, pss, uss, swap: as above.
         page_tables: VmPTE, -1 unknown.
-        shared_with: how many other processes map a page that this one maps; -1 where not asked for.
+        shared_with: how many other processes of the picture map a page that this one maps; the vDSO aside, as that is
+            everybody's.
     """
 
     rss: I64
@@ -42,6 +43,44 @@ class Usage:
     swap: I64
     page_tables: I64
     shared_with: I64
+
+
+@dataclass(frozen=True)
+class ProcessUsage:
+    """The same for one process; bytes.
+
+    Attributes:
+        page_tables: None if unknown.
+        shared_with: None if that was not asked for.
+    """
+
+    pid: int
+    comm: str
+    rss: int
+    pss: int
+    uss: int
+    swap: int
+    page_tables: int | None
+    shared_with: int | None
+
+
+def by_process(picture: Snapshot, chosen: Bool) -> list[ProcessUsage]:
+    """One row for each of the chosen processes (bool, by row of ``processes``), in order of pid."""
+    table = usage(picture)
+    processes = picture.processes
+    return [
+        ProcessUsage(
+            int(processes.pid[row]),
+            processes.comm[row],
+            rss=int(table.rss[row]),
+            pss=int(table.pss[row]),
+            uss=int(table.uss[row]),
+            swap=int(table.swap[row]),
+            page_tables=int(table.page_tables[row]) if table.page_tables[row] >= 0 else None,
+            shared_with=int(table.shared_with[row]),
+        )
+        for row in np.flatnonzero(chosen).tolist()
+    ]
 
 
 def usage(picture: Snapshot) -> Usage:
@@ -67,7 +106,7 @@ def usage(picture: Snapshot) -> Usage:
         uss=per_process((counted & (mapcount == 1)).astype(np.int64)) << PAGE_SHIFT,
         swap=swap << PAGE_SHIFT,
         page_tables=picture.processes.page_table_bytes,
-        shared_with=_shared_with(picture, counted),
+        shared_with=_shared_with(picture, counted & (picture.per_frame("kind") != f.KERNEL)),
     )
 
 
@@ -80,7 +119,7 @@ def counted_frames(picture: Snapshot) -> Bool:
 
 
 # Exact, where weights of bincount are floats.
-def _summed(row: I64, value: I64, n: int) -> I64:
+def _summed(row: I32, value: I64, n: int) -> I64:
     total = np.zeros(n, np.int64)
     np.add.at(total, row, value)
     return total
@@ -100,6 +139,6 @@ def _shared_with(picture: Snapshot, counted: Bool) -> I64:
         classes = classes[used[classes]]
         seen[:] = False
         sizes = sets.start[classes + 1] - sets.start[classes]
-        seen[sets.members[np.repeat(sets.start[classes] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())]] = True
+        seen[sets.members[expand(sets.start[classes], sizes)]] = True
         others[process] = max(0, int(seen.sum()) - 1)
     return others
