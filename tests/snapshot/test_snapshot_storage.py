@@ -135,7 +135,7 @@ def test_a_newer_format_is_refused(path: Path) -> None:
         members["about.json"] = json.dumps({"format": FORMAT + 1}).encode()
 
     edit(path, newer)
-    with pytest.raises(TraceError, match=r"format 3; this rmap reads up to format 2\. A newer rmap wrote it \(D2\)"):
+    with pytest.raises(TraceError, match=r"format 4; this rmap reads up to format 3\. A newer rmap wrote it \(D2\)"):
         Snapshot.load(path)
 
 

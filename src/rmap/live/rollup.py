@@ -1,4 +1,4 @@
-"""/proc/PID/smaps_rollup: what the kernel itself sums up for a process. It walks all page tables of the process for it."""
+"""/proc/PID/smaps_rollup: what the kernel itself sums up for a process, by walking all its page tables."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class SnapshotBuilder:
         allocated: int = -1,
         kind: int = f.FILE_REGULAR,
     ) -> int:
-        """Add one inode; ``size`` and ``allocated`` in bytes, -1 unknown; ``kind`` a ``FILE_*`` code. Returns its id."""
+        """Add one inode; ``size``, ``allocated`` in bytes, -1 unknown; ``kind`` a ``FILE_*`` code. Returns its id."""
         row = {"path": path, "dev": dev, "inode": inode, "size": size, "allocated": allocated, "kind": kind}
         return self._add("files", row)
 

@@ -1,8 +1,9 @@
 """What comes back if some processes end, and what stays, because somebody or something else holds it.
 
-Comes back: anonymous pages that only they map (pages merged by KSM, too), slots of swap that only they name, their page
-tables, shared memory that nothing else holds, and the page cache of deleted files of which the same is true. Stays: page cache (it could be dropped, and is not), shared memory
-with a descriptor, a name or a SysV identifier elsewhere, and every page that somebody else maps.
+Comes back: anonymous pages that only they map (pages merged by KSM, too), slots of swap that only they name, their
+page tables, shared memory that nothing else holds, and the page cache of deleted files of which the same is true.
+Stays: page cache (it could be dropped, and is not), shared memory with a descriptor, a name or a SysV identifier
+elsewhere, and every page that somebody else maps.
 
 A page of a large folio that only they map stays as long as another page of the folio is mapped by others: the kernel
 splits folios when memory is short, not when they become partly unused (``deferred_split_folio``, ``mm/huge_memory.c``).
@@ -54,7 +55,7 @@ class Freed:
         held: shared memory that something else holds.
         others: files, and ``"anonymous"``, that others map, too.
         folios: anonymous pages that only they map, in large folios that others map in part: they stay.
-        unmapped: file and shared pages that nobody maps any more afterwards (``Mapped`` of /proc/meminfo falls by them).
+        unmapped: file and shared pages that nobody maps any more then (``Mapped`` of /proc/meminfo falls by them).
         raced: pages that changed while the picture was taken.
         frames: int64: every frame that comes back.
     """
