@@ -19,6 +19,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.snapshot import flags as f
 from rmap.snapshot.groups import mappers_of_frames, slots
+from rmap.snapshot.sums import by_row
 from rmap.snapshot.usage import counted_frames
 from rmap.units import PAGE_SIZE
 
@@ -134,8 +135,7 @@ def _bytes(frames: Bool) -> int:
 # How many entries of the chosen map each frame.
 def _entries_of(picture: Snapshot, chosen: Bool) -> I64:
     sets = picture.mapper_sets
-    of_class = np.zeros(sets.nr_classes, np.int64)
-    np.add.at(of_class, sets.of_member, np.where(chosen[sets.members], sets.entries, 0))
+    of_class = by_row(sets.of_member, np.where(chosen[sets.members], sets.entries, 0), sets.nr_classes)
     return of_class[sets.of_frame]
 
 

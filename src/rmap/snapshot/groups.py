@@ -22,6 +22,7 @@ import numpy as np
 
 from rmap.columns import F64, I32, I64, Bool, expand
 from rmap.snapshot import flags as f
+from rmap.snapshot.sums import by_row
 from rmap.snapshot.usage import counted_frames
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -152,25 +153,18 @@ def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
     ours = group >= 0
     pairs = sets.of_member[ours].astype(np.int64) * max(n, 1) + group[ours]
     distinct, place = np.unique(pairs, return_inverse=True)
-    entries = np.zeros(len(distinct), np.int64)
-    np.add.at(entries, place.reshape(-1), sets.entries[ours])
+    entries = by_row(place.reshape(-1), sets.entries[ours], len(distinct))
     of_class, of_group = distinct // max(n, 1), distinct % max(n, 1)
-    total = np.zeros(sets.nr_classes, np.int64)
-    np.add.at(total, sets.of_member, sets.entries)
+    total = by_row(sets.of_member, sets.entries, sets.nr_classes)
     alone = entries == total[of_class]
-
-    def summed(value: I64) -> I64:
-        answer = np.zeros(n, np.int64)
-        np.add.at(answer, of_group, value)
-        return answer
 
     # What a group has alone is exactly one page; thirds of a page, added up, would not be.
     certain = np.where(alone, whole[of_class], 0)
     shares = entries * (parts[of_class] - np.where(alone, whole[of_class] / np.maximum(total[of_class], 1), 0))
     return _Frames(
-        sum_rss=summed(entries * frames[of_class]),
-        each_once=summed(frames[of_class]),
-        only_here=summed(certain),
+        sum_rss=by_row(of_group, entries * frames[of_class], n),
+        each_once=by_row(of_group, frames[of_class], n),
+        only_here=by_row(of_group, certain, n),
         sum_pss=np.bincount(of_group, certain + np.maximum(shares, 0.0), minlength=n).astype(np.float64),
     )
 

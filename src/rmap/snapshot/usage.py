@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import I32, I64, Bool, expand
+from rmap.columns import I64, Bool, expand
 from rmap.snapshot import flags as f
+from rmap.snapshot.sums import by_row, over_extents
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -95,11 +96,10 @@ def usage(picture: Snapshot) -> Usage:
     behind = first + ptes.count[present]
 
     def per_process(of_frame: I64) -> I64:
-        before = np.concatenate(([0], np.cumsum(of_frame)))
-        return _summed(process, before[behind] - before[first], len(picture.processes))
+        return by_row(process, over_extents(of_frame, first, behind), len(picture.processes))
 
     swapped = np.flatnonzero(ptes.flags & f.PTE_SWAP)
-    swap = _summed(vmas.process[ptes.vma[swapped]], ptes.count[swapped].astype(np.int64), len(picture.processes))
+    swap = by_row(vmas.process[ptes.vma[swapped]], ptes.count[swapped], len(picture.processes))
     return Usage(
         rss=per_process(counted.astype(np.int64)) << PAGE_SHIFT,
         pss=per_process(pss) >> _PSS_SHIFT,
@@ -116,13 +116,6 @@ def counted_frames(picture: Snapshot) -> Bool:
     unmapped_kernel = (kind == f.KERNEL) & (mapcount == 0)  # mapped by remap_pfn_range; the vDSO has a mapcount
     counted: Bool = ~(np.isin(kind, (f.ZERO, f.DEVICE, f.HUGETLB)) | unmapped_kernel)
     return counted
-
-
-# Exact, where weights of bincount are floats.
-def _summed(row: I32, value: I64, n: int) -> I64:
-    total = np.zeros(n, np.int64)
-    np.add.at(total, row, value)
-    return total
 
 
 # Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
