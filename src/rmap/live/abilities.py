@@ -60,6 +60,22 @@ def missing_frames() -> str | None:
     return "; ".join(filter(None, (_own_page()[0], _page_state()))) or None
 
 
+def refuse_without_frames() -> None:
+    """Raise NotPermitted, in words for a reader, unless page frames and their state can be read."""
+    missing = missing_frames()
+    if missing is not None:
+        hidden = missing.startswith("CAP_SYS_ADMIN")
+        raise NotPermitted(
+            "the kernel hides page frames: it shows PFN 0 for every page of a reader without CAP_SYS_ADMIN. "
+            "The page is there; its frame is not told."
+            if hidden
+            else f"the state of page frames cannot be read here: {missing}",
+            needed="CAP_SYS_ADMIN (page frames) and CAP_SYS_PTRACE (other users)",
+            run="sudo rmap snap -o FILE.rmap",
+            works="rmap who -i FILE KEY, rmap compare",
+        )
+
+
 def _own_page() -> tuple[str | None, str | None]:
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         page[0] = 1

@@ -15,18 +15,18 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.abilities import missing_frames
+from rmap.live.abilities import refuse_without_frames
 from rmap.live.bpf import KernelMemory
 from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
+from rmap.live.page_state import mapcount_kind
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
-from rmap.live.same_mm import groups, kcmp_vm, same_page_tables
+from rmap.live.same_mm import compare_mms, groups
 from rmap.live.topology import KernelView, add_topology
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
@@ -91,7 +91,7 @@ def capture(
     Raises:
         NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
     """
-    _refuse_without_frames()
+    refuse_without_frames()
     with ExitStack() as stack:
         if bpf and memory is None:
             memory = _kernel_memory(stack)
@@ -116,11 +116,11 @@ def _capture(
         machine=platform.machine(),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         vma_flags="smaps" if smaps else "maps",
-        mapcount=_mapcount_kind(system.release),
+        mapcount=mapcount_kind(system.release),
         skipped=sum(map(_has_memory, set(every) - asked - {os.getpid()})),
     )
     world = _World(builder, smaps)
-    processes = groups([pid for pid in every if pid in asked], _compare_mms)
+    processes = groups([pid for pid in every if pid in asked], compare_mms)
     for done, (pid, sharers) in enumerate(processes.items(), 1):
         began = time.monotonic()
         _add_process(world, pid, sharers)
@@ -130,21 +130,6 @@ def _capture(
     _add_holders(world)
     _add_pages(world, None if memory is None else add_topology(memory, builder))
     return builder.build()
-
-
-def _refuse_without_frames() -> None:
-    missing = missing_frames()
-    if missing is not None:
-        hidden = missing.startswith("CAP_SYS_ADMIN")
-        raise NotPermitted(
-            "the kernel hides page frames: it shows PFN 0 for every page of a reader without CAP_SYS_ADMIN. "
-            "The page is there; its frame is not told."
-            if hidden
-            else f"the state of page frames cannot be read here: {missing}",
-            needed="CAP_SYS_ADMIN (page frames) and CAP_SYS_PTRACE (other users)",
-            run="sudo rmap snap -o FILE.rmap",
-            works="rmap who -i FILE KEY, rmap compare",
-        )
 
 
 # The kernel's own memory to read from, None where it cannot be read.
@@ -160,34 +145,6 @@ def _has_memory(pid: int) -> bool:
         return not procfs.read_stat(pid).kernel_thread
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-# Whether kpagecount is exact for pages of large folios: not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
-def _mapcount_kind(release: str) -> str:
-    config = Path(f"/boot/config-{release}")
-    try:
-        return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read_text() else "precise"
-    except OSError:
-        return "precise"
-
-
-# kcmp; where that does not answer, the page tables themselves.
-def _compare_mms(pid: int, other: int) -> int | None:
-    order = kcmp_vm(pid, other)
-    if order is not None:
-        return order
-    try:
-        vmas = procfs.read_maps(pid)
-        if not vmas or vmas != procfs.read_maps(other):
-            return None
-        with Pagemap(pid) as left, Pagemap(other) as right:
-            top = [line for line in vmas if line.path == "[stack]"] or vmas[-1:]
-            ranges = [(line.start, line.end) for line in top]
-            addresses = left.read(ranges)[0].tolist()
-            pairs = [(left.entry(address), right.entry(address)) for address in addresses]
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    return 0 if same_page_tables(pairs) else None
 
 
 # None for a process without memory of its own: a kernel thread, a zombie.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -209,3 +210,15 @@ def kinds(flags: I64) -> I8:
     )
     found = np.select([(flags & bits) != 0 for bits, _ in tests], [kind for _, kind in tests], f.FILE)
     return found.astype(np.int8)
+
+
+def mapcount_kind(release: str) -> str:
+    """``precise`` or ``average``: whether kpagecount is exact for pages of large folios.
+
+    It is not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
+    """
+    config = Path(f"/boot/config-{release}")
+    try:
+        return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read_text() else "precise"
+    except OSError:
+        return "precise"

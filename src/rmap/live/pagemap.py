@@ -89,6 +89,11 @@ class Pagemap:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
+    def fill(self, view: memoryview, page: int) -> None:
+        """Read as many entries as fit into a buffer of bytes, from a page number on."""
+        if os.preadv(self._fd, [view], page * 8) != len(view):
+            raise ProcessLookupError(f"process {self.pid} ended")
+
     def entry(self, address: int) -> int:
         """The 64 bits of one entry, as a signed number."""
         data = os.pread(self._fd, 8, address >> PAGE_SHIFT << 3)

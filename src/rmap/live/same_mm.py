@@ -10,6 +10,9 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable
 
+from rmap.live import procfs
+from rmap.live.pagemap import Pagemap
+
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272}
 _KCMP_VM = 1
 _PRESENT_EXCLUSIVE = (1 << 63) | (1 << 56)
@@ -65,3 +68,26 @@ def same_page_tables(entries: list[tuple[int, int]]) -> bool:
         left == right and left & _PRESENT_EXCLUSIVE == _PRESENT_EXCLUSIVE
         for left, right in ((a & (1 << 64) - 1, b & (1 << 64) - 1) for a, b in entries)
     )
+
+
+def compare_mms(pid: int, other: int) -> int | None:
+    """Compare two mms by kcmp; where that does not answer, by the page tables themselves.
+
+    Returns:
+        as :func:`kcmp_vm`; by page tables only 0, or None.
+    """
+    order = kcmp_vm(pid, other)
+    if order is not None:
+        return order
+    try:
+        vmas = procfs.read_maps(pid)
+        if not vmas or vmas != procfs.read_maps(other):
+            return None
+        with Pagemap(pid) as left, Pagemap(other) as right:
+            top = [line for line in vmas if line.path == "[stack]"] or vmas[-1:]
+            ranges = [(line.start, line.end) for line in top]
+            addresses = left.read(ranges)[0].tolist()
+            pairs = [(left.entry(address), right.entry(address)) for address in addresses]
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return 0 if same_page_tables(pairs) else None

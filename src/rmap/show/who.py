@@ -42,6 +42,8 @@ def who(answer: Who, *, origin: str, limit: int | None) -> list[str]:
         lines += ["", *_rows(answer.mappings, limit), ""]
     if answer.note:
         lines += labelled(answer.status if answer.status == "hidden" else "note", answer.note)
+    for reason in answer.hidden:
+        lines += labelled("hidden" if answer.status == "hidden" else "note", reason)
     return lines + labelled("found by", origin)
 
 

@@ -6,7 +6,7 @@
 ``swap:T:O``     slot O of swap area T
 ``PID:0xADDR``   what a process has at an address
 ``PID``          a process (all digits)
-``PATH@OFFSET``  a page of a file; OFFSET in bytes, decimal, hex or with K, M, G; without ``@``: the first page
+``PATH@OFFSET``  a page of a file; OFFSET in bytes, decimal, hex or with K, M, G; without ``@``: the file
 ``file:PATH``    the same, for a path that would be read as one of the others
 ===============  ============================================================================================
 """
@@ -43,6 +43,7 @@ class Key:
         swap: of kind swap: area and slot.
         pid, address: of kind address (bytes) and process.
         path, offset: of kind file; bytes.
+        whole: of kind file: no offset was given, so that it names the whole file as well as its first page.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Key:
     address: int = 0
     path: str = ""
     offset: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def _file(text: str, whole: str) -> Key:
         raise UsageError(f"not a page: {whole!r} (examples: pfn:0x2f8443, 4711:0x7f5a176cb000, /lib/libc.so.6@0x1000)")
     path, at, offset = text.rpartition("@")
     if not at:
-        return Key("file", path=text)
+        return Key("file", path=text, whole=True)
     try:
         return Key("file", path=path, offset=parse_size(offset))
     except UsageError:  # an @ that belongs to the name
-        return Key("file", path=text)
+        return Key("file", path=text, whole=True)
 
 
 def resolve(picture: Snapshot, key: Key) -> Resolved:

@@ -24,7 +24,7 @@ from rmap.units import PAGE_SHIFT
 if TYPE_CHECKING:
     from rmap.snapshot.picture import Snapshot
 
-_NOTES = {
+NOTES = {
     f.ZERO: "the zero page: every process may map it, and the kernel does not count its mappings",
     f.KERNEL: "a page of the kernel itself, shown to processes: no reverse map leads back from it",
     f.DEVICE: "memory of a device: it has no struct page, and no reverse map",
@@ -65,6 +65,8 @@ class Who:
         order: the folio has ``1 << order`` pages; ``head`` is its first frame.
         file, file_offset: the page's file and its place there in bytes, None for anonymous memory or if unknown.
         note: what a reader must know about this status, or ``""``.
+        found_by: the way by which the entries were found; ``""`` for those of a picture.
+        hidden: why some were not found, as far as that is known.
     """
 
     pfn: int | None
@@ -79,6 +81,8 @@ class Who:
     file_offset: int | None = None
     swap: tuple[int, int] | None = None
     note: str = field(default="", compare=False)
+    found_by: str = field(default="", compare=False)
+    hidden: list[str] = field(default_factory=list, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``rmap who --json`` prints, schema 1."""
@@ -93,6 +97,14 @@ class Who:
         }
         if self.swap is not None:
             answer["swap"] = {"type": self.swap[0], "offset": self.swap[1]}
+        if self.file is not None:
+            answer["file"] = {"path": self.file, "offset": self.file_offset}
+        if self.order:
+            answer["folio"] = {"order": self.order, "head": self.head}
+        if self.hidden:
+            answer["hidden"] = self.hidden
+        if self.found_by:
+            answer["found_by"] = self.found_by
         return answer
 
 
@@ -130,14 +142,14 @@ def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str
     frames = picture.frames
     kind = int(frames.kind[run])
     if kind in f.UNTRACKED and found != mapcount:
-        return "approximate", _NOTES[kind]
+        return "approximate", NOTES[kind]
     if frames.raced[run]:
         return "raced", "the page changed while the picture was taken"
     if frames.order[run] and picture.about["mapcount"] == "average":
         return "approximate", "this kernel counts mappings of large folios on average only"
     if found == mapcount:
         own = "one of its mappings is the picture taker's own, which is left out" if frames.own[run] else ""
-        return ("complete", _NOTES.get(kind, own)) if found else ("unmapped", "")
+        return ("complete", NOTES.get(kind, own)) if found else ("unmapped", "")
     if found < mapcount:
         return "hidden", f"{mapcount - found} of its mappings are in processes that were not recorded"
     return "raced", "more entries were found than the kernel counts"

@@ -8,11 +8,20 @@ KEY names the page:
 
   4711:0x7f5a176cb000          what process 4711 has at an address
   /usr/lib/libc.so.6@0x28000   the page of a file at an offset in bytes (also
-                               decimal, or with K, M, G; without @: the first)
+                               decimal, or with K, M, G)
   pfn:0x2f8443                 a page frame
   phys:0x2f8443000             the frame of a physical address
   swap:0:1234                  slot 1234 of swap area 0
+
+or something larger, which is summed up:
+
+  /usr/lib/libc.so.6           a file: which ranges of it who maps
+  4711                         a process: what each of its areas shares
   file:4711                    a file whose name looks like something else
+
+It looks first where the kernel's own reverse map would: in every area of the
+file, at the same address of every process. When as many entries are found as
+the kernel counts, it is done; only else every page table is searched.
 
 The running machine shows page frames only to root; a recorded picture (-i)
 can be asked by anybody who may read the file.
@@ -25,6 +34,7 @@ ends with: equal to the page tables, or the difference.
 examples
   sudo rmap who 4711:0x7f5a176cb000
   sudo rmap who /usr/lib/x86_64-linux-gnu/libc.so.6@0x28000 --all
+  sudo rmap who 4711
   sudo rmap who --kernel 4711:0x7f5a176cb000
   rmap who -i here.rmap pfn:0x2f8443 --json
 
@@ -40,13 +50,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rmap.cli import status
-from rmap.cli.output import emit, say
+from rmap.cli.output import emit, say, waiting
 from rmap.cli.parser import add_input_option, add_output_options
 from rmap.cli.source import absence, capture, origin_of, picture_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from rmap.snapshot import Key, Resolved, Snapshot
+    from rmap.snapshot import Key, Resolved, Snapshot, Who
 
 ROWS = 20
 READINGS = 4
@@ -63,17 +73,22 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find the page, and who maps it."""
-    from rmap.show.who import who
     from rmap.snapshot import parse_key
 
     key = parse_key(args.key)
-    if key.kind == "process":  # said before the whole machine is read, not after it
-        raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
-    if args.input is None and key.kind == "address" and (why := absence(key.pid)) is not None:
+    if args.input is None and key.kind in ("address", "process") and (why := absence(key.pid)) is not None:
         say(f"rmap: {why}")
         return status.NO
     if args.kernel:
+        if key.kind == "process" or key.whole:
+            raise UsageError(f"{args.key} has many pages, and a walk begins with one: {args.key}{_one_of(key)}")
         return _by_the_kernel(args, key)
+    if key.kind == "process":
+        return _areas(args, key.pid)
+    if key.whole:
+        return _whole_file(args, key)
+    if args.input is None:
+        return _now(args, key)
     picture = picture_of(args)
     place = _resolve(picture, key)
     if place.swap is not None:
@@ -83,9 +98,65 @@ def run(args: Namespace) -> int:
     else:
         say(f"rmap: {place.reason}")
         return status.NO
+    return _tell(args, answer, origin_of(args, picture))
+
+
+def _one_of(key: Key) -> str:
+    return ":0xADDRESS" if key.kind == "process" else "@OFFSET"
+
+
+# One page of the running machine, without reading all of it.
+def _now(args: Namespace, key: Key) -> int:
+    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.lookup import NoPage, look_up
+
+    refuse_without_frames()
+    with waiting() as doing:
+        answer = look_up(key, say=doing)
+    if isinstance(answer, NoPage):
+        say(f"rmap: {answer.reason}")
+        return status.NO
+    return _tell(args, answer, answer.found_by)
+
+
+def _tell(args: Namespace, answer: Who, origin: str) -> int:
+    from rmap.show.who import who
+
     limit = None if args.all else ROWS
-    emit(args, answer.to_json(), lambda: who(answer, origin=origin_of(args, picture), limit=limit))
+    emit(args, answer.to_json(), lambda: who(answer, origin=origin, limit=limit))
     return status.OK if answer.found else status.NO
+
+
+def _areas(args: Namespace, pid: int) -> int:
+    from rmap.show.overview import areas
+    from rmap.snapshot.overview import areas_of
+    from rmap.snapshot.selection import row_of
+
+    picture = picture_of(args)
+    row = row_of(picture, pid)
+    if row < 0:
+        say(f"rmap: process {pid} is not in the picture")
+        return status.NO
+    found = areas_of(picture, row)
+    comm = picture.processes.comm[row]
+    limit = None if args.all else ROWS
+    emit(args, {"pid": pid, "comm": comm, "areas": found}, lambda: areas(found, pid=pid, comm=comm, limit=limit))
+    return status.OK
+
+
+def _whole_file(args: Namespace, key: Key) -> int:
+    from rmap.show.overview import mapped_file
+    from rmap.snapshot.file_view import file_view, files_named
+
+    picture = picture_of(args)
+    named = files_named(picture, key.path) or files_named(picture, os.path.realpath(key.path))
+    if not named:
+        say(f"rmap: nobody maps a file {key.path} (a page of it: {key.path}@0; a process: its number)")
+        return status.NO
+    views = [file_view(picture, row) for row in named]
+    limit = None if args.all else ROWS
+    emit(args, {"files": views}, lambda: [line for view in views for line in mapped_file(view, limit=limit)])
+    return status.OK if any(view.mapped for view in views) else status.NO
 
 
 # A difference between page tables and walk counts if it is there each time.

@@ -1,0 +1,87 @@
+"""A process by its areas, a file by its ranges: how much is in memory, and who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rmap.show.text import columns, labelled, more, plural
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
+
+if TYPE_CHECKING:
+    from rmap.snapshot.file_view import FileView
+    from rmap.snapshot.overview import AreaView
+
+_PIDS = 4
+
+
+def areas(found: Sequence[AreaView], *, pid: int, comm: str, limit: int | None) -> list[str]:
+    """The lines of ``rmap who PID``.
+
+    Args:
+        limit: show at most so many areas, those with the most memory; None for all, in order of address.
+    """
+    rss, shared = sum(area.rss for area in found), sum(area.shared for area in found)
+    lines = labelled(
+        "process",
+        f"{pid} {comm}: {plural(len(found), 'area')}, {format_bytes(rss)} in memory, {format_bytes(shared)} of it "
+        "mapped more than once",
+    )
+    shown = list(found)
+    if limit is not None and len(shown) > limit:
+        kept = sorted(found, key=lambda area: -area.rss)[:limit]
+        shown = [area for area in found if area in kept]
+    rows = [
+        (
+            f"{area.start:x}-{area.end:x}",
+            area.perms,
+            format_bytes(area.rss),
+            format_bytes(area.shared),
+            format_count(area.most),
+            format_bytes(area.swap) if area.swap else "-",
+            _short(area.name),
+        )
+        for area in shown
+    ]
+    lines += ["", *columns(("VMA", "PERM", "RSS", "SHARED", "MOST", "SWAP", "WHAT"), rows, "<<>>>><", indent="  ")]
+    if len(shown) < len(found):
+        lines.append("    " + more(len(found) - len(shown), "--all"))
+    return [*lines, "", "MOST  mappers of the page of it that has most"]
+
+
+def _short(name: str, width: int = 20) -> str:
+    return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
+
+
+def mapped_file(view: FileView, *, limit: int | None) -> list[str]:
+    """The lines of ``rmap who PATH``: ranges of equal mappers."""
+    size = format_bytes(view.size) if view.size >= 0 else "of unknown size"
+    lines = labelled("file", f"{view.path}, {size}")
+    of = f" of {format_count(-(-view.size // PAGE_SIZE))}" if view.size >= 0 else ""
+    lines += labelled("mapped", f"{format_count(view.mapped)}{of} pages, by {_processes(view.pids)}")
+    if view.open_by:
+        lines += labelled("open", f"by {_processes(view.open_by)}")
+    if view.copies:
+        copies = plural(view.copies, "private copy", "private copies")
+        lines += labelled("besides", f"{copies} of its pages, made on writing: not the file's")
+    shown = view.ranges[:limit]
+    rows = [
+        (
+            f"{one.first << PAGE_SHIFT:#x}",
+            format_count(one.pages),
+            format_count(len(one.pids)),
+            format_count(one.ptes),
+            " ".join(map(str, one.pids[:_PIDS])) + (" ..." if len(one.pids) > _PIDS else ""),
+        )
+        for one in shown
+    ]
+    if rows:
+        lines += ["", *columns(("OFFSET", "PAGES", "PROCS", "PTES", "PIDS"), rows, "<>>><", indent="  ")]
+    if len(shown) < len(view.ranges):
+        lines.append("    " + more(len(view.ranges) - len(shown), "--all"))
+    return lines
+
+
+def _processes(pids: Sequence[int]) -> str:
+    named = ", ".join(map(str, pids[:_PIDS])) + (", ..." if len(pids) > _PIDS else "")
+    return f"{plural(len(pids), 'process', 'processes')} ({named})" if pids else "nobody"
