@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TypeAlias
@@ -58,7 +59,7 @@ def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> lis
         for design in designs:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, design, theirs), name=f"rmap {design}", daemon=True)
-            with _interrupts_held():
+            with interrupts_held():
                 process.start()
                 workers[ours] = (design, process)
             theirs.close()
@@ -119,7 +120,9 @@ def _early_end(design: str, code: int | None) -> RmapError:
 # An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
 # a process that is started while interrupts are held never sees one.
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
+    """Start processes that an interrupt from the terminal does not reach."""
+    resource_tracker.ensure_running()  # else the first start makes it, and lets interrupts through from there on
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
