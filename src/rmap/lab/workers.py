@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -118,16 +119,24 @@ def _early_end(design: str, code: int | None) -> RmapError:
 
 
 # An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
-# a process that is started while interrupts are held never sees one.
+# a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of one thread; in
+# the parent another (of a library) may take the signal, whose handler then waits, too.
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Start processes that an interrupt from the terminal does not reach."""
+    """Start processes that an interrupt does not reach, and let none tear the starting of them apart."""
     resource_tracker.ensure_running()  # else the first start makes it, and lets interrupts through from there on
+    held: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 # What runs in the process of a design.
