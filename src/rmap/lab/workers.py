@@ -119,8 +119,8 @@ def _early_end(design: str, code: int | None) -> RmapError:
 
 
 # An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
-# a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of one thread; in
-# the parent another (of a library) may take the signal, whose handler then waits, too.
+# a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of one thread:
+# in the parent another (of a library) may take the signal, whose handler then waits, too.
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Start processes that an interrupt does not reach, and let none tear the starting of them apart."""
