@@ -38,6 +38,7 @@ lint: $(VENV)/lint.stamp
 docs: $(VENV)/run.stamp
 	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
+	$(BIN)/python tools/history.py
 	$(BIN)/python tools/console.py README.md docs/*.md docs/designs/*.md
 
 bench: $(VENV)/run.stamp

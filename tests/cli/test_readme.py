@@ -42,7 +42,7 @@ def test_links_lead_somewhere(name: str) -> None:
         assert target.startswith("http") or (ROOT / name).parent.joinpath(target).exists(), target
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith("docs/designs/")])
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith(("docs/designs/", "docs/workloads"))])
 def test_the_python_of_a_design_page_does_what_it_says(name: str) -> None:
     failed, _ = doctest.testfile(str(ROOT / name), module_relative=False)
     assert failed == 0

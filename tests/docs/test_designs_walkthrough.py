@@ -86,5 +86,5 @@ def test_the_kernel_takes_it(names: dict[str, Any]) -> None:
 
 def test_the_examples_of_the_page_say_what_it_says(names: dict[str, Any]) -> None:
     failed, tried = doctest.testfile(str(PAGE), module_relative=False, globs=dict(names))
-    assert tried >= 15
+    assert tried >= 13
     assert failed == 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TypeAlias
@@ -58,7 +60,7 @@ def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> lis
         for design in designs:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, design, theirs), name=f"rmap {design}", daemon=True)
-            with _interrupts_held():
+            with interrupts_held():
                 process.start()
                 workers[ours] = (design, process)
             theirs.close()
@@ -117,14 +119,24 @@ def _early_end(design: str, code: int | None) -> RmapError:
 
 
 # An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
-# a process that is started while interrupts are held never sees one.
+# a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of one thread:
+# in the parent another (of a library) may take the signal, whose handler then waits, too.
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
+    """Start processes that an interrupt does not reach, and let none tear the starting of them apart."""
+    resource_tracker.ensure_running()  # else the first start makes it, and lets interrupts through from there on
+    held: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 # What runs in the process of a design.

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 
 from rmap.errors import RmapError
 from rmap.lab.results import Progress
-from rmap.lab.workers import Answer, Job
+from rmap.lab.workers import Answer, Job, interrupts_held
 
 
 def on_executor(job: Job, designs: Sequence[str], executor: Executor, progress: Progress) -> list[Answer]:
@@ -22,7 +22,10 @@ def on_executor(job: Job, designs: Sequence[str], executor: Executor, progress: 
     Raises:
         RmapError, OSError: what a job raised. What has not begun by then is not begun any more.
     """
-    futures: dict[Future[Answer], int] = {executor.submit(_quietly, job, name): n for n, name in enumerate(designs)}
+    futures: dict[Future[Answer], int] = {}
+    with interrupts_held():
+        for n, name in enumerate(designs):
+            futures[executor.submit(_quietly, job, name)] = n
     answers: dict[int, Answer] = {}
     reported = 0
     try:

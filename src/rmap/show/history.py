@@ -38,23 +38,28 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def _answer(answer: Answer) -> Iterator[str]:
+def then_and_now(answer: Answer) -> tuple[str, str]:
+    """What was published and what is ours: two values, or two ratios of the second design to the first."""
     figure = answer.figure
-    yield from wrap(figure.says, "     * ", "       ")
-    if figure.note:
-        yield from wrap(f"({figure.note})", "       ")
-    if answer.figure.exact:
-        then = _value(figure.after) if figure.before is None else f"{_value(figure.before)} -> {_value(figure.after)}"
-        ours = _value(answer.after) if answer.before is None else f"{_value(answer.before)} -> {_value(answer.after)}"
+    if figure.exact:
         unit = f" {figure.unit}" if figure.unit else ""
-        yield f"       then {then}{unit}, ours {ours}: {answer.verdict} ({answer.workload})"
-        return
+        return _change(figure.before, figure.after) + unit, _change(answer.before, answer.after)
     then = "no figure" if not figure.after else _ratio(answer.then if figure.before is not None else figure.after)
     if answer.before == 0:
-        ours = f"0 -> {_value(answer.after)}"
-    else:
-        ours = _ratio(answer.now if answer.before is not None else answer.after)
+        return then, f"0 -> {_value(answer.after)}"
+    return then, _ratio(answer.now if answer.before is not None else answer.after)
+
+
+def _answer(answer: Answer) -> Iterator[str]:
+    yield from wrap(answer.figure.says, "     * ", "       ")
+    if answer.figure.note:
+        yield from wrap(f"({answer.figure.note})", "       ")
+    then, ours = then_and_now(answer)
     yield from wrap(f"then {then}, ours {ours}: {answer.verdict} ({answer.workload})", "       ")
+
+
+def _change(before: float | None, after: float) -> str:
+    return _value(after) if before is None else f"{_value(before)} -> {_value(after)}"
 
 
 def _ratio(value: float | None) -> str:

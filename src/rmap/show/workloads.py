@@ -11,6 +11,7 @@ from rmap.show.text import wrap
 if TYPE_CHECKING:
     from rmap.lab.workloads import Parameter, Workload
 
+NAME_WIDTH = 20
 OPTION_WIDTH = 24
 
 
@@ -22,12 +23,12 @@ def workloads(known: Iterable[Workload], traces: Mapping[str, str] = MappingProx
     """
     lines: list[str] = []
     for workload in known:
-        lines += wrap(workload.summary, f"{workload.name:<15}")
+        lines += wrap(workload.summary, f"{workload.name:<{NAME_WIDTH}} ")
         for parameter in workload.parameters:
             option = f"  {option_of(parameter)} {default_of(parameter)}"
             lines += wrap(parameter.help, f"{option:<{OPTION_WIDTH}} ")
     for name, summary in traces.items():
-        lines += wrap(f"Recorded: {summary}", f"{name:<15}")
+        lines += wrap(f"Recorded: {summary}", f"{name:<{NAME_WIDTH}} ")
     return lines
 
 
