@@ -18,6 +18,7 @@ from rmap.cli import main
 from rmap.live.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
 from rmap.snapshot.flags import ANON, FILE
+from rmap.snapshot.usage import usage
 
 SMALL = ["--children", "2", "--pages", "64"]
 
@@ -60,6 +61,22 @@ def test_who_all_shows_every_mapping(shared: Who, shared_address: str, capsys: p
     assert "more (--all)" not in out
 
 
+def test_who_of_a_process_and_of_a_file_sum_up(picture: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
+    pid = int(picture.processes.pid[3])
+    assert main(["who", "-i", str(shipped()), str(pid), "--json"]) == 0
+    areas = json.loads(capsys.readouterr().out)["areas"]
+    assert len(areas) == (picture.vmas.process == 3).sum()
+    assert sum(area["rss"] for area in areas) == usage(picture).rss[3]
+    path = next(p for p in picture.files.path if "libc.so" in p)
+    assert main(["who", "-i", str(shipped()), path, "--json"]) == 0
+    (view,) = json.loads(capsys.readouterr().out)["files"]
+    file = picture.files.path.index(path)
+    assert view["mapped"] == ((picture.per_frame("file") == file) & (picture.reverse.found > 0)).sum()
+    for words in ([str(pid)], [path]):
+        assert main(["who", "-i", str(shipped()), *words]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_who_json_is_the_answer_of_the_library(
     picture: Snapshot, shared_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,8 +101,9 @@ def test_who_finds_a_file_by_a_link_to_it(
     ("key", "expected", "says"),
     [
         ("999999:0x1000", 1, "process 999999 is not in the picture"),
-        ("/no/such/file", 1, "no recorded process maps a file /no/such/file"),
-        ("4711", 2, "4711 is a process, with many pages"),
+        ("/no/such/file", 1, "nobody maps a file /no/such/file"),
+        ("/no/such/file@0", 1, "no recorded process maps a file /no/such/file"),
+        ("999999", 1, "process 999999 is not in the picture"),
         ("pfn:many", 2, "not a number"),
     ],
 )

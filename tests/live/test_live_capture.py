@@ -377,7 +377,7 @@ ready(address(area))
 @pytest.mark.parametrize("kcmp", [True, False])
 def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not kcmp:
-        monkeypatch.setattr(CAPTURE, "kcmp_vm", lambda pid, other: None)
+        monkeypatch.setattr("rmap.live.same_mm.kcmp_vm", lambda pid, other: None)
     with family(VFORKED) as tree:
         picture = capture(tree.pids)
         assert picture.processes.pid.tolist() == [tree.pid]
@@ -387,7 +387,7 @@ def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.M
 
 
 def test_without_kcmp_a_forked_child_is_still_another_mm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CAPTURE, "kcmp_vm", lambda pid, other: None)
+    monkeypatch.setattr("rmap.live.same_mm.kcmp_vm", lambda pid, other: None)
     with family(FORKED) as tree:
         assert capture(tree.pids).processes.pid.tolist() == sorted(tree.pids)
 

@@ -76,6 +76,8 @@ def test_who_tells_everything_about_a_page() -> None:
             }
             for pid, comm in ((100, "server"), (101, "worker"))
         ],
+        "file": {"path": "/lib/libc.so.6", "offset": PAGE},
+        "folio": {"order": 2, "head": 0x1010},
     }
 
 
@@ -136,12 +138,12 @@ def test_a_swap_slot_has_a_reverse_map_too() -> None:
         ("4711", Key("process", pid=4711)),
         ("/lib/libc.so.6@0x28000", Key("file", path="/lib/libc.so.6", offset=0x28000)),
         ("/srv/m@1.5M", Key("file", path="/srv/m", offset=3 << 19)),
-        ("/srv/a@b", Key("file", path="/srv/a@b")),
+        ("/srv/a@b", Key("file", path="/srv/a@b", whole=True)),
         ("/srv/a@b@4096", Key("file", path="/srv/a@b", offset=4096)),
-        ("name", Key("file", path="name")),
-        ("file:4711", Key("file", path="4711")),
+        ("name", Key("file", path="name", whole=True)),
+        ("file:4711", Key("file", path="4711", whole=True)),
         ("file:pfn:1@8K", Key("file", path="pfn:1", offset=8192)),
-        ("x:0x10", Key("file", path="x:0x10")),
+        ("x:0x10", Key("file", path="x:0x10", whole=True)),
     ],
 )
 def test_keys(text: str, key: Key) -> None:

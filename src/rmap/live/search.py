@@ -1,8 +1,8 @@
 """Looking for the entries of one page in the page tables of the running machine, without reading all of them.
 
-The kernel's own reverse map looks at a page's file or family, and so do the first two here: one entry of each process at
-one address (:func:`at_address`), one of each area of a file (:func:`in_file`). What they do not find is searched for
-in everything (:func:`everywhere`): 64 KiB of pagemap at a time, compared as numbers, not decoded.
+The kernel's own reverse map looks at a page's file or family, and so do the first two here: one entry of each process
+at one address (:func:`at_address`), one of each area of a file (:func:`in_file`). What they do not find is searched
+for in everything (:func:`everywhere`): 64 KiB of pagemap at a time, compared as numbers, not decoded.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rmap.show.text import columns, labelled, more, plural
+from rmap.show.text import WIDTH, columns, labelled, more, plural
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -39,17 +39,18 @@ def areas(found: Sequence[AreaView], *, pid: int, comm: str, limit: int | None) 
             format_bytes(area.shared),
             format_count(area.most),
             format_bytes(area.swap) if area.swap else "-",
-            _short(area.name),
         )
         for area in shown
     ]
-    lines += ["", *columns(("VMA", "PERM", "RSS", "SHARED", "MOST", "SWAP", "WHAT"), rows, "<<>>>><", indent="  ")]
+    table = columns(("VMA", "PERM", "RSS", "SHARED", "MOST", "SWAP"), rows, "<<>>>>", indent="  ")
+    names = ["WHAT", *(_short(area.name, WIDTH - 2 - len(table[0])) for area in shown)]
+    lines += ["", *(f"{line:<{len(table[0])}}  {name}".rstrip() for line, name in zip(table, names))]
     if len(shown) < len(found):
         lines.append("    " + more(len(found) - len(shown), "--all"))
     return [*lines, "", "MOST  mappers of the page of it that has most"]
 
 
-def _short(name: str, width: int = 20) -> str:
+def _short(name: str, width: int) -> str:
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
 
 

@@ -1,0 +1,263 @@
+"""One page of the running machine: what the fast search finds is what all page tables hold, and as many as counted."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live_family import family
+from load import load
+
+from needs import need
+from rmap.live import abilities
+from rmap.live.lookup import NoPage, look_up
+from rmap.snapshot import Who, parse_key
+
+PAGE = 4096
+PRESENT = 1 << 63
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    need(abilities().missing("frames", "page_state", "same_mm"))
+
+
+def entries(pid: int) -> dict[int, int]:
+    """Address to pagemap entry of whatever is there; a reader of its own."""
+    found = {}
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
+        for start, end in re.findall(r"^([0-9a-f]+)-([0-9a-f]+)", maps, re.MULTILINE):
+            first, last = int(start, 16), int(end, 16)
+            if first < 1 << 63:
+                data = os.pread(pagemap.fileno(), (last - first) // PAGE * 8, first // PAGE * 8)
+                for number, entry in enumerate(struct.unpack(f"<{len(data) // 8}Q", data)):
+                    if entry >> 62:
+                        found[first + number * PAGE] = entry
+    return found
+
+
+def brute(pids: list[int], pfn: int) -> set[tuple[int, int]]:
+    return {
+        (pid, address)
+        for pid in pids
+        for address, entry in entries(pid).items()
+        if entry & PRESENT and entry & ((1 << 55) - 1) == pfn
+    }
+
+
+def count_of(pfn: int) -> int:
+    with open("/proc/kpagecount", "rb", buffering=0) as file:
+        return int(struct.unpack("<Q", os.pread(file.fileno(), 8, pfn * 8))[0])
+
+
+def asked(key: str) -> Who:
+    answer = look_up(parse_key(key))
+    assert isinstance(answer, Who), answer
+    return answer
+
+
+def judged(key: str, pids: list[int]) -> Who:
+    """The answer, held against all page tables of the family and the kernel's count."""
+    answer = asked(key)
+    assert answer.pfn is not None
+    found = {(one.pid, one.address) for one in answer.mappings}
+    assert found == brute(pids, answer.pfn)
+    assert answer.found == len(found) == answer.mapcount == count_of(answer.pfn)
+    assert answer.status == "complete"
+    for one in answer.mappings:
+        assert one.vma_start <= one.address < one.vma_end
+        assert f"{one.vma_start:x}-{one.vma_end:x} {one.perms}" in Path(f"/proc/{one.pid}/maps").read_text()
+    return answer
+
+
+SHARED = """
+heap = mm(64)
+touch(heap, *range(64))
+at = address(heap)
+fork(lambda: touch(heap, *range(10, 20)))
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+fork(lambda: libc.munmap(at, PAGE))
+def move():
+    libc.mremap.restype = ctypes.c_void_p
+    libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+    place = libc.mmap(None, 64 * PAGE, 3, PRIVATE, -1, 0)
+    assert libc.mremap(at, 64 * PAGE, 64 * PAGE, 3, place) == place
+fork(move)
+ready(at)
+"""
+
+
+def test_an_anonymous_page_is_found_in_its_family_and_where_it_was_moved() -> None:
+    with family(SHARED) as tree:
+        for page, mappers in ((0, 3), (1, 4), (12, 3), (63, 4)):
+            answer = judged(f"{tree.pid}:{tree.value + page * PAGE:#x}", tree.pids)
+            assert (answer.kind, answer.found) == ("anon", mappers)
+            assert answer.found_by == f"same address in the fork family ({mappers - 1}), then a scan of the rest (1)"
+        alone = judged(f"{tree.children[0]}:{tree.value + 12 * PAGE:#x}", tree.pids)
+        assert (alone.found, alone.found_by) == (1, "same address in the fork family (1)")
+        by_frame = judged(f"pfn:{alone.pfn:#x}", tree.pids)
+        assert by_frame.mappings == alone.mappings and by_frame.found_by == "a scan of every page table"
+        assert judged(f"phys:{alone.pfn * PAGE + 5:#x}", tree.pids).mappings == alone.mappings  # type: ignore[operator]
+
+
+def windows(path: str) -> str:
+    return f"""
+fd = os.open({path!r}, os.O_RDWR)
+first = mm(8, mmap.MAP_SHARED, fd, 0)
+first[0], first[2 * PAGE]
+copied = mm(8, mmap.MAP_PRIVATE, fd, 0)
+copied[2 * PAGE]
+copied[3 * PAGE] = 1
+def other():
+    global kept
+    kept = mm(4, mmap.MAP_SHARED, fd, 2 * PAGE, 1)
+    kept[0]
+fork(other)
+fork(other)
+ready(address(copied))
+"""
+
+
+def test_a_page_of_a_file_is_found_in_every_area_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(os.urandom(64 * PAGE))
+    with family(windows(str(path))) as tree:
+        answer = judged(f"{path}@{2 * PAGE:#x}", tree.pids)
+        assert (answer.kind in ("file", "shmem"), answer.found, answer.file) == (True, 6, str(path))  # fork copies no entries of a shared file
+        assert answer.file_offset == 2 * PAGE and {one.offset for one in answer.mappings} == {2 * PAGE}
+        assert answer.found_by == "dev:inode and offset in every VMA of the file"
+        copy = judged(f"{tree.pid}:{tree.value + 3 * PAGE:#x}", tree.pids)
+        assert (copy.kind, copy.file) == ("anon", None)
+        there = judged(f"{tree.pid}:{tree.value + 2 * PAGE:#x}", tree.pids)
+        assert there.pfn == answer.pfn
+        nobody = asked(f"{path}@{60 * PAGE:#x}")  # in the cache, as it was written; beyond what a fault brings along
+        assert (nobody.status, nobody.found) == ("unmapped", 0)
+    beyond = look_up(parse_key(f"{path}@{80 * PAGE:#x}"))
+    assert beyond == NoPage(f"{path} has no page 80: it is {64 * PAGE:,} bytes long")
+
+
+KINDS = """
+memfd = os.memfd_create("kind")
+os.ftruncate(memfd, 8 * PAGE)
+shared = mm(8, mmap.MAP_SHARED, memfd)
+touch(shared, 1)
+zero = mm(8)
+zero[2 * PAGE]
+guarded = mm(8)
+touch(guarded, *range(8))
+refused = libc.madvise(ctypes.c_void_p(address(guarded)), PAGE, 102)
+vdso = next(int(line.split("-")[0], 16) for line in open("/proc/self/maps") if "[vdso]" in line)
+fork(lambda: shared[PAGE])
+ready([address(shared), address(zero), address(guarded), refused, vdso])
+"""
+
+
+def test_every_kind_of_page_is_named() -> None:
+    with family(KINDS) as tree:
+        shared, zero, guarded, refused, vdso = tree.value
+        memory = judged(f"{tree.pid}:{shared + PAGE:#x}", tree.pids)
+        assert (memory.kind, memory.found) == ("shmem", 2)
+        nothing = asked(f"{tree.pid}:{zero + 2 * PAGE:#x}")
+        assert (nothing.kind, nothing.status) == ("zero", "approximate") and "zero page" in nothing.note
+        assert tree.pid in {one.pid for one in nothing.mappings}
+        assert look_up(parse_key(f"{tree.pid}:{zero:#x}")) == NoPage(
+            f"{zero:#x} of process {tree.pid} is mapped, but no page is there yet"
+        )
+        if not refused:
+            marker = look_up(parse_key(f"{tree.pid}:{guarded:#x}"))
+            assert marker == NoPage(f"{guarded:#x} of process {tree.pid} holds a guard marker")
+        kernel = asked(f"{tree.pid}:{vdso:#x}")
+        assert kernel.kind == "kernel" and set(tree.pids) <= {one.pid for one in kernel.mappings}
+        assert look_up(parse_key(f"{tree.pid}:0x1000")) == NoPage(f"process {tree.pid} has nothing at 0x1000")
+
+
+CLONED = """
+from ctypes import c_int, c_void_p
+heap = mm(4)
+touch(heap, 0)
+stack = ctypes.create_string_buffer(1 << 16)
+top = c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
+libc.clone.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
+seconds = (ctypes.c_long * 2)(1000, 0)
+nanosleep = ctypes.cast(libc.nanosleep, c_void_p)
+children.append(libc.clone(nanosleep, top, 0x100 | signal.SIGCHLD, ctypes.cast(seconds, c_void_p)))
+ready(address(heap))
+"""
+
+
+def test_processes_that_share_an_mm_are_one_mapper() -> None:
+    with family(CLONED) as tree:
+        answer = asked(f"{tree.children[0]}:{tree.value:#x}")
+        assert (answer.found, answer.mapcount, answer.status) == (1, 1, "complete")
+        assert [one.pid for one in answer.mappings] == [min(tree.pids)]
+
+
+NAMESPACE = """
+heap = mm(4)
+touch(heap, 0)
+libc.unshare.argtypes = [ctypes.c_int]
+refused = libc.unshare(0x20000000)
+def inside():
+    pass
+fork(inside)
+ready([address(heap), refused])
+"""
+
+
+def test_a_process_of_another_pid_namespace_is_found_from_outside_and_not_from_inside() -> None:
+    with family(NAMESPACE) as tree:
+        address, refused = tree.value
+        if refused:
+            pytest.skip("needs the right to make a PID namespace")
+        outside = judged(f"{tree.pid}:{address:#x}", tree.pids)
+        assert outside.found == 2
+        script = f"mount -t proc proc /proc && exec {sys.executable} -m rmap who pfn:{outside.pfn:#x}"
+        done = subprocess.run(
+            ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "sh", "-c", script],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if "unshare:" in done.stderr or "mount" in done.stderr:
+            pytest.skip(f"needs unshare --mount-proc: {done.stderr.strip()}")
+        assert done.returncode == 1, done.stderr
+        assert "mappings  found 0 of 2: 2 hidden" in done.stdout
+        assert "PID namespace" in done.stdout
+
+
+def test_it_holds_while_processes_fork_and_exit() -> None:
+    statuses = set()
+    with load(workers=8, pages=400, vmas=400, busy=4) as busy:
+        maps = Path(f"/proc/{busy.server}/maps").read_text()
+        libc = next(line.split()[-1] for line in maps.splitlines() if "libc.so" in line)
+        for round_ in range(60):
+            for key in (f"{busy.server}:{busy.heap + (260 + round_ % 30) * PAGE:#x}", f"{libc}@0x28000"):
+                answer = look_up(parse_key(key))
+                assert isinstance(answer, Who)
+                statuses.add(answer.status)
+                assert answer.found <= (answer.mapcount or 0) or answer.status == "raced"
+    assert statuses <= {"complete", "raced", "hidden"} and "complete" in statuses
+
+
+def test_a_refused_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rmap.live.search as searching
+
+    real = searching.Pagemap
+    with family(SHARED) as tree:
+
+        def refusing(pid: int) -> searching.Pagemap:
+            if pid == tree.children[0]:
+                raise PermissionError(13, "refused")
+            return real(pid)
+
+        monkeypatch.setattr(searching, "Pagemap", refusing)
+        answer = asked(f"{tree.pid}:{tree.value + PAGE:#x}")
+        assert (answer.status, answer.found, answer.mapcount) == ("hidden", 3, 4)
+        assert any(f"process {tree.children[0]} does not show" in reason for reason in answer.hidden) or any(
+            "do not show" in reason for reason in answer.hidden
+        )
