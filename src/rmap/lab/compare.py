@@ -17,7 +17,7 @@ from rmap.errors import UsageError
 from rmap.lab.cache import ResultCache, key_of
 from rmap.lab.picture_run import run_picture
 from rmap.lab.remarks import picture_remarks, trace_remarks, workload_remarks
-from rmap.lab.results import Comparison, DesignResult, Progress, no_progress
+from rmap.lab.results import Comparison, DesignResult, Progress, Subject, no_progress
 from rmap.lab.trace_run import name_of, run_trace
 from rmap.lab.workers import Answer, Say, chosen, once_per_design
 from rmap.lab.workers_pool import on_executor
