@@ -17,7 +17,7 @@ from rmap.errors import UsageError
 from rmap.lab.cache import ResultCache, key_of
 from rmap.lab.picture_run import run_picture
 from rmap.lab.remarks import picture_remarks, trace_remarks, workload_remarks
-from rmap.lab.results import Comparison, DesignResult, Progress, no_progress
+from rmap.lab.results import Comparison, DesignResult, Progress, Subject, no_progress
 from rmap.lab.trace_run import name_of, run_trace
 from rmap.lab.workers import Answer, Say, chosen, once_per_design
 from rmap.lab.workers_pool import on_executor
@@ -63,13 +63,15 @@ def compare_workload(
     folder = None if cache is None else cache.folder
     job = partial(run_and_keep, folder, name, settings, profile, _seed(seed))
     known = {} if cache is None else _known(cache, name, settings, profile, seed, names)
-    if known:
-        progress(f"{len(known)} of {len(names)} designs: known from {folder}")
+    tell = _once_the_subject(progress)
+    for design in (name for name in names if name in known):
+        tell(known[design][0])
+        tell(known[design][1])
     unknown = [design for design in names if design not in known]
     fresh: list[Answer] = []
     if unknown:
         run = once_per_design if executor is None else partial(on_executor, executor=executor)
-        fresh = run(job, unknown, progress=progress)
+        fresh = run(job, unknown, progress=tell)
     found = {**known, **dict(zip(unknown, fresh))}
     answers = [found[design] for design in names]
     results = _without_empty_rows([result for _, result in answers])
@@ -90,6 +92,19 @@ def run_and_keep(
     if folder is not None:
         ResultCache(folder).put(key_of(name, settings, profile, seed, design), answer)
     return answer
+
+
+# What is known and what is run each begin with the subject, which is the same.
+def _once_the_subject(progress: Progress) -> Progress:
+    told = False
+
+    def tell(event: Subject | DesignResult | str) -> None:
+        nonlocal told
+        if not (isinstance(event, Subject) and told):
+            progress(event)
+        told = told or isinstance(event, Subject)
+
+    return tell
 
 
 def _known(
