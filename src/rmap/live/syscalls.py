@@ -125,3 +125,28 @@ def process_madvise(pid: int, ranges: list[tuple[int, int]], advice: int) -> int
     finally:
         os.close(pidfd)
     return done
+
+
+MADV_RANDOM = 1
+MADV_POPULATE_READ = 22
+_SYNC_WAIT_WRITE_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """Advise on a mapping of this process.
+
+    Raises:
+        OSError: refused.
+    """
+    _checked(_libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice))
+
+
+def sync_range(fd: int, offset: int, length: int) -> None:
+    """Write the dirty pages of a file's range, and wait for them (sync_file_range(2)); bytes.
+
+    Raises:
+        OSError: an error of writing, or a file that is not written back.
+    """
+    _checked(
+        _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_WAIT_WRITE_WAIT))
+    )
