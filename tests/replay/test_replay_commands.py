@@ -132,7 +132,7 @@ def test_a_shipped_trace_by_its_name(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("equal       VMA layout 100 %")
     assert main(["workloads"]) == 0
     listed = capsys.readouterr().out
-    assert all(f"\n{name:<15}Recorded: " in listed for name in SUMMARIES)
+    assert all(f"\n{name:<20} Recorded: " in listed for name in SUMMARIES)
     assert main(["workloads", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)["traces"]] == list(SUMMARIES)
 
