@@ -51,7 +51,7 @@ class _World:
     file_systems: dict[int, str] = field(default_factory=procfs.file_systems)
     files: dict[tuple[int, int], int] = field(default_factory=dict)
     device_files: set[int] = field(default_factory=set)
-    shmem_devices: set[int] = field(default_factory=lambda: _shmem_devices())
+    shmem_devices: set[int] = field(default_factory=procfs.shmem_devices)
     vmas: list[tuple[int, int, int]] = field(default_factory=list)  # pid, file, start
     extents: list[tuple[I64, ...]] = field(default_factory=list)
 
@@ -264,15 +264,6 @@ def _open_file(world: _World, link: str, found: os.stat_result) -> int:
             kind=f.FILE_SHMEM,
         )
     return world.files.get(key, -1)
-
-
-# The kernel's own tmpfs, where memfds live, and those that are mounted.
-def _shmem_devices() -> set[int]:
-    fd = os.memfd_create("rmap")
-    try:
-        return {os.fstat(fd).st_dev, *(dev for dev, kind in procfs.file_systems().items() if kind == "tmpfs")}
-    finally:
-        os.close(fd)
 
 
 # The entries found, marked; and the frames they map.

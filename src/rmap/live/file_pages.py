@@ -92,7 +92,11 @@ class FilePages:
         ]
 
     def _who(self, page: int) -> list[int]:
-        return sorted(pid for pid, pages in self.mapped.items() if page in pages[np.searchsorted(pages, [page])[0] :][:1])
+        def maps(pages: I64) -> bool:
+            at = int(np.searchsorted(pages, page))
+            return at < len(pages) and int(pages[at]) == page
+
+        return sorted(pid for pid, pages in self.mapped.items() if maps(pages))
 
 
 @contextmanager

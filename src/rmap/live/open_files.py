@@ -1,8 +1,8 @@
 """Every file that a process maps or holds open, once, and how much of it is in the page cache.
 
 Files are opened through the process that has them (``/proc/PID/map_files``, ``/proc/PID/fd``), so that deleted files
-and those of other mount namespaces can be asked, too. Files that nobody has open or mapped keep their cache as well; they
-cannot be found this way, and what the kernel counts as cached beyond the sum is theirs, and the kernel's.
+and those of other mount namespaces can be asked, too. Files that nobody has open or mapped keep their cache as well;
+they cannot be found this way, and what the kernel counts as cached beyond the sum is theirs, and the kernel's.
 """
 
 from __future__ import annotations

@@ -216,6 +216,15 @@ def file_systems() -> dict[int, str]:
     return types
 
 
+def shmem_devices() -> set[int]:
+    """Device numbers of shared memory: the kernel's own tmpfs, where memfds live, and those that are mounted."""
+    fd = os.memfd_create("rmap")
+    try:
+        return {os.fstat(fd).st_dev, *(dev for dev, kind in file_systems().items() if kind in ("tmpfs", "devtmpfs"))}
+    finally:
+        os.close(fd)
+
+
 def doomed_segments() -> set[int]:
     """SysV segments that go with their last mapping (IPC_RMID was asked for): their numbers, which are their inodes."""
     try:

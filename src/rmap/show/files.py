@@ -55,7 +55,8 @@ def files(found: Sequence[CachedFile | MappedFile], *, limit: int | None, cached
         "",
         *wrap(
             f"{format_bytes(total)} of the {format_bytes(cached)} that the kernel counts as page cache; the other "
-            f"{format_bytes(rest)} are of files that no process has open or mapped now, and of the file systems themselves."
+            f"{format_bytes(rest)} are of files that no process has open or mapped now, and of the file "
+            "systems themselves."
         ),
     ]
 
