@@ -39,7 +39,7 @@ def who(answer: Who, *, origin: str, limit: int | None) -> list[str]:
         lines += labelled("file", answer.file + place)
     lines += labelled("mappings", _completeness(answer))
     if answer.mappings:
-        lines += ["", *_rows(answer.mappings, limit), ""]
+        lines += ["", *mapping_rows(answer.mappings, limit), ""]
     if answer.note:
         lines += labelled(answer.status if answer.status == "hidden" else "note", answer.note)
     for reason in answer.hidden:
@@ -74,7 +74,8 @@ def _completeness(answer: Who) -> str:
     return f"{counted}: {answer.status}"
 
 
-def _rows(mappings: list[Mapping], limit: int | None) -> list[str]:
+def mapping_rows(mappings: list[Mapping], limit: int | None) -> list[str]:
+    """Mappings as a table, by pid and address; at most ``limit`` of them, the rest counted."""
     ordered = sorted(mappings, key=lambda mapping: (mapping.pid, mapping.address))
     shown = ordered if limit is None else ordered[:limit]
     lines = columns(_HEADER, (_cells(mapping) for mapping in shown), _ALIGN, indent="  ")

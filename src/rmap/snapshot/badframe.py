@@ -1,0 +1,123 @@
+"""What a memory error in a frame means: what the kernel could do about it, by what the frame holds.
+
+The rules are those of ``memory_failure`` (mm/memory-failure.c: ``error_states``, ``hwpoison_user_mappings``,
+``me_pagecache_clean``, ``me_pagecache_dirty``, ``me_swapcache_dirty``, ``me_huge_page``), read in a tree of 5.14; that
+pages merged by KSM are handled since (6.x) is from memory. A kernel without CONFIG_MEMORY_FAILURE does none of it.
+
+The dirty bit of a page-table entry is not told by /proc: a clean page of a file with a writable shared mapping may be
+dirty all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rmap.errors import UsageError
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT
+
+KPF_BUDDY = 1 << 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What would become of a frame.
+
+    Attributes:
+        what: the kind of page, in words.
+        does: what the kernel could do, in words.
+        kills: whether everybody who maps it would be killed (SIGBUS) when it is found.
+        loses: whether data is lost.
+    """
+
+    what: str
+    does: str
+    kills: bool = False
+    loses: bool = False
+
+
+def verdict(kind: int, flags: int, order: int, mapped: bool) -> Verdict:
+    """Judge one frame.
+
+    Args:
+        kind: a frame kind (``flags.ANON`` ...).
+        flags: of /proc/kpageflags.
+        order: its folio has ``1 << order`` pages.
+        mapped: whether somebody maps it.
+    """
+    found = _verdict(kind, flags, mapped)
+    poisoned = "already taken out of use (HWPoison): " if flags & f.KPF_HWPOISON else ""
+    split = f"; first the folio of {1 << order} pages is split: the others stay" if _splits(kind, order) else ""
+    return Verdict(poisoned + found.what, found.does + split, found.kills, found.loses)
+
+
+def _splits(kind: int, order: int) -> bool:
+    return order > 0 and kind in (f.ANON, f.FILE, f.SHMEM)
+
+
+def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
+    if flags & f.KPF_NOPAGE:
+        return Verdict("no memory of the kernel's (a device, or nothing)", "nothing: it has no struct page")
+    if flags & KPF_BUDDY:
+        return Verdict("free", "takes it off the free lists; nobody is hit")
+    dirty = bool(flags & f.KPF_DIRTY)
+    if kind == f.HUGETLB:
+        return Verdict("a huge page (hugetlb)", "takes the whole huge page away from everybody", mapped, True)
+    if kind == f.ZERO:
+        return Verdict("the zero page", "nothing: it is the kernel's own, and everybody's", False, True)
+    if kind == f.KSM:
+        return Verdict("anonymous, merged by KSM", "unmaps it; every process that maps it gets SIGBUS", mapped, True)
+    if kind == f.ANON:
+        if flags & f.KPF_SWAPCACHE and not dirty:
+            return Verdict("anonymous, also in swap", "drops it: it is read again from swap")
+        return Verdict("anonymous", "unmaps it; every process that maps it gets SIGBUS", mapped, True)
+    if kind == f.SHMEM:
+        return Verdict("shared memory", "unmaps it; mappers get SIGBUS, readers of the file EIO", mapped, True)
+    if kind == f.FILE and dirty:
+        return Verdict("page cache, dirty", "drops it; mappers get SIGBUS, the file's next fsync EIO", mapped, True)
+    if kind == f.FILE:
+        return Verdict("page cache, clean", "drops it: it is read again from the file; nobody is hit")
+    return Verdict("the kernel's own", "nothing: if it is used, the machine stops or goes wrong", False, True)
+
+
+_PATTERNS = (
+    (re.compile(r"Memory failure: (?:0x)?([0-9a-f]+):", re.IGNORECASE), 0),
+    (re.compile(r"\bpage:(?:0x)?([0-9a-f]+) offset:", re.IGNORECASE), 0),  # EDAC
+    (re.compile(r"\b(?:soft offline|unpoison).*?pfn[: ]+(?:0x)?([0-9a-f]+)", re.IGNORECASE), 0),
+    (re.compile(r"\bpfn[:= ]+(0x[0-9a-f]+)", re.IGNORECASE), 0),
+    (re.compile(r"\bphysical[ _]address: (?:0x)?([0-9a-f]+)", re.IGNORECASE), PAGE_SHIFT),  # APEI, CPER
+    (re.compile(r"\bADDR (?:0x)?([0-9a-f]+)", re.IGNORECASE), PAGE_SHIFT),  # mce
+)
+
+
+def frames_of_log(lines: Iterable[str]) -> list[int]:
+    """The frames that a kernel log names as bad, each once, in the order of the log.
+
+    Known are the lines of memory_failure, soft offline, EDAC, APEI (physical address) and machine checks (ADDR).
+    """
+    found: dict[int, None] = {}
+    for line in lines:
+        for pattern, shift in _PATTERNS:
+            match = pattern.search(line)
+            if match is not None:
+                found[int(match[1], 16) >> shift] = None
+                break
+    return list(found)
+
+
+def frame_of(text: str) -> int:
+    """The frame of ``0x18b562000`` (a physical address), ``phys:...`` or ``pfn:...``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    prefix, colon, number = text.rpartition(":")
+    try:
+        value = int(number, 16 if number.lower().startswith("0x") else 10)
+    except ValueError:
+        value = -1
+    if value < 0 or (colon and prefix not in ("pfn", "phys")):
+        raise UsageError(f"not a frame: {text!r} (examples: 0x18b562000, pfn:0x18b562)")
+    return value if prefix == "pfn" else value >> PAGE_SHIFT
