@@ -3,7 +3,8 @@
 The picture holds processes, VMAs, files and, for every page-table entry, which
 frame it maps: no page's content. Every question of rmap can be asked of it
 later (-i FILE), on any machine and by any user who may read the file; rmap
-compare FILE runs it under every design.
+compare FILE runs it under every design. With --parquet DIR, also (or only) as
+a folder of Parquet files for DuckDB, Polars and Spark (extra `data`).
 
 The kernel shows page frames only to root (CAP_SYS_ADMIN). What could not be
 read is counted on stderr and in the file.
@@ -11,6 +12,7 @@ read is counted on stderr and in the file.
 examples
   sudo rmap snap -o here.rmap
   sudo rmap snap -o web.rmap --pid 4711 --pid 4712
+  sudo rmap snap --parquet here.parquet
   rmap compare here.rmap
 
 exit status: 1 if no process could be read
@@ -25,14 +27,16 @@ from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_output_options
 from rmap.cli.source import capture
+from rmap.errors import UsageError
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it (NAME.rmap)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write it (NAME.rmap)")
+    parser.add_argument("--parquet", metavar="DIR", help="write Parquet files into this folder")
     parser.add_argument("--pid", metavar="PID", type=int, action="append", help="only this process (repeatable)")
     parser.add_argument("--vm-flags", action="store_true", help="every flag of every VMA, locked ones too (slower)")
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--force", action="store_true", help="replace FILE, write into a DIR that is not empty")
     add_output_options(parser)
 
 
@@ -41,14 +45,25 @@ def run(args: Namespace) -> int:
     from rmap.show.picture import picture_facts, picture_line
     from rmap.snapshot.storage import refuse_target
 
-    target = Path(args.output)
-    refuse_target(target, force=args.force)  # asked before the work, not after it
+    if args.output is None and args.parquet is None:
+        raise UsageError("where is it to be written? -o NAME.rmap, or --parquet DIR")
+    target = None if args.output is None else Path(args.output)
+    if target is not None:
+        refuse_target(target, force=args.force)  # asked before the work, not after it
     picture = capture(args.pid, vm_flags=args.vm_flags)
     if not len(picture.processes):
         say("rmap: none of these processes could be read: no picture was written")
         return status.NO
-    picture.save(target, force=args.force)
     facts = picture_facts(picture)
-    size = target.stat().st_size
-    emit(args, {"file": str(target), "bytes": size, **facts}, lambda: [picture_line(str(target), facts, size)])
+    written = {}
+    if target is not None:
+        picture.save(target, force=args.force)
+        written[str(target)] = target.stat().st_size
+    if args.parquet is not None:
+        from rmap.snapshot.arrow import write_parquet
+
+        written[args.parquet] = write_parquet(picture, args.parquet, force=args.force)
+    name, size = next(iter(written.items()))
+    data = {"file": name, "bytes": size, **facts, "written": written}
+    emit(args, data, lambda: [picture_line(name, facts, size) for name, size in written.items()])
     return status.OK
