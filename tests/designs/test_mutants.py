@@ -303,7 +303,7 @@ class GrowthTakesNothingOver(AnonVmaLazy):
 
 MUTANTS = [
     AChildIsNotInTheRing, TheDeadStayInTheRing, TheScanForgetsTheHandsOwn, TheScanIsNotCounted,
-    CellsMoveWithoutTheirEntries, DirectEntriesAreCountedAsCells,
+    CellsAreNotGivenBack, CellsMoveWithoutTheirEntries, DirectEntriesAreCountedAsCells,
     PvUnmapsForgotten, PvEntriesOfTheParentsChunk, PvEmptyChunksStay,
     LegoMovesAcrossSets, LegoBootRecordsAreNotFreed, LegoMigrationForgotten,
     ObjrmapWithoutPrivate, NonlinearPagesAreNotConverted, ConvertedPagesKeepTheirFlag,

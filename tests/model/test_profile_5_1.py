@@ -10,6 +10,8 @@ import pytest
 from rmap import Kernel, Process
 from rmap.designs.conformance import run_conformance_test
 from rmap.errors import InvariantError, SyscallError
+from rmap.mm.frames import EXCLUSIVE
+from rmap.snapshot import Snapshot, shipped
 
 PAGE = 4096
 
@@ -226,3 +228,21 @@ def test_what_follows_in_5_1_pages_are_lost_when_the_pieces_merge() -> None:
     with pytest.raises(InvariantError) as lost:
         k.check()
     assert lost.value.id == "I19"
+
+
+@pytest.mark.parametrize(("profile", "references"), [("5.1", 1), ("6.18", 0)])
+def test_rule_5_8_a_touch_at_random_counts(profile: str, references: int) -> None:
+    k = Kernel(profile=profile, nr_pages=64)
+    p = k.spawn()
+    heap = p.mmap(4096)
+    p.write(heap, 4096)
+    p.madvise(heap, 4096, "random")
+    pfn = k.pfn(p, heap)
+    assert pfn is not None
+    assert k.folio_referenced(pfn).tolist() == [references]
+
+
+def test_a_loaded_picture_has_no_exclusive_marks_in_5_1() -> None:
+    k = Kernel.adopt(Snapshot.load(shipped()), profile="5.1")
+    assert not (k.core.frames.flags & EXCLUSIVE).any()
+    k.check()

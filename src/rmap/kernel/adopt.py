@@ -135,6 +135,8 @@ class _Loader:
         for row, span_pages in self._by_vma():
             self._map(self.vmas[row], span_pages)
         self._release_unused()
+        if not self.core.profile.anon_exclusive:  # its marks said how to load the entries; this release has none
+            self.core.frames.flags &= np.int32(~EXCLUSIVE)
         self._note()
         return self.kernel
 
@@ -473,6 +475,7 @@ class _Loader:
             exclusive = (flags & f.PTE_EXCLUSIVE) != 0
         else:
             exclusive = self.slot_users[slots] == 1
+        exclusive &= self.core.profile.anon_exclusive
         return (slots << PAGE_SHIFT) | SWAP | np.where(exclusive, SWP_EXCLUSIVE, 0)
 
     # Folios the picture describes, no page of which is mapped or cached, are free.
