@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _MAPPINGS = f"""
 create view mappings as
 select p.pid, p.comm, e.address, e.count as pages, e.pfn, v.start as vma_start, v."end" as vma_end,
-       v.flags as vma_flags, i.path as file, nullif(v.label, '') as label, (e.flags & {f.PTE_EXCLUSIVE}) != 0 as exclusive, e.vma, v.process
+       v.flags as vma_flags, i.path as file,
+       nullif(v.label, '') as label, (e.flags & {f.PTE_EXCLUSIVE}) != 0 as exclusive, e.vma, v.process
 from ptes e join vmas v on v.id = e.vma join processes p on p.id = v.process left join files i on i.id = v.file
 where (e.flags & {f.PTE_PRESENT}) != 0
 """

@@ -1,8 +1,9 @@
 """What rmap can see of this machine, what it cannot, and why.
 
 Lists every ability of the running kernel and of this user that rmap makes use
-of: which commands need it, what is missing, what would help. Reads, and changes
-nothing.
+of: which commands need it, what is missing, what would help. Then what kind of
+machine this is: rights, namespaces, kernel options, cgroups, swap, KSM; and
+which processes refuse to be read. Reads, and changes nothing.
 
 examples
   rmap doctor
@@ -28,12 +29,14 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Ask for every ability."""
     from rmap.live.abilities import abilities, refused_processes
+    from rmap.live.machine import machine
     from rmap.live.record import why_not
     from rmap.show.doctor import doctor
 
     found = {**asdict(abilities()), "recording": why_not()}
     release = os.uname().release
     refused = sorted(refused_processes())
-    facts = {"release": release, "abilities": found, "refused": refused}
-    emit(args, facts, lambda: doctor(found, release=release, refused=refused))
+    here = machine()
+    facts = {"release": release, "abilities": found, "refused": refused, "machine": here}
+    emit(args, facts, lambda: doctor(found, release=release, refused=refused, machine=here))
     return status.OK
