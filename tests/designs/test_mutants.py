@@ -63,11 +63,6 @@ class TheScanIsNotCounted(VirtualScan):
 
 
 # -- cells and lists ----------------------------------------------------------------------------------------------
-class CellsAreNotGivenBack(PteCells):
-    def give_records(self, records: I64) -> None:
-        pass
-
-
 class CellsMoveWithoutTheirEntries(PteCells):
     def moved(self, batch: PteBatch, new_vma: Vma, new_addr: int, new_pteps: I64) -> None:
         pass
@@ -303,7 +298,7 @@ class GrowthTakesNothingOver(AnonVmaLazy):
 
 MUTANTS = [
     AChildIsNotInTheRing, TheDeadStayInTheRing, TheScanForgetsTheHandsOwn, TheScanIsNotCounted,
-    CellsAreNotGivenBack, CellsMoveWithoutTheirEntries, DirectEntriesAreCountedAsCells,
+    CellsMoveWithoutTheirEntries, DirectEntriesAreCountedAsCells,
     PvUnmapsForgotten, PvEntriesOfTheParentsChunk, PvEmptyChunksStay,
     LegoMovesAcrossSets, LegoBootRecordsAreNotFreed, LegoMigrationForgotten,
     ObjrmapWithoutPrivate, NonlinearPagesAreNotConverted, ConvertedPagesKeepTheirFlag,

@@ -37,8 +37,8 @@ class Profile:
         dontunmap: MREMAP_DONTUNMAP exists (rule 2.14, since 5.7).
         wipeonfork_prepares: the child's area of a MADV_WIPEONFORK one is prepared at fork, and looks for a neighbour
             among the parent's (rule 2.20).
-        random_reads_count: a touch through a MADV_RANDOM area is a reference, as one through any other (rule 5.8); later
-            it is passed over, like one through a MADV_SEQUENTIAL area.
+        random_reads_count: a touch through a MADV_RANDOM area is a reference, as one through any other (rule 5.8);
+            later it is passed over, like one through a MADV_SEQUENTIAL area.
         stack_is_nohugepage: MAP_STACK means VM_NOHUGEPAGE (rule 3.1, since 6.7).
         unknown_advice: madvise does not know these yet (EINVAL).
         dofork_of_special: MADV_DOFORK works on special mappings without VM_IO, as the vDSO. 7.0 refuses all of them.
