@@ -16,7 +16,7 @@ help:
 	@echo "make run         the main job: a real machine's memory under every design"
 	@echo "make test        every test (RMAP_LIVE=1: a missing ability of the machine is a failure)"
 	@echo "make lint        ruff, import-linter, mypy"
-	@echo "make docs        docs/cli.md, and the examples of every document, from the commands themselves"
+	@echo "make docs        docs/cli.md, completion scripts, the man page, and the examples of every document"
 	@echo "make bench       speed and memory, against the running kernel"
 	@echo "make exhaustive  every sequence of up to four (three) system calls, all designs (long)"
 	@echo "make fidelity    count what every rule was put to the test by, for docs/fidelity.md (root, some minutes)"
@@ -35,9 +35,10 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: $(VENV)/run.stamp
+docs: $(VENV)/test.stamp
 	$(BIN)/python -m rmap.cli.docs > docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
+	$(BIN)/python tools/completions.py
 	$(BIN)/python tools/history.py
 	$(BIN)/python tools/console.py README.md docs/*.md docs/designs/*.md
 

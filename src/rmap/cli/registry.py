@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 LAB = "In the model (no privileges needed)"
+SELF = "About the command itself"
 LIVE = "On the running machine (most of them as root), or with -i on a recorded one"
 
 COMMANDS = {
@@ -58,6 +59,7 @@ COMMANDS = {
     "check": (LIVE, "Hold the machine against the numbered rules of its reverse map."),
     "conform": (LIVE, "Hold the model against the kernel: the same random calls by both."),
     "doctor": (LIVE, "What rmap can see of this machine, what it cannot, and why."),
+    "completion": (SELF, "Print the completion script of a shell, or the man page."),
 }
 """Group and summary of every command, in the order of ``rmap --help``."""
 

@@ -67,7 +67,8 @@ def doctor(
 
 def _machine(machine: Machine) -> list[str]:
     levels = f", {machine.levels} levels of page tables" if machine.levels else ""
-    lines = labelled("memory", f"{format_bytes(machine.memory)}, pages of {whole_size(machine.page_size)}{levels}", _FACT)
+    pages = f"pages of {whole_size(machine.page_size)}{levels}"
+    lines = labelled("memory", f"{format_bytes(machine.memory)}, {pages}", _FACT)
     lines += labelled("rights", ", ".join(machine.capabilities) or "none of those that rmap can use", _FACT)
     for kind, first in machine.namespaces.items():
         if first is False:
