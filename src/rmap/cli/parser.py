@@ -76,7 +76,7 @@ def add_table_options(parser: ArgumentParser, columns: Sequence[str], *, sort: s
         top: rows shown if not told, None for all.
     """
     parser.add_argument("--sort", choices=columns, default=sort, help=f"order of the rows (default: {sort})")
-    parser.add_argument("--top", type=_rows, metavar="N", default=top, help="at most N rows; the rest is counted")
+    parser.add_argument("--top", type=row_limit, metavar="N", default=top, help="at most N rows; the rest is counted")
     parser.add_argument("--all", dest="top", action="store_const", const=None, help="every row")
     parser.add_argument("--jsonl", action="store_true", help="one JSON object per row")
 
@@ -112,7 +112,12 @@ def add_input_option(parser: ArgumentParser) -> None:
     parser.add_argument("-i", "--input", metavar="SNAP", help="ask this picture, not the running machine")
 
 
-def _rows(text: str) -> int:
+def row_limit(text: str) -> int:
+    """Read a number of rows, one at least.
+
+    Raises:
+        UsageError: it is none.
+    """
     if not text.isdigit() or not int(text):
         raise UsageError(f"not a number of rows: {text!r} (examples: 5, 100)")
     return int(text)

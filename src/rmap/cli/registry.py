@@ -45,7 +45,7 @@ COMMANDS = {
     "who": (LIVE, "Every page-table entry that maps a page, an address, a file's page."),
     "ps": (LIVE, "What each process has in memory, and with how many it shares it."),
     "share": (LIVE, "Who shares memory with whom: a matrix."),
-    "group": (LIVE, "Memory of process trees, cgroups, programs, users: every frame once."),
+    "group": (LIVE, "Memory of process trees, cgroups, programs, users: each frame once."),
     "freed": (LIVE, "What comes back if processes end, and what stays."),
     "watch": (LIVE, "How the shared memory of a forked family becomes private."),
     "file": (LIVE, "Which parts of a file are in memory, and who maps them."),

@@ -1,4 +1,4 @@
-"""The whole command as one parser: what completion scripts and the man page are made from (``tools/completions.py``)."""
+"""The whole command as one parser: what completion scripts and the man page are made from."""
 
 from __future__ import annotations
 

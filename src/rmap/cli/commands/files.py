@@ -1,9 +1,9 @@
 """Which files fill the page cache, mapped or only open.
 
 Every file that some process maps or holds open, once, with how much of it is in
-memory: deleted files, memfds and the files of containers, too. Files that nobody
-has open any more keep their cache as well; how much that is, is said below. Of
-a recorded picture, only what is mapped is known.
+memory: deleted files, memfds and the files of containers, too. What nobody has
+open any more stays in the cache as well; how much that is, is said below. Of a
+recorded picture, only what is mapped is known.
 
 examples
   sudo rmap files

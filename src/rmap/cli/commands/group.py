@@ -1,4 +1,4 @@
-"""Memory of process trees, cgroups, programs, users: every frame once.
+"""Memory of process trees, cgroups, programs, users: each frame once.
 
 SUM RSS counts a page once for each process that maps it, EACH ONCE counts it
 once; ONLY HERE counts pages that nobody outside the group maps: what a sum of

@@ -18,7 +18,7 @@ from argparse import ArgumentParser, Namespace
 
 from rmap.cli import status
 from rmap.cli.output import emit
-from rmap.cli.parser import add_output_options, add_reading_options
+from rmap.cli.parser import add_output_options, add_reading_options, row_limit
 from rmap.cli.source import picture_of
 
 MATRIX = 5
@@ -30,7 +30,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
     parser.add_argument("pids", metavar="PID", type=int, nargs="+", help="these processes")
     parser.add_argument("--tree", action="store_true", help="and all that they forked")
     parser.add_argument("--with-all", action="store_true", help="with everybody, not only with each other")
-    parser.add_argument("--top", metavar="N", type=int, default=20, help="at most N pairs (default: 20)")
+    parser.add_argument("--top", metavar="N", type=row_limit, default=20, help="at most N pairs (default: 20)")
     parser.add_argument("--all", dest="top", action="store_const", const=None, help="every pair")
     add_reading_options(parser)
     add_output_options(parser)
