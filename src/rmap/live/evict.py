@@ -7,7 +7,8 @@ of a second was used.
 
 Means that touch the named pages alone:
 
-* ``posix_fadvise(DONTNEED)``, for pages of a file that nobody maps, dirty ones written first;
+* ``posix_fadvise(DONTNEED)``, for pages of a file that nobody maps, dirty ones written first; with the rest of their
+  large folios, as the kernel drops these whole or not at all;
 * ``process_madvise(MADV_PAGEOUT)``, for pages with one mapper: it skips shared ones (``folio_maybe_mapped_shared``,
   mm/madvise.c).
 
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rmap.columns import runs
+from rmap.columns import I64, runs
 from rmap.errors import SourceError
 from rmap.live import cgroups, procfs
 from rmap.live.evict_target import FileTarget, PageTarget, Seen
@@ -136,10 +137,8 @@ def _fadvise(target: Target, done: Evicted, say: Say) -> None:
         return
     say(means)
     before = target.look().resident
-    first, count = runs(unmapped)
     os.fdatasync(target.fd)  # what is dirty would stay
-    for page, pages in zip(first.tolist(), count.tolist()):
-        os.posix_fadvise(target.fd, page << PAGE_SHIFT, pages << PAGE_SHIFT, os.POSIX_FADV_DONTNEED)
+    _drop(target, unmapped)
     rest = target.look().resident
     remark = "the kernel skips mapped pages" if rest and before - rest < before else ""
     _tried(target, done, means, before, remark)
@@ -172,9 +171,13 @@ def _pageout(target: Target, done: Evicted, say: Say) -> None:
 # What is unmapped now, and still in the page cache.
 def _fadvise_after(target: Target) -> None:
     if isinstance(target, FileTarget):
-        unmapped = target.unmapped()
-        for page, pages in zip(*(column.tolist() for column in runs(unmapped))):
-            os.posix_fadvise(target.fd, page << PAGE_SHIFT, pages << PAGE_SHIFT, os.POSIX_FADV_DONTNEED)
+        _drop(target, target.unmapped())
+
+
+def _drop(target: FileTarget, pages: I64) -> None:
+    first, count = runs(target.with_folios(pages))
+    for page, number in zip(first.tolist(), count.tolist()):
+        os.posix_fadvise(target.fd, page << PAGE_SHIFT, number << PAGE_SHIFT, os.POSIX_FADV_DONTNEED)
 
 
 def _cgroup(target: Target, done: Evicted, allowed: bool, say: Say) -> None:

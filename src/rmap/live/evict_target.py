@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.columns import I64
+from rmap.columns import I64, expand
 from rmap.errors import SourceError
 from rmap.live import procfs
 from rmap.live.file_pages import Area, addresses_in, areas_of, frames_of, mapped_pages, residency, spread
@@ -99,6 +99,17 @@ class FileTarget:
         there = self._numbers()[residency(self.fd, self.first, self.pages)]
         mapped = list(self._mapped().values())
         return np.setdiff1d(there, np.concatenate(mapped)) if mapped else there
+
+    def with_folios(self, pages: I64) -> I64:
+        """Some pages in memory, and all others of their folios: the kernel drops whole folios, or nothing of them."""
+        frames = frames_of(self.fd, pages)
+        pages, frames = pages[frames >= 0], frames[frames >= 0]
+        distinct = np.unique(frames)
+        state = read_page_state(distinct, np.ones(len(distinct), np.int64))
+        at = np.searchsorted(state.pfn, frames)
+        first = pages - state.head_offset[at]
+        size = np.left_shift(1, state.order[at].astype(np.int64))
+        return np.unique(expand(first, size)) if len(pages) else pages
 
     def single_mappers(self) -> dict[int, list[tuple[int, int]]]:
         """Where the pages lie that exactly one entry maps: ``(address, length)`` in bytes, by process."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CELLS = 64
 _PIDS = 4
-_LEGEND = ". not in memory   - in memory, mapped by nobody   1-9 mappers of a page   # more"
+_LEGEND = ". not in memory  - in memory, mapped by nobody  1-9 mappers of a page  # more"
 
 
 def file(found: FilePages, *, limit: int | None) -> list[str]:
@@ -35,7 +35,7 @@ def file(found: FilePages, *, limit: int | None) -> list[str]:
     lines += labelled("mapped", f"{_part(mapped, pages)}, {plural(ptes, 'PTE')} in {_processes(sorted(found.mapped))}")
     lines += labelled("open", f"by {_processes(found.open_by)}")
     if pages:
-        lines += ["", "  [" + bar(found.resident, found.mappers) + "]", "   " + _LEGEND]
+        lines += ["", "  [" + bar(found.resident, found.mappers) + "]", "  " + _LEGEND]
     worth = [one for one in ranges if one.resident or one.pids]
     shown = worth[:limit]
     if shown:
