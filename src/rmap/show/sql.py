@@ -1,60 +1,119 @@
-"""The answer of a query as a table that fits, or as comma-separated values."""
+"""The answer of a query, as a table that fits the terminal; and what there is to ask."""
 
 from __future__ import annotations
 
-import csv
-import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from rmap.show.text import WIDTH, columns, plural, wrap
+from rmap.show.text import GAP, hex_address, more, plural, wrap
+from rmap.units import format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.sql import Answer
+    from rmap.snapshot.sql import TableOf
 
-_ADDRESSES = ("address", "pfn", "vma_start", "vma_end", "start", "end")
+HEX = ("address", "pfn", "start", "end", "vma_start", "vma_end")
+"""Columns of these names are addresses and frames, and shown in hex; ``--json``, ``--jsonl`` and ``--csv`` do not."""
 
-
-def tables(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Tables and their columns."""
-    width = max(map(len, found)) + 2
-    return [line for name, names in found.items() for line in wrap(", ".join(names), f"{name:<{width}}")]
+_NARROWEST = 8
+_CUT = "..."
 
 
-def answer(told: Answer) -> list[str]:
-    """A table; texts are cut where it would not fit."""
-    if not told.columns:
-        return ["done"]
-    numbers = [all(isinstance(value, (int, float, NoneType)) for value in column) for column in zip(*told.rows)]
-    numbers = numbers or [False] * len(told.columns)
-    cells = [tuple(_cell(name, value) for name, value in zip(told.columns, row)) for row in told.rows]
-    room = _room(told.columns, cells, numbers)
-    cut = [tuple(text if len(text) <= room else "..." + text[3 - room :] for text in row) for row in cells]
-    align = "".join(">" if number else "<" for number in numbers)
-    return [*columns(told.columns, cut, align), "", plural(len(told.rows), "row")]
+def table(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], *, total: int | None, width: int, shown_all: str = "--all"
+) -> list[str]:
+    """The rows under their names; one below the other where they cannot stand side by side.
+
+    Args:
+        names: of the columns.
+        rows: those that are shown.
+        total: how many there are, None if there are more and nobody counted them.
+        width: of the terminal, characters.
+        shown_all: how the others are to be had.
+    """
+    if not names:
+        return ["done: nothing to show"]
+    cells = [[_text(name, value) for name, value in zip(names, row)] for row in rows]
+    widths = _fitting(names, cells, width)
+    lines = _blocks(names, cells, width) if widths is None else _side_by_side(names, cells, rows, widths)
+    if widths is not None and any(len(cell) > wide for row in cells for cell, wide in zip(row, widths)):
+        lines.append(f"cells that end in {_CUT} are cut: --csv or --json has them whole")
+    if total is None:
+        return [*lines, f"... more than {plural(len(rows), 'row')} ({shown_all})"]
+    if total > len(rows):
+        return [*lines, more(total - len(rows), shown_all)]
+    return [*lines, f"({plural(total, 'row')})"]
 
 
-# How wide a cell may be, so that the whole line fits; at least 12.
-def _room(names: Sequence[str], cells: Sequence[Sequence[str]], numbers: Sequence[bool]) -> int:
-    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(names)]
-    fixed = sum(width for width, number in zip(widths, numbers) if number) + 2 * (len(names) - 1)
-    texts = sum(not number for number in numbers)
-    return max(12, (WIDTH - fixed) // texts) if texts else WIDTH
+def contents(tables: Sequence[TableOf], functions: Mapping[str, str], examples: Sequence[tuple[str, str]]) -> list[str]:
+    """Every table with its columns, the functions, and queries to begin with."""
+    lines = []
+    for one in tables:
+        lines.append(f"{one.name}  ({plural(one.rows, 'row')})")
+        told = ", ".join(f"{name} {kind.lower()}" for name, kind in one.columns)
+        lines += wrap(told, "    ")
+    lines += ["", "The id of a row is what other tables name it by; -1 is none."]
+    lines += ["", "functions"]
+    lines += [f"    {name:<18}{what}" for name, what in functions.items()]
+    lines += ["", "examples"]
+    for what, query in examples:
+        lines += [f"    {what}", *(f"      {line}" for line in textwrap.wrap(query, 72, break_long_words=False))]
+    return lines
 
 
-def _cell(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, int) and not isinstance(value, bool) and name in _ADDRESSES:
-        return f"{value:#x}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return hex_address(value) if name in HEX and value >= 0 else format_count(value)
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return " ".join(str(value).split("\n"))
 
 
-def comma_separated(told: Answer) -> str:
-    """Comma-separated values (RFC 4180), numbers as they are."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(told.columns)
-    writer.writerows(told.rows)
-    return text.getvalue()
+# The width of each column, the widest cut until all fit; None if that would leave too little of them.
+def _fitting(names: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    wide = [max([len(name), *(len(row[at]) for row in cells)]) for at, name in enumerate(names)]
+    room = width - len(GAP) * (len(names) - 1)
+    while sum(wide) > room:
+        widest = max(wide)
+        if widest <= _NARROWEST:
+            return None
+        below = max([n for n in wide if n < widest], default=0)
+        at = [i for i, n in enumerate(wide) if n == widest]
+        step = max(1, min(widest - max(below, _NARROWEST), -(-(sum(wide) - room) // len(at))))
+        for i in at:
+            wide[i] -= step
+    return wide
+
+
+def _side_by_side(
+    names: Sequence[str], cells: Sequence[Sequence[str]], rows: Sequence[Sequence[Any]], widths: Sequence[int]
+) -> list[str]:
+    right = [
+        all(isinstance(row[at], int | float) and not isinstance(row[at], bool) for row in rows if row[at] is not None)
+        and any(row[at] is not None for row in rows)
+        for at in range(len(names))
+    ]
+    lines = []
+    for row in [list(names), *cells]:
+        fields = [_cut(cell, wide) for cell, wide in zip(row, widths)]
+        lines.append(GAP.join(f"{x:>{w}}" if r else f"{x:<{w}}" for x, w, r in zip(fields, widths, right)).rstrip())
+    return lines
+
+
+# Each row as a block: a line for each column.
+def _blocks(names: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    label = min(max(map(len, names)), width // 2)
+    lines = []
+    for number, row in enumerate(cells, 1):
+        lines.append(f"-- {number}")
+        for name, cell in zip(names, row):
+            lines += wrap(cell, f"{_cut(name, label):<{label}}  ", width=width)
+    return lines
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - len(_CUT)] + _CUT

@@ -1,77 +1,119 @@
-"""A picture as Arrow tables, and as a folder of Parquet files for DuckDB, Polars and Spark.
+"""A picture's tables for other programs: as Arrow, and as a folder of Parquet files. The one module that imports pyarrow.
 
-The one module that needs pyarrow (extra ``data``).
+The id of a row is its number (``docs/data-model.md``); outside a picture rows have no number, so every table gets a
+first column ``id``. ``about`` is one row. Texts are dictionary-encoded: they repeat.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rmap.errors import NotPermitted, UsageError
 
 if TYPE_CHECKING:
     from rmap.snapshot.picture import Snapshot
+    from rmap.snapshot.tables import Table
+
+SUFFIX = ".parquet"
+ABOUT = "about"
 
 
-def arrow_tables(picture: Snapshot) -> dict[str, Any]:
-    """Every table as a ``pyarrow.Table``, by name; ``id`` is the row number that other tables' columns name.
-
-    ``about`` has one row per fact: ``name`` and ``value``, as text.
-
-    Raises:
-        NotPermitted: pyarrow is not installed.
-    """
-    arrow = _pyarrow()
-    tables = {}
-    for name, table in picture.tables.items():
-        columns = {"id": arrow.array(range(len(table)), arrow.int64())}
-        for column in table.columns():
-            values = getattr(table, column)
-            columns[column] = arrow.array(values, arrow.string()) if isinstance(values, list) else arrow.array(values)
-        tables[name] = arrow.table(columns)
-    facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in picture.about.items()}
-    tables["about"] = arrow.table({"name": list(facts), "value": list(facts.values())})
-    return tables
-
-
-def write_parquet(picture: Snapshot, folder: str | os.PathLike[str], *, force: bool = False) -> int:
-    """Write one Parquet file per table into a folder, which is made.
+def refuse_without(package: str, what: str) -> None:
+    """Refuse unless a package of the extra ``data`` is installed.
 
     Args:
-        force: write into a folder that has something in it.
-
-    Returns:
-        bytes written.
+        package: to import.
+        what: needs it, as the begin of a sentence.
 
     Raises:
-        UsageError: the folder is not empty, or is no folder.
+        NotPermitted: it is not.
+    """
+    if find_spec(package) is None:
+        raise NotPermitted(
+            f"{what} needs the package {package}, which is not installed",
+            needed="the extra `data`: pip install 'linux-rmap[data]'",
+            works="rmap who, ps, share, group, freed, files, each with --json",
+        )
+
+
+def to_arrow(picture: Snapshot) -> dict[str, Any]:
+    """Every table as a ``pyarrow.Table``, and ``about``, by name.
+
+    Raises:
         NotPermitted: pyarrow is not installed.
     """
-    tables = arrow_tables(picture)
+    refuse_without("pyarrow", "a picture as tables")
+    import pyarrow as pa
+
+    made = {name: _table(table) for name, table in picture.tables.items()}
+    made[ABOUT] = pa.table({key: [value] for key, value in picture.about.items()})
+    return made
+
+
+def write_parquet(picture: Snapshot, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+    """Write one file per table, ``processes.parquet`` and so on. Each appears whole or not at all.
+
+    Args:
+        folder: made if it is not there.
+        force: replace files of these names.
+
+    Returns:
+        the files.
+
+    Raises:
+        UsageError: something is in the way.
+        NotPermitted: pyarrow is not installed.
+    """
+    refuse_folder(folder, force=force)
+    tables = to_arrow(picture)
+    import pyarrow.parquet as pq
+
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is not a folder")
-    if target.is_dir() and any(target.iterdir()) and not force:
-        raise UsageError(f"{target} is not empty (write into it: --force)")
-    target.mkdir(parents=True, exist_ok=True)
-    parquet: Any = __import__("pyarrow.parquet").parquet
-    written = 0
+    target.mkdir(exist_ok=True)
+    written = []
     for name, table in tables.items():
-        parquet.write_table(table, target / f"{name}.parquet", compression="zstd")
-        written += (target / f"{name}.parquet").stat().st_size
+        part = target / f".{name}{SUFFIX}.{os.getpid()}"
+        try:
+            pq.write_table(table, part, compression="zstd")
+            written.append(part.replace(target / (name + SUFFIX)))
+        finally:
+            part.unlink(missing_ok=True)
     return written
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise NotPermitted(
-            "pyarrow is not installed",
-            needed="the extra: pip install 'linux-rmap[data]'",
-            works="rmap snap -o FILE.rmap, which needs nothing else",
-        ) from None
-    return pyarrow
+def refuse_folder(folder: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse a place where no such folder can or may be written; asked before the work.
+
+    Raises:
+        UsageError: it is no folder, or holds something already.
+    """
+    target = Path(folder)
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is not a directory: choose another name")
+    if target.is_dir() and not force and any(target.iterdir()):
+        raise UsageError(f"{target} is not empty (replace its tables: --force)")
+
+
+def _table(table: Table) -> Any:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"id": pa.array(np.arange(len(table), dtype=np.int64))}
+    for name, column in table.columns().items():
+        values = getattr(table, name)
+        columns[name] = _texts(values) if column.dtype == "text" else pa.array(values)
+    return pa.table(columns)
+
+
+def _texts(values: list[str]) -> Any:
+    import pyarrow as pa
+
+    code: dict[str, int] = {}
+    codes = np.fromiter((code.setdefault(text, len(code)) for text in values), np.int32, len(values))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(code), pa.string()))

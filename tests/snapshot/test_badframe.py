@@ -1,0 +1,60 @@
+"""Bad frames: what each kind of page comes to, and which lines of a kernel log name one."""
+
+from __future__ import annotations
+
+import pytest
+
+from rmap.errors import UsageError
+from rmap.snapshot import flags as f
+from rmap.snapshot.badframe import KPF_BUDDY, frame_of, frames_of_log, verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "kills", "loses"),
+    [
+        (f.ANON, f.KPF_ANON, True, True),
+        (f.ANON, f.KPF_ANON | f.KPF_SWAPCACHE, False, False),
+        (f.ANON, f.KPF_ANON | f.KPF_SWAPCACHE | f.KPF_DIRTY, True, True),
+        (f.KSM, f.KPF_KSM | f.KPF_ANON, True, True),
+        (f.FILE, f.KPF_LRU, False, False),
+        (f.FILE, f.KPF_LRU | f.KPF_DIRTY, True, True),
+        (f.SHMEM, f.KPF_SWAPBACKED, True, True),
+        (f.HUGETLB, f.KPF_HUGE, True, True),
+        (f.KERNEL, f.KPF_SLAB, False, True),
+        (f.ZERO, f.KPF_ZERO_PAGE, False, True),
+        (f.FILE, KPF_BUDDY, False, False),
+        (f.DEVICE, f.KPF_NOPAGE, False, False),
+    ],
+)
+def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: bool) -> None:
+    found = verdict(kind, flags, 0, True)
+    assert (found.kills, found.loses) == (kills, loses)
+    assert found.what and found.does
+    assert not verdict(kind, flags, 0, False).kills
+
+
+def test_poison_and_folios_are_said() -> None:
+    assert verdict(f.ANON, f.KPF_HWPOISON, 0, True).what.startswith("already taken out of use")
+    assert "the folio of 512 pages is split" in verdict(f.ANON, f.KPF_ANON, 9, True).does
+    assert "split" not in verdict(f.HUGETLB, f.KPF_HUGE, 9, True).does
+
+
+def test_the_lines_of_a_kernel_log() -> None:
+    log = """
+[  1.0] Linux version 6.18.44
+[ 10.0] Memory failure: 0x1a2b3: recovery action for dirty LRU page: Recovered
+[ 10.1] Memory failure: 0x1a2b3: Sending SIGBUS to victim:4711 due to hardware memory corruption
+[ 11.0] EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0 (channel:1 page:0x18b562 offset:0x40 grain:32)
+[ 12.0] {1}[Hardware Error]:   physical address: 0x000000018b563040
+[ 13.0] mce: [Hardware Error]: TSC 0 ADDR 2f8443abc MISC 86
+[ 14.0] soft offline: 0x77: page migration failed; pfn: 0x77
+[ 15.0] a page:something offset:else, physically addressed 12 pages
+"""
+    assert frames_of_log(log.splitlines()) == [0x1A2B3, 0x18B562, 0x18B563, 0x2F8443, 0x77]
+
+
+def test_frames_on_the_command_line() -> None:
+    assert (frame_of("0x18b562fff"), frame_of("pfn:0x18b562"), frame_of("phys:4096")) == (0x18B562, 0x18B562, 1)
+    for text in ("", "pfn:", "x", "-1", "swap:0:1", "pfn:-5"):
+        with pytest.raises(UsageError, match="not a frame"):
+            frame_of(text)
