@@ -34,7 +34,8 @@ def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: boo
 
 
 def test_poison_and_folios_are_said() -> None:
-    assert verdict(f.ANON, f.KPF_HWPOISON, 0, True).what.startswith("already taken out of use")
+    known = verdict(f.FILE, f.KPF_HWPOISON | f.KPF_LRU, 0, True)
+    assert known.what.startswith("known to be bad") and known.kills and known.does.startswith("nothing more")
     assert "the folio of 512 pages is split" in verdict(f.ANON, f.KPF_ANON, 9, True).does
     assert "split" not in verdict(f.HUGETLB, f.KPF_HUGE, 9, True).does
 
@@ -47,7 +48,8 @@ def test_the_lines_of_a_kernel_log() -> None:
 [ 11.0] EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0 (channel:1 page:0x18b562 offset:0x40 grain:32)
 [ 12.0] {1}[Hardware Error]:   physical address: 0x000000018b563040
 [ 13.0] mce: [Hardware Error]: TSC 0 ADDR 2f8443abc MISC 86
-[ 14.0] soft offline: 0x77: page migration failed; pfn: 0x77
+[ 14.0] soft offline: 0x77: page already poisoned
+[ 14.5] usb 1-1: ADDR deadbeef is no address of memory
 [ 15.0] a page:something offset:else, physically addressed 12 pages
 """
     assert frames_of_log(log.splitlines()) == [0x1A2B3, 0x18B562, 0x18B563, 0x2F8443, 0x77]
@@ -55,6 +57,6 @@ def test_the_lines_of_a_kernel_log() -> None:
 
 def test_frames_on_the_command_line() -> None:
     assert (frame_of("0x18b562fff"), frame_of("pfn:0x18b562"), frame_of("phys:4096")) == (0x18B562, 0x18B562, 1)
-    for text in ("", "pfn:", "x", "-1", "swap:0:1", "pfn:-5"):
+    for text in ("", "pfn:", "x", "-1", "swap:0:1", "pfn:-5", "pfn:0xffffffffffffffffff"):
         with pytest.raises(UsageError, match="not a frame"):
             frame_of(text)

@@ -14,7 +14,7 @@ complete rmap \
         'c/--by=/(tree cgroup exe user)/' \
         'c/--sort=/(each-once only-here sum-pss sum-rss swap procs name)/' \
         'c/--sort=/(resident size mapped-by open-by path)/' \
-        'c/--sort=/(change gained lost replaced unshared pid)/' \
+        'c/--sort=/(change pid command before after gained lost unshared shared)/' \
         'c/--recorder=/(auto bpf perf)/' \
         'c/--/(all by cgroup checkpoint color cost count csv design designs dry-run evaluations every executor force format freeze fresh full-speed help here input json jsonl kernel length live nice output parquet pid processes profile quick recorder report ring-size rounds script seconds seed sort steps svg swap top tree unit-costs until version vm-flags watch whole-cgroup with-all)/' \
         'c/-/(- h i o)/' \
@@ -24,7 +24,7 @@ complete rmap \
         'n/--by/(tree cgroup exe user)/' \
         'n/--sort/(each-once only-here sum-pss sum-rss swap procs name)/' \
         'n/--sort/(resident size mapped-by open-by path)/' \
-        'n/--sort/(change gained lost replaced unshared pid)/' \
+        'n/--sort/(change pid command before after gained lost unshared shared)/' \
         'n/--recorder/(auto bpf perf)/' \
         'p/1/(demo compare workloads history worst calibrate replay verify explain who ps share group freed watch file files badframe evict diff sql record snap check conform doctor completion)/' \
         'n/completion/(bash zsh tcsh man)/' \

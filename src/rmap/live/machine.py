@@ -27,7 +27,7 @@ _CAPABILITIES = {
 }
 """Those that rmap can make use of, by their numbers (include/uapi/linux/capability.h)."""
 
-_INIT_USER, _INIT_PID = 0xEFFFFFFD, 0xEFFFFFFC  # include/linux/proc_ns.h
+_FIRST = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # the namespaces the machine booted with, include/linux/proc_ns.h
 
 _OPTIONS = {
     "PROC_PAGE_MONITOR": ("/proc/kpagecount", "everything on the running machine"),
@@ -130,14 +130,13 @@ def _capabilities() -> list[str]:
 
 
 def _namespaces() -> dict[str, bool | None]:
-    first = {"pid": _INIT_PID, "user": _INIT_USER}
     found: dict[str, bool | None] = {}
     for kind in ("pid", "user", "mnt"):
         link = procfs.read_link(f"/proc/self/ns/{kind}")
         number = link.strip(f"{kind}:[]")
-        if kind in first:
-            found[kind] = int(number) == first[kind] if number.isdigit() else None
-        else:
+        if kind in _FIRST:
+            found[kind] = int(number) == _FIRST[kind] if number.isdigit() else None
+        else:  # no fixed number in every release: that of init, where it may be looked at
             other = procfs.read_link("/proc/1/ns/mnt")
             found[kind] = link == other if other else None
     return found

@@ -1,4 +1,4 @@
-"""A picture's tables for other programs: as Arrow, and as a folder of Parquet files. The one module that imports pyarrow.
+"""A picture's tables for other programs: as Arrow, and as Parquet files. The one module that imports pyarrow.
 
 The id of a row is its number (``docs/data-model.md``); outside a picture rows have no number, so every table gets a
 first column ``id``. ``about`` is one row. Texts are dictionary-encoded: they repeat.

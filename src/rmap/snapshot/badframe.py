@@ -1,11 +1,13 @@
 """What a memory error in a frame means: what the kernel could do about it, by what the frame holds.
 
 The rules are those of ``memory_failure`` (mm/memory-failure.c: ``error_states``, ``hwpoison_user_mappings``,
-``me_pagecache_clean``, ``me_pagecache_dirty``, ``me_swapcache_dirty``, ``me_huge_page``), read in a tree of 5.14; that
-pages merged by KSM are handled since (6.x) is from memory. A kernel without CONFIG_MEMORY_FAILURE does none of it.
+``collect_procs_ksm``, ``me_pagecache_clean``, ``me_pagecache_dirty``, ``me_swapcache_dirty``, ``me_huge_page``), read in
+trees of 5.14 and of the time of folios; not in that of 6.18. A kernel without CONFIG_MEMORY_FAILURE does none of it.
 
-The dirty bit of a page-table entry is not told by /proc: a clean page of a file with a writable shared mapping may be
-dirty all the same.
+Who maps a page that is lost gets SIGBUS: at once, if ``vm.memory_failure_early_kill`` is set or the process asked for it
+(prctl PR_MCE_KILL), else when it next touches the page. If a large folio cannot be split, its mappers are signalled even
+if its page was clean. The dirty bit of a page-table entry is not told by /proc: a clean page of a file with a writable
+shared mapping may be dirty all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT
 
 KPF_BUDDY = 1 << 10
+_MOST = 1 << 40  # 2^52 bytes: what a physical address may be on x86-64
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Verdict:
     Attributes:
         what: the kind of page, in words.
         does: what the kernel could do, in words.
-        kills: whether everybody who maps it would be killed (SIGBUS) when it is found.
+        kills: whether everybody who maps it gets SIGBUS: when it is found, or touched next.
         loses: whether data is lost.
     """
 
@@ -48,9 +51,11 @@ def verdict(kind: int, flags: int, order: int, mapped: bool) -> Verdict:
         mapped: whether somebody maps it.
     """
     found = _verdict(kind, flags, mapped)
-    poisoned = "already taken out of use (HWPoison): " if flags & f.KPF_HWPOISON else ""
+    if flags & f.KPF_HWPOISON:
+        does = "nothing more: it is known to be bad (HWPoison); whoever touches it gets SIGBUS"
+        return Verdict(f"known to be bad, {found.what}", does, mapped, found.loses)
     split = f"; first the folio of {1 << order} pages is split: the others stay" if _splits(kind, order) else ""
-    return Verdict(poisoned + found.what, found.does + split, found.kills, found.loses)
+    return Verdict(found.what, found.does + split, found.kills, found.loses)
 
 
 def _splits(kind: int, order: int) -> bool:
@@ -68,11 +73,11 @@ def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
     if kind == f.ZERO:
         return Verdict("the zero page", "nothing: it is the kernel's own, and everybody's", False, True)
     if kind == f.KSM:
-        return Verdict("anonymous, merged by KSM", "unmaps it; every process that maps it gets SIGBUS", mapped, True)
+        return Verdict("anonymous, merged by KSM", "unmaps it; every process that maps it gets SIGBUS, at once or when touching it", mapped, True)
     if kind == f.ANON:
         if flags & f.KPF_SWAPCACHE and not dirty:
             return Verdict("anonymous, also in swap", "drops it: it is read again from swap")
-        return Verdict("anonymous", "unmaps it; every process that maps it gets SIGBUS", mapped, True)
+        return Verdict("anonymous", "unmaps it; every process that maps it gets SIGBUS, at once or when touching it", mapped, True)
     if kind == f.SHMEM:
         return Verdict("shared memory", "unmaps it; mappers get SIGBUS, readers of the file EIO", mapped, True)
     if kind == f.FILE and dirty:
@@ -85,10 +90,10 @@ def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
 _PATTERNS = (
     (re.compile(r"Memory failure: (?:0x)?([0-9a-f]+):", re.IGNORECASE), 0),
     (re.compile(r"\bpage:(?:0x)?([0-9a-f]+) offset:", re.IGNORECASE), 0),  # EDAC
-    (re.compile(r"\b(?:soft offline|unpoison).*?pfn[: ]+(?:0x)?([0-9a-f]+)", re.IGNORECASE), 0),
+    (re.compile(r"\bsoft[ _]offline: (?:0x)?([0-9a-f]+)\b", re.IGNORECASE), 0),
     (re.compile(r"\bpfn[:= ]+(0x[0-9a-f]+)", re.IGNORECASE), 0),
     (re.compile(r"\bphysical[ _]address: (?:0x)?([0-9a-f]+)", re.IGNORECASE), PAGE_SHIFT),  # APEI, CPER
-    (re.compile(r"\bADDR (?:0x)?([0-9a-f]+)", re.IGNORECASE), PAGE_SHIFT),  # mce
+    (re.compile(r"\bTSC \S+ .*?\bADDR (?:0x)?([0-9a-f]+)\b", re.IGNORECASE), PAGE_SHIFT),  # machine checks
 )
 
 
@@ -118,6 +123,7 @@ def frame_of(text: str) -> int:
         value = int(number, 16 if number.lower().startswith("0x") else 10)
     except ValueError:
         value = -1
-    if value < 0 or (colon and prefix not in ("pfn", "phys")):
+    frame = value if prefix == "pfn" else value >> PAGE_SHIFT
+    if value < 0 or frame >= _MOST or (colon and prefix not in ("pfn", "phys")):
         raise UsageError(f"not a frame: {text!r} (examples: 0x18b562000, pfn:0x18b562)")
-    return value if prefix == "pfn" else value >> PAGE_SHIFT
+    return frame

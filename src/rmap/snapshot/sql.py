@@ -57,7 +57,8 @@ CREATE VIEW mappings AS
 SELECT p.pid, p.comm, p.uid, p.cgroup, p.exe, e.address, e.count AS pages, e.count::BIGINT * {PAGE_SIZE} AS bytes,
        e.pfn, e.flags & {f.PTE_EXCLUSIVE} != 0 AS mapped_once, e.flags & {f.PTE_SPECIAL} != 0 AS special,
        v.start AS vma_start, v."end" AS vma_end, perms(v.flags) AS perms, v.label,
-       i.path AS file, CASE WHEN v.file >= 0 THEN v.pgoff * {PAGE_SIZE} + e.address - v.start END AS file_offset, e.vma, v.process, v.file AS file_id
+       i.path AS file, CASE WHEN v.file >= 0 THEN v.pgoff * {PAGE_SIZE} + e.address - v.start END AS file_offset,
+       e.vma, v.process, v.file AS file_id
 FROM ptes e JOIN vmas v ON e.vma = v.id JOIN processes p ON v.process = p.id LEFT JOIN files i ON v.file = i.id
 WHERE e.flags & {f.PTE_PRESENT} != 0;
 """

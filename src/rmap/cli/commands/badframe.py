@@ -15,7 +15,7 @@ examples
   dmesg | sudo rmap badframe
   rmap badframe -i here.rmap 0x18b562000
 
-exit status: 1 if a process would be killed, or data is lost
+exit status: 1 if a process is hit or data is lost, or if that is not known
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def run(args: Namespace) -> int:
     data = [{"pfn": one.pfn, "verdict": one.verdict, "who": one.who.to_json()} for one in found]
     limit = None if args.all else ROWS
     emit(args, {"frames": data}, lambda: lines(found, limit=limit))
-    return status.NO if any(one.verdict.loses or one.verdict.kills for one in found) else status.OK
+    harmless = all(not (one.verdict.loses or one.verdict.kills) and one.who.kind != "unknown" for one in found)
+    return status.OK if harmless else status.NO
 
 
 def _frames(args: Namespace) -> list[int]:

@@ -50,6 +50,11 @@ def run(args: Namespace) -> int:
     target = None if args.output is None else Path(args.output)
     if target is not None:
         refuse_target(target, force=args.force)  # asked before the work, not after it
+    if args.parquet is not None:
+        from rmap.snapshot.arrow import refuse_folder, refuse_without, write_parquet
+
+        refuse_without("pyarrow", "Parquet")
+        refuse_folder(args.parquet, force=args.force)
     picture = capture(args.pid, vm_flags=args.vm_flags)
     if not len(picture.processes):
         say("rmap: none of these processes could be read: no picture was written")
@@ -60,9 +65,8 @@ def run(args: Namespace) -> int:
         picture.save(target, force=args.force)
         written[str(target)] = target.stat().st_size
     if args.parquet is not None:
-        from rmap.snapshot.arrow import write_parquet
-
-        written[args.parquet] = write_parquet(picture, args.parquet, force=args.force)
+        made = write_parquet(picture, args.parquet, force=args.force)
+        written[args.parquet] = sum(file.stat().st_size for file in made)
     name, size = next(iter(written.items()))
     data = {"file": name, "bytes": size, **facts, "written": written}
     emit(args, data, lambda: [picture_line(name, facts, size) for name, size in written.items()])
