@@ -1,13 +1,13 @@
 """What a memory error in a frame means: what the kernel could do about it, by what the frame holds.
 
 The rules are those of ``memory_failure`` (mm/memory-failure.c: ``error_states``, ``hwpoison_user_mappings``,
-``collect_procs_ksm``, ``me_pagecache_clean``, ``me_pagecache_dirty``, ``me_swapcache_dirty``, ``me_huge_page``), read in
-trees of 5.14 and of the time of folios; not in that of 6.18. A kernel without CONFIG_MEMORY_FAILURE does none of it.
+``collect_procs_ksm``, ``me_pagecache_clean``, ``me_pagecache_dirty``, ``me_swapcache_dirty``, ``me_huge_page``), read
+in trees of 5.14 and of the time of folios; not in that of 6.18. A kernel without CONFIG_MEMORY_FAILURE does none of it.
 
-Who maps a page that is lost gets SIGBUS: at once, if ``vm.memory_failure_early_kill`` is set or the process asked for it
-(prctl PR_MCE_KILL), else when it next touches the page. If a large folio cannot be split, its mappers are signalled even
-if its page was clean. The dirty bit of a page-table entry is not told by /proc: a clean page of a file with a writable
-shared mapping may be dirty all the same.
+Who maps a page that is lost gets SIGBUS: at once, if ``vm.memory_failure_early_kill`` is set or the process asked for
+it (prctl PR_MCE_KILL), else when it next touches the page. If a large folio cannot be split, its mappers are signalled
+even if its page was clean. The dirty bit of a page-table entry is not told by /proc: a clean page of a file with a
+writable shared mapping may be dirty all the same.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT
 
 KPF_BUDDY = 1 << 10
+_SIGBUS = "unmaps it; every process that maps it gets SIGBUS, at once or when touching it"
 _MOST = 1 << 40  # 2^52 bytes: what a physical address may be on x86-64
 
 
@@ -73,11 +74,11 @@ def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
     if kind == f.ZERO:
         return Verdict("the zero page", "nothing: it is the kernel's own, and everybody's", False, True)
     if kind == f.KSM:
-        return Verdict("anonymous, merged by KSM", "unmaps it; every process that maps it gets SIGBUS, at once or when touching it", mapped, True)
+        return Verdict("anonymous, merged by KSM", _SIGBUS, mapped, True)
     if kind == f.ANON:
         if flags & f.KPF_SWAPCACHE and not dirty:
             return Verdict("anonymous, also in swap", "drops it: it is read again from swap")
-        return Verdict("anonymous", "unmaps it; every process that maps it gets SIGBUS, at once or when touching it", mapped, True)
+        return Verdict("anonymous", _SIGBUS, mapped, True)
     if kind == f.SHMEM:
         return Verdict("shared memory", "unmaps it; mappers get SIGBUS, readers of the file EIO", mapped, True)
     if kind == f.FILE and dirty:
