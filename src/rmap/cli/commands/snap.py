@@ -42,11 +42,13 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
+    from rmap.live.abilities import refuse_without_frames
     from rmap.show.picture import picture_facts, picture_line
     from rmap.snapshot.storage import refuse_target
 
     if args.output is None and args.parquet is None:
         raise UsageError("where is it to be written? -o NAME.rmap, or --parquet DIR")
+    refuse_without_frames()
     target = None if args.output is None else Path(args.output)
     if target is not None:
         refuse_target(target, force=args.force)  # asked before the work, not after it
