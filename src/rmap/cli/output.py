@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from rmap.lab.results import DesignResult, Progress, Subject
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rmap.lab.results import DesignResult, Progress, Subject
 
 SCHEMA = 1
 

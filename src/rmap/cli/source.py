@@ -18,8 +18,11 @@ NICE = 0.1
 """The share of the time that ``--nice`` spends reading."""
 
 
-def picture_of(args: Namespace) -> Snapshot:
+def picture_of(args: Namespace, *, topology: bool = False) -> Snapshot:
     """The picture of ``-i``; without it, one taken of the running machine.
+
+    Args:
+        topology: the kernel's own anon_vmas are wanted, too, where BPF can read them: that takes several times as long.
 
     Raises:
         TraceError: the file is no picture.
@@ -29,7 +32,7 @@ def picture_of(args: Namespace) -> Snapshot:
 
     if args.input is not None:
         return Snapshot.load(args.input)
-    return capture(for_one_page=True, share_of_time=NICE if getattr(args, "nice", False) else 1.0)
+    return capture(for_one_page=True, bpf=topology, share_of_time=NICE if getattr(args, "nice", False) else 1.0)
 
 
 def selected(args: Namespace, picture: Snapshot) -> Bool:
@@ -50,7 +53,7 @@ def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **opti
     Args:
         pids: only these processes; None for all.
         for_one_page: one page is asked for: how many others changed meanwhile is no news.
-        options: as for ``rmap.live.capture``.
+        options: as for ``rmap.live.camera``.
 
     Raises:
         NotPermitted: this user may not see page frames.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.live.capture import capture
+from rmap.live.camera import capture
 from rmap.live.lookup import NoPage, look_up
 from rmap.live.page_state import KpageFile, kinds, read_page_state
 from rmap.snapshot import flags as f

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +19,8 @@ from rmap.live import procfs
 from rmap.live.page_state import PageState, kinds, read_counts, read_page_state
 from rmap.live.pagemap import Pagemap, decode, ranges_to_read
 from rmap.snapshot import flags as f
+from rmap.snapshot.coverage import covered, covering
 from rmap.snapshot.numbering import Numbering
-from rmap.snapshot.reverse import Transposed
-from rmap.snapshot.tables import Frames, Ptes
 from rmap.units import PAGE_SHIFT
 
 _READINGS = 3  # of what contradicts itself, before it is believed
@@ -70,6 +70,11 @@ class Described:
     index: I64
     own: I64
     anon_vma: I64
+
+    @cached_property
+    def rows(self) -> Numbering:
+        """Which row describes a frame."""
+        return Numbering(self.state.pfn, np.ones(len(self.state.pfn), np.int64))
 
     def columns(self) -> dict[str, I64 | I8 | Bool]:
         """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
@@ -125,7 +130,8 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
         return file, index
     ours = present.take(((present.flags & f.PTE_FILE) != 0) & (vmas.file[present.vma] >= 0))
     first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
-    at = expand(np.searchsorted(state.pfn, ours.pfn), ours.count)
+    rows = Numbering(state.pfn, np.ones(n, np.int64))
+    at = expand(rows.dense(ours.pfn), ours.count)
     file[at] = np.repeat(vmas.file[ours.vma], ours.count)
     index[at] = expand(first, ours.count)
     not_cached = (kind != f.FILE) & (kind != f.SHMEM)
@@ -162,7 +168,7 @@ def mark_special(extents: Extents, frames: Described) -> Extents:
     special = np.isin(frames.kind, f.UNTRACKED)
     before = np.concatenate(([0], np.cumsum(special)))
     present = (extents.flags & f.PTE_PRESENT) != 0
-    at = np.where(present, np.searchsorted(frames.state.pfn, extents.pfn), 0)
+    at = np.where(present, frames.rows.dense(np.where(present, extents.pfn, 0)), 0)
     of_them = np.where(present, before[np.where(present, at + extents.count, 0)] - before[at], 0)
     mixed = (of_them > 0) & (of_them < extents.count)
     if mixed.any():
@@ -209,59 +215,79 @@ def mark_races(
         moved: which of these rows of frames are not any more what other sources said.
     """
     state = frames.state
-    ptes = Ptes.of(vars(extents))
-    columns = {**frames.columns(), "pfn": state.pfn, "count": np.ones(len(state.pfn), np.int64)}
-    transposed = Transposed(ptes, Numbering(Frames.of(columns)))
-    wrong = _contradictory(extents, frames, transposed) | _misplaced(extents, vmas, frames, transposed, linked)
+    present = extents.take((extents.flags & f.PTE_PRESENT) != 0)
+    first = frames.rows.dense(present.pfn)
+    placed = _Placed(present, first, first + present.count)
+    wrong = _contradictory(placed, frames) | _misplaced(placed, vmas, frames, linked)
     if doubtful is not None:
         wrong |= doubtful
     suspect = np.flatnonzero(wrong & ~state.raced)
     for _ in range(_READINGS):
         if not len(suspect):
             return
-        changed = _changed(extents, vmas, frames, transposed, suspect)
+        changed = _changed(placed, vmas, frames, suspect)
         if moved is not None:
             changed |= moved(frames, suspect)
         state.raced[suspect[changed]] = True
         suspect = suspect[~changed]
 
 
+class _Placed(NamedTuple):
+    """Present extents, and which rows of the described frames each maps: ``[first, behind)``."""
+
+    extents: Extents
+    first: I64
+    behind: I64
+
+    def take(self, rows: I64 | Bool) -> _Placed:
+        return _Placed(self.extents.take(rows), self.first[rows], self.behind[rows])
+
+    def rows(self) -> I64:
+        """The row of each single page."""
+        return expand(self.first, self.extents.count)
+
+
 # Which of these frames are not any more what they were. However many there are, all are read: the larger a defect is,
 # the more of it must be seen.
-def _changed(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, suspect: I64) -> Bool:
+def _changed(placed: _Placed, vmas: VmaColumns, frames: Described, suspect: I64) -> Bool:
     pfns, mapcount = frames.state.pfn[suspect], frames.state.mapcount[suspect]
     changed: Bool = read_counts(pfns) != mapcount
-    entries = transposed.entries(pfns)
-    pid, flags = vmas.pid[extents.vma[entries.extent]], extents.flags[entries.extent]
-    order = np.lexsort((entries.address, pid))
+    position, extent = covering(suspect, placed.first, placed.behind)
+    ours = placed.extents
+    address = ours.address[extent] + ((suspect[position] - placed.first[extent]) << PAGE_SHIFT)
+    pid, flags = vmas.pid[ours.vma[extent]], ours.flags[extent]
+    order = np.lexsort((address, pid))
     pids, first = np.unique(pid[order], return_index=True)
     for one, rows in zip(pids.tolist(), np.split(order, first[1:])):
-        at = entries.position[rows]
-        changed[at[_changed_entries(one, entries.address[rows], pfns[at], flags[rows])]] = True
+        at = position[rows]
+        changed[at[_changed_entries(one, address[rows], pfns[at], flags[rows])]] = True
     # A process that forks all the time has other counts while its entries are read: so before and after.
     return changed | (read_counts(pfns) != mapcount)
 
 
-def _contradictory(extents: Extents, frames: Described, transposed: Transposed) -> Bool:
+def _contradictory(placed: _Placed, frames: Described) -> Bool:
     state = frames.state
-    exclusive = extents.take((extents.flags & (f.PTE_PRESENT | f.PTE_EXCLUSIVE)) == f.PTE_PRESENT | f.PTE_EXCLUSIVE)
-    at = expand(transposed.dense(exclusive.pfn), exclusive.count)
-    claims = np.bincount(at, minlength=len(state.pfn))
-    surplus = transposed.found + frames.own > state.mapcount
-    wrong_bit = np.where(state.mapcount == 1, claims < transposed.found, claims > 0)
+    n, ones = len(state.pfn), np.ones(len(placed.first), np.int64)
+    found = covered(placed.first, placed.behind, ones, n)
+    says_exclusive = ((placed.extents.flags & f.PTE_EXCLUSIVE) != 0).astype(np.int64)
+    claims = covered(placed.first, placed.behind, says_exclusive, n)
+    surplus = found + frames.own > state.mapcount
+    wrong_bit = np.where(state.mapcount == 1, claims < found, claims > 0)
     return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
 
 
-def _misplaced(extents: Extents, vmas: VmaColumns, frames: Described, transposed: Transposed, linked: I64) -> Bool:
-    ours = extents.take(((extents.flags & f.PTE_PRESENT) != 0) & (vmas.pgoff[extents.vma] >= 0))
-    first = vmas.pgoff[ours.vma] + ((ours.address - vmas.start[ours.vma]) >> PAGE_SHIFT)
-    at = expand(transposed.dense(ours.pfn), ours.count)
+def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64) -> Bool:
+    ours = placed.take(vmas.pgoff[placed.extents.vma] >= 0)
+    extents = ours.extents
+    first = vmas.pgoff[extents.vma] + ((extents.address - vmas.start[extents.vma]) >> PAGE_SHIFT)
+    at = ours.rows()
     known = frames.index[at] >= 0
     wrong = np.zeros(len(frames.kind), np.bool_)
-    wrong[at[known & (frames.index[at] != expand(first, ours.count))]] = True
+    wrong[at[known & (frames.index[at] != expand(first, extents.count))]] = True
     hung = frames.anon_vma[at] >= 0
-    link = np.repeat(ours.vma, ours.count) << 32 | frames.anon_vma[at]
-    wrong[at[hung & ~np.isin(link, linked)]] = True
+    if hung.any():
+        link = np.repeat(extents.vma, extents.count) << 32 | frames.anon_vma[at]
+        wrong[at[hung & ~np.isin(link, linked)]] = True
     return wrong
 
 

@@ -66,28 +66,37 @@ class Pagemap:
         Returns:
             ``(address, entry)``, int64: where, and the 64 bits the kernel shows.
         """
+        address, entry, count = self.read_extents(ranges)
+        return expand(address >> PAGE_SHIFT, count) << PAGE_SHIFT, expand(entry, count)
+
+    def read_extents(self, ranges: Iterable[tuple[int, int]]) -> tuple[I64, I64, I64]:
+        """The same, with present entries that continue the one before (next page, next frame, same flags) as one.
+
+        Returns:
+            ``(address, entry, count)``, int64: of the first entry of each, and how many they are.
+        """
         buffer: I64 = np.empty(_ENTRIES, np.int64)
         view = buffer.data.cast("B")
         pieces: list[tuple[int, int]] = []  # first page and number of pages of what lies in the buffer
         used = 0
-        parts: list[tuple[I64, I64]] = []
+        parts: list[tuple[I64, I64, I64]] = []
         for start, end in _joined(ranges):
             page, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
             while page < last:
                 n = min(last - page, _ENTRIES - used)
-                got = os.preadv(self._fd, [view[used * 8 : (used + n) * 8]], page * 8)
-                if got != n * 8:
-                    raise ProcessLookupError(f"process {self.pid} ended")
+                self.fill(view[used * 8 : (used + n) * 8], page)
                 pieces.append((page, n))
                 page, used = page + n, used + n
                 if used == _ENTRIES:
-                    parts.append(_filled(buffer, pieces))
+                    parts.append(_extents(buffer, pieces))
                     pieces, used = [], 0
         if used:
-            parts.append(_filled(buffer[:used], pieces))
+            parts.append(_extents(buffer[:used], pieces))
         if not parts:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+            nothing: I64 = np.empty(0, np.int64)
+            return nothing, nothing, nothing
+        address, entry, count = (np.concatenate(column) for column in zip(*parts))
+        return address, entry, count
 
     def fill(self, view: memoryview, page: int) -> None:
         """Read as many entries as fit into a buffer of bytes, from a page number on."""
@@ -135,10 +144,38 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def _filled(buffer: I64, pieces: list[tuple[int, int]]) -> tuple[I64, I64]:
-    holds = np.flatnonzero((buffer >> 62) & 3)
-    first, count = (np.array(column, np.int64) for column in zip(*pieces))
-    return expand(first, count)[holds] << PAGE_SHIFT, buffer[holds]
+# What a buffer holds, as extents. Present entries are negative numbers, and the next frame is the next number.
+def _extents(buffer: I64, pieces: list[tuple[int, int]]) -> tuple[I64, I64, I64]:
+    follows = np.empty(len(buffer), np.bool_)
+    follows[0] = False
+    np.equal(buffer[1:], buffer[:-1] + 1, out=follows[1:])
+    follows &= buffer < 0
+    ends = np.cumsum(np.array([count for _, count in pieces], np.int64))
+    follows[ends[:-1]] = False
+    begins = np.flatnonzero(~follows)
+    count = np.diff(begins, append=len(buffer))
+    holds = (buffer[begins] >> 62) & 3 != 0
+    begins, count = begins[holds], count[holds]
+    piece = np.searchsorted(ends, begins, side="right")
+    first = np.array([page for page, _ in pieces], np.int64) - np.concatenate(([0], ends[:-1]))
+    return (begins + first[piece]) << PAGE_SHIFT, buffer[begins], count
+
+
+def split_at(address: I64, entry: I64, count: I64, starts: I64) -> tuple[I64, I64, I64]:
+    """Cut extents of :meth:`Pagemap.read_extents` where others begin.
+
+    Args:
+        starts: int64, bytes, ascending: of VMAs.
+    """
+    last = address + ((count - 1) << PAGE_SHIFT)
+    inside = starts[np.searchsorted(address, starts) != np.searchsorted(last, starts)]
+    if not len(inside):
+        return address, entry, count
+    begins = np.insert(address, np.searchsorted(address, inside), inside)
+    row = np.searchsorted(address, begins, side="right") - 1
+    within = (begins - address[row]) >> PAGE_SHIFT
+    ends = np.minimum(np.append(begins[1:], np.iinfo(np.int64).max), last[row] + PAGE_SIZE)
+    return begins, entry[row] + within, (ends - begins) >> PAGE_SHIFT
 
 
 def ranges_to_read(pagemap: Pagemap, vmas: Iterable[tuple[int, int]], memory: int) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,6 @@ neighbouring pages to extents and runs, and checks the result (``docs/data-model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ Numbers = npt.NDArray[Any]
 
 
 def _tool() -> str:
+    from importlib import metadata
+
     try:
         return f"rmap {metadata.version('linux-rmap')}"
     except metadata.PackageNotFoundError:  # run from a source tree that is not installed

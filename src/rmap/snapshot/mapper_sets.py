@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmap.columns import I32, I64, U64, expand
+from rmap.columns import I32, I64, U64
+from rmap.snapshot.coverage import covered, covering
 from rmap.snapshot.flags import PTE_PRESENT
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.tables import Ptes, Vmas
@@ -40,8 +41,8 @@ class MapperSets:
         first = numbering.dense(ptes.pfn[present])
         behind = first + ptes.count[present]
         process: I32 = vmas.process[ptes.vma[present]]
-        self.found = _coverage(first, behind, np.ones(len(first), np.int64), numbering.nr_frames)
-        sums = _coverage(first, behind, _random(process).view(np.int64), numbering.nr_frames)
+        self.found = covered(first, behind, np.ones(len(first), np.int64), numbering.nr_frames)
+        sums = covered(first, behind, _random(process).view(np.int64), numbering.nr_frames)
         sums[self.found == 0] = 0
         distinct, example, of_frame = np.unique(sums, return_index=True, return_inverse=True)
         # Class 0 is there, and is the empty one, whether or not a frame is in it.
@@ -60,14 +61,6 @@ class MapperSets:
         return np.repeat(np.arange(self.nr_classes, dtype=np.int32), np.diff(self.start))
 
 
-# What all extents that cover a frame add up to.
-def _coverage(first: I64, behind: I64, weight: I64, nr_frames: int) -> I64:
-    steps = np.zeros(nr_frames + 1, np.int64)
-    np.add.at(steps, first, weight)
-    np.subtract.at(steps, behind, weight)
-    return np.cumsum(steps[:-1])
-
-
 # A number for each process, the same in every run: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
 def _random(process: I32) -> U64:
     x: U64 = (process.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -76,14 +69,10 @@ def _random(process: I32) -> U64:
     return x ^ (x >> np.uint64(31))
 
 
-# The processes that map some frames: each extent holds a slice of them, when they are sorted.
+# The processes that map some frames, and how many entries of each do.
 def _members(frames: I64, first: I64, behind: I64, process: I32) -> tuple[I32, I64, I64]:
-    order = np.argsort(frames)
-    ascending = frames[order]
-    low, high = np.searchsorted(ascending, first), np.searchsorted(ascending, behind)
-    held = high - low
-    which = order[expand(low[held > 0], held[held > 0])]
-    pairs = which.astype(np.int64) << 32 | np.repeat(process, held)
+    which, extent = covering(frames, first, behind)
+    pairs = which << 32 | process[extent]
     distinct, entries = np.unique(pairs, return_counts=True)
     sizes = np.bincount(distinct >> 32, minlength=len(frames))
     start = np.concatenate(([0, 0], np.cumsum(sizes)))

@@ -9,51 +9,47 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I32, I64, expand
-from rmap.snapshot.tables import Frames
 
 _MAX_TABLE = 1 << 24  # frames from the first to the last, 64 GiB: a table of 64 MiB
 
 
 class Numbering:
-    """The dense numbers of the frames that one table describes.
+    """The dense numbers of the frames that some runs describe.
 
     Args:
-        frames: the table of one valid picture.
+        pfn, count: the runs, ascending and disjoint: columns of ``frames``.
 
     Attributes:
         nr_frames: described frames.
     """
 
-    def __init__(self, frames: Frames) -> None:
-        self._frames = frames
-        self._base: I64 = np.cumsum(frames.count, dtype=np.int64) - frames.count
-        self.nr_frames = int(frames.count.sum(dtype=np.int64))
-        self._first = int(frames.pfn[0]) if len(frames) else 0
+    def __init__(self, pfn: I64, count: I32 | I64) -> None:
+        self._pfn, self._count = pfn, count.astype(np.int64)
+        self._base: I64 = np.cumsum(self._count) - self._count
+        self.nr_frames = int(self._count.sum())
+        self._first = int(pfn[0]) if len(pfn) else 0
         self._numbers = self._numbered()
 
     def dense(self, pfns: I64) -> I64:
         """Dense numbers of frames, -1 where the picture does not describe one."""
-        frames = self._frames
-        if not len(frames):
+        if not len(self._pfn):
             return np.full(len(pfns), -1, np.int64)
         if self._numbers is not None:
             at = pfns - self._first
             inside = (at >= 0) & (at < len(self._numbers))
             return np.where(inside, self._numbers[np.where(inside, at, 0)], -1)
-        row = np.searchsorted(frames.pfn, pfns, side="right") - 1
-        offset = pfns - frames.pfn[row]
-        return np.where((row >= 0) & (offset < frames.count[row]), self._base[row] + offset, -1)
+        row = np.searchsorted(self._pfn, pfns, side="right") - 1
+        offset = pfns - self._pfn[row]
+        return np.where((row >= 0) & (offset < self._count[row]), self._base[row] + offset, -1)
 
     # The dense number of every frame from the first to the last, where that is not too much memory: looking up a frame
     # there takes a tenth of the time that a search takes.
     def _numbered(self) -> I32 | None:
-        frames = self._frames
-        if not len(frames):
+        if not len(self._pfn):
             return None
-        span = int(frames.pfn[-1]) + int(frames.count[-1]) - self._first
+        span = int(self._pfn[-1]) + int(self._count[-1]) - self._first
         if span > _MAX_TABLE:
             return None
         numbers: I32 = np.full(span, -1, np.int32)
-        count = frames.count.astype(np.int64)
-        numbers[expand(frames.pfn - self._first, count)] = np.arange(self.nr_frames, dtype=np.int32)
+        numbers[expand(self._pfn - self._first, self._count)] = np.arange(self.nr_frames, dtype=np.int32)
         return numbers

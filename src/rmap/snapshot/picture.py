@@ -85,14 +85,14 @@ class Snapshot:
 
     @classmethod
     def capture(cls, pids: list[int] | None = None, **options: Any) -> Snapshot:
-        """Take a picture of the running machine; see :func:`rmap.live.capture.capture`.
+        """Take a picture of the running machine; see :func:`rmap.live.camera.capture`.
 
         The reader of the running kernel stands above the picture, so it is looked up by name when asked for.
 
         Raises:
             NotPermitted: the kernel does not show page frames to this user.
         """
-        picture: Snapshot = import_module("rmap.live.capture").capture(pids, **options)
+        picture: Snapshot = import_module("rmap.live.camera").capture(pids, **options)
         return picture
 
     @cached_property
@@ -103,7 +103,7 @@ class Snapshot:
     @cached_property
     def numbering(self) -> Numbering:
         """Dense numbers of the frames: what columns over frames are indexed by."""
-        return Numbering(self.frames)
+        return Numbering(self.frames.pfn, self.frames.count)
 
     @cached_property
     def mapper_sets(self) -> MapperSets:

@@ -195,13 +195,9 @@ def _mapped_frames_described(picture: Snapshot) -> None:
         return
     if not len(frames):
         raise _refuse("D10", "pages are mapped, but no frame is described")
-    # A run of consecutive frame runs is one block; an extent must lie in one block.
-    ends = frames.pfn + frames.count
-    cut = np.flatnonzero(frames.pfn[1:] != ends[:-1]) + 1
-    starts = frames.pfn[np.concatenate(([0], cut))]
-    stops = ends[np.concatenate((cut - 1, [len(ends) - 1]))]
-    block = np.searchsorted(starts, ptes.pfn[present], side="right") - 1
-    wrong = (block < 0) | (ptes.pfn[present] + ptes.count[present] > stops[np.maximum(block, 0)])
+    first = picture.numbering.dense(ptes.pfn[present])
+    last = picture.numbering.dense(ptes.pfn[present] + ptes.count[present] - 1)
+    wrong = (first < 0) | (last - first != ptes.count[present] - 1)
     row = _first(wrong)
     if row is not None:
         where = f"extent {present[row]} maps frame {ptes.pfn[present[row]]:#x}"

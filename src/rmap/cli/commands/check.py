@@ -77,7 +77,7 @@ def _check_picture(args: Namespace) -> int:
     from rmap.show.picture import picture_facts
     from rmap.snapshot.check import inspect
 
-    picture = picture_of(args)
+    picture = picture_of(args, topology=True)
     facts = picture_facts(picture)
     report = inspect(picture)
     limit = None if args.all else SHOWN

@@ -48,7 +48,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find the pages, push them out, look again."""
-    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.ability import refuse_without_frames
     from rmap.live.evict import PageTarget
     from rmap.live.lookup import NoPage, look_up
     from rmap.snapshot import parse_key

@@ -97,7 +97,7 @@ def _draw(args: Namespace) -> int:
     if args.input is None and key.kind == "address" and (why := absence(key.pid)) is not None:
         say(f"rmap: {why}")
         return status.NO
-    picture = picture_of(args)
+    picture = picture_of(args, topology=True)
     place = resolve(picture, key)
     if place.pfn is None:
         say(f"rmap: {place.reason or 'a swap slot has no page to draw: `rmap who` lists its entries'}")

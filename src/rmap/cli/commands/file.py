@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
     limit = None if args.all else ROWS
     if args.input is not None:
         return _recorded(args, limit)
-    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.ability import refuse_without_frames
     from rmap.live.file_pages import file_pages
     from rmap.show.file import file
 

@@ -107,7 +107,7 @@ def _one_of(key: Key) -> str:
 
 # One page of the running machine, without reading all of it.
 def _now(args: Namespace, key: Key) -> int:
-    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.ability import refuse_without_frames
     from rmap.live.lookup import NoPage, look_up
 
     refuse_without_frames()

@@ -12,7 +12,8 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -21,16 +22,15 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.abilities import refuse_without_frames
+from rmap.live.ability import refuse_without_frames
 from rmap.live.bpf import KernelMemory
 from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.page_state import mapcount_kind
-from rmap.live.pagemap import Pagemap, decode, ranges_to_read
+from rmap.live.pagemap import Pagemap, decode, ranges_to_read, split_at
 from rmap.live.same_mm import compare_mms, groups
 from rmap.live.topology import KernelView, add_topology
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.builder import join_extents
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Progress = Callable[[int, int], None]
@@ -65,6 +65,7 @@ class _ReadProcess:
     vmas: list[procfs.MapsLine]
     address: I64
     entry: I64
+    count: I64
     cgroup: str
 
 
@@ -121,10 +122,8 @@ def _capture(
     )
     world = _World(builder, smaps)
     processes = groups([pid for pid in every if pid in asked], compare_mms)
-    for done, (pid, sharers) in enumerate(processes.items(), 1):
-        began = time.monotonic()
-        _add_process(world, pid, sharers)
-        time.sleep((time.monotonic() - began) * (1 / share_of_time - 1))
+    for done, (pid, read) in enumerate(_read_all(world, list(processes), share_of_time), 1):
+        _add_process(world, pid, processes[pid], read)
         if progress is not None:
             progress(done, len(processes))
     _add_holders(world)
@@ -159,22 +158,36 @@ def _read_process(world: _World, pid: int) -> _ReadProcess | None:
     swapped = int(status.get("VmSwap", "0 kB").split()[0]) * 1024 // PAGE_SIZE
     with Pagemap(pid) as pagemap:
         ranges = ranges_to_read(pagemap, [(line.start, line.end) for line in vmas], before.rss + swapped)
-        address, entry = pagemap.read(ranges)
+        read = pagemap.read_extents(ranges)
+    address, entry, count = split_at(*read, np.array([line.start for line in vmas], np.int64))
     cgroup = procfs.read_cgroup(pid)
     if procfs.read_stat(pid).start_time != before.start_time:
         raise ProcessLookupError(f"pid {pid} was given to another process")
-    return _ReadProcess(before, status, vmas, address, entry, cgroup)
+    return _ReadProcess(before, status, vmas, address, entry, count, cgroup)
 
 
-def _add_process(world: _World, pid: int, sharers: list[int]) -> None:
+# Every process in order, read on all processors (it is mostly the kernel's work), or one after the other to be gentle.
+def _read_all(
+    world: _World, pids: list[int], share_of_time: float
+) -> Iterator[tuple[int, _ReadProcess | Exception | None]]:
+    def read(pid: int) -> tuple[int, _ReadProcess | Exception | None]:
+        began = time.monotonic()
+        try:
+            answer: _ReadProcess | Exception | None = _read_process(world, pid)
+        except (FileNotFoundError, ProcessLookupError, PermissionError) as error:
+            answer = error
+        time.sleep((time.monotonic() - began) * (1 / share_of_time - 1))
+        return pid, answer
+
+    workers = len(os.sched_getaffinity(0)) if share_of_time == 1 else 1
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(read, pids)
+
+
+def _add_process(world: _World, pid: int, sharers: list[int], read: _ReadProcess | Exception | None) -> None:
     builder = world.builder
-    try:
-        read = _read_process(world, pid)
-    except (FileNotFoundError, ProcessLookupError):
-        builder.about["ended"] += 1
-        return
-    except PermissionError:
-        builder.about["refused"] += 1
+    if isinstance(read, Exception):
+        builder.about["refused" if isinstance(read, PermissionError) else "ended"] += 1
         return
     if read is None:
         return
@@ -202,7 +215,7 @@ def _add_process(world: _World, pid: int, sharers: list[int]) -> None:
     starts = np.array([line.start for line in read.vmas], np.int64)
     vma = np.searchsorted(starts, read.address, side="right") - 1 + first
     pfn, flags = decode(read.entry, world.swap_areas)
-    world.extents.append(join_extents(vma, read.address, pfn, np.ones(len(pfn), np.int64), flags))
+    world.extents.append((vma, read.address, pfn, read.count, flags.astype(np.int64)))
 
 
 # The file behind a VMA, by device and inode; -1 for none.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.bpf import why_not
 from rmap.live.page_state import KpageFile
 from rmap.live.pagemap import PFN_MASK, Pagemap
 from rmap.live.same_mm import kcmp_vm
@@ -44,6 +43,8 @@ class Abilities:
 
 def abilities() -> Abilities:
     """Try everything once, on this process and its neighbours. Changes nothing."""
+    from rmap.live.bpf import why_not
+
     frames, scan = _own_page()
     return Abilities(
         frames=frames,
