@@ -82,6 +82,7 @@ def progress(*, results: bool = True) -> Iterator[Progress]:
     Args:
         results: also say what was compared and each design's verdict, in lines that stay.
     """
+    from rmap.lab.results import Subject
     from rmap.show.compare import done_line, subject_line
 
     with waiting() as doing:
