@@ -1,165 +1,73 @@
-"""What changed between two pictures: totals, a row per process, a row per file."""
+"""What changed between two pictures: processes, then files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rmap.show.text import WIDTH, columns, labelled, more, wrap
-from rmap.units import PAGE_SHIFT, format_bytes, format_count
+from rmap.show.text import WIDTH, columns, more, plural, wrap
+from rmap.units import format_bytes
 
 if TYPE_CHECKING:
     from rmap.snapshot.difference import Difference, FileChange, ProcessChange
 
-COLUMNS = ("change", "pid", "command", "before", "after", "gained", "lost", "unshared", "shared")
-FILES = 8
-"""Files shown, where rows are limited at all."""
-
-_FIELDS = {
-    "pid": "pid",
-    "command": "comm",
-    "before": "rss_before",
-    "after": "rss_after",
-    "gained": "gained",
-    "lost": "lost",
-    "unshared": "unshared",
-    "shared": "newly_shared",
-}
-_HEADER = ("PID", "COMMAND", "BEFORE", "AFTER", "GAINED", "LOST", "UNSHARED", "SHARED")
-_NARROWEST = 7
+_FILES = 5
+_COMMAND = 15
 
 
-def sorted_changes(rows: Iterable[ProcessChange], column: str) -> list[ProcessChange]:
-    """By a column as the user types it: sizes descending, pid and command ascending, change by its amount; then pid."""
-    if column == "change":
-        return sorted(rows, key=lambda row: (-_amount(row), row.pid))
-    name = _FIELDS[column]
-    if name in ("pid", "comm"):
-        return sorted(rows, key=lambda row: (getattr(row, name), row.pid))
-    return sorted(rows, key=lambda row: (-getattr(row, name), row.pid))
+def sorted_changes(changes: Sequence[ProcessChange], column: str) -> list[ProcessChange]:
+    """By a column as the user types it, the largest first."""
+    def key(one: ProcessChange) -> int:
+        if column == "change":
+            return -abs(one.after - one.before)
+        return one.pid if column == "pid" else -int(getattr(one, column))
+
+    return sorted(changes, key=lambda one: (key(one), one.pid))
 
 
-def difference(found: Difference, rows: Sequence[ProcessChange], *, names: str, limit: int | None) -> list[str]:
+def difference(found: Difference, changes: Sequence[ProcessChange], *, limit: int | None) -> list[str]:
     """The lines of ``rmap diff``.
 
     Args:
-        rows: of processes, in their order; those that changed are shown.
-        names: of the two pictures, in words.
-        limit: show at most so many processes, None for all.
+        changes: the processes, in the order to show.
+        limit: show at most so many, None for all.
     """
-    lines = [*_totals(found, rows)]
-    for warning in found.warnings:
-        lines += _labelled("note", warning)
-    changed = [row for row in rows if row.changed]
-    if changed:
-        lines += ["", *_table(changed, limit)]
-    lines += ["", *_legend(changed)] if changed else []
-    if found.files:
-        lines += ["", *_files(found.files, limit)]
-    return [*lines, "", *_labelled("compared", names)]
-
-
-def _totals(found: Difference, rows: Sequence[ProcessChange]) -> list[str]:
-    came, went = (sum(row.state == state for row in rows) for state in ("came", "went"))
-    still = sum(not row.changed for row in rows)
-    told = [f"{format_count(len(rows) - came - went)} in both"]
-    if came:
-        told.append(f"{format_count(came)} came")
-    if went:
-        told.append(f"{format_count(went)} went")
-    reused = sum(row.reused and row.state == "came" for row in rows)
-    if reused:
-        told.append(f"{format_count(reused)} of the new ones under a pid that another had before")
-    told.append(f"{format_count(still)} unchanged")
-    before, after = found.memory_before, found.memory_after
-    memory = f"{format_bytes(before)} before, {format_bytes(after)} after ({_signed(after - before)}): every frame once"
-    pages = ", ".join(
-        f"{word} {_size(sum(getattr(row, name) for row in rows))}"
-        for word, name in (
-            ("gained", "gained"),
-            ("lost", "lost"),
-            ("unshared", "unshared"),
-            ("newly shared", "newly_shared"),
-        )
+    by = {state: sum(one.state == state for one in changes) for state in ("same", "new", "gone")}
+    lines = wrap(
+        f"mapped    {format_bytes(found.frames_before)} -> {format_bytes(found.frames_after)}, each frame once; "
+        f"{plural(by['same'], 'process', 'processes')} changed, {by['new']} came, {by['gone']} went",
+        rest=" " * 10,
     )
-    left, out = sum(row.left for row in rows), sum(row.swapped_out for row in rows)
-    if left:
-        pages += f", left by the others {_size(left)}"
-    if out:
-        pages += f"; of the lost, {_size(out)} went to swap"
-    return [*_labelled("memory", memory), *_labelled("processes", ", ".join(told)), *_labelled("pages", pages)]
-
-
-def _table(changed: Sequence[ProcessChange], limit: int | None) -> list[str]:
-    shown = changed[:limit]
-    cells = [_cells(row) for row in shown]
-    lines = columns(_HEADER, cells, "><" + ">" * 6)
-    over = max(map(len, lines)) - WIDTH
-    if over > 0:  # the name of the command gives way, not a number
-        width = max(_NARROWEST, max(len(cell[1]) for cell in cells) - over)
-        lines = columns(_HEADER, [(cell[0], cell[1][:width], *cell[2:]) for cell in cells], "><" + ">" * 6)
-    if len(shown) < len(changed):
-        lines.append(more(len(changed) - len(shown), "--all"))
+    shown = changes[:limit]
+    if shown:
+        header = ("PID", "COMMAND", "", "RSS", "CHANGE", "GAINED", "LOST", "REPLACED", "UNSHARED")
+        lines += ["", *columns(header, [_cells(one) for one in shown], "><<>>>>>>")]
+    if len(shown) < len(changes):
+        lines.append(more(len(changes) - len(shown), "--all"))
+    lines += _files(found.files, None if limit is None else _FILES)
+    if changes:
+        lines += ["", "UNSHARED  replaced pages that several mapped before, and this process alone now"]
     return lines
 
 
-def _cells(row: ProcessChange) -> tuple[str, ...]:
-    return (
-        str(row.pid),
-        row.comm + (" *" if row.reused else " +" if row.ran else ""),
-        "-" if row.state == "came" else format_bytes(row.rss_before),
-        "-" if row.state == "went" else format_bytes(row.rss_after),
-        *(_size(pages) for pages in (row.gained, row.lost, row.unshared, row.newly_shared)),
-    )
+def _cells(one: ProcessChange) -> tuple[str, ...]:
+    pages = [format_bytes(n) if n else "-" for n in (one.gained, one.lost, one.replaced, one.unshared)]
+    mark = {"same": "", "new": "new", "gone": "gone"}[one.state]
+    return (str(one.pid), one.comm[:_COMMAND], mark, format_bytes(one.after), signed(one.after - one.before), *pages)
 
 
-def _legend(changed: Sequence[ProcessChange]) -> list[str]:
-    lines = [
-        "UNSHARED  mapped by others before, now a frame of its own: a write copied it",
-        "SHARED    nobody else's before, now mapped by others too",
-    ]
-    if any(row.state != "stayed" for row in changed):
-        lines.append("-         not there: it came, or went")
-    if any(row.reused for row in changed):
-        lines.append("*         its pid belongs to another process in the other picture")
-    if any(row.ran for row in changed):
-        lines.append("+         it runs another program now (exec)")
-    return lines
+def signed(size: int) -> str:
+    """``+4.0 KiB``, ``-12.0 MiB``, ``0 B``."""
+    return ("+" if size > 0 else "-" if size < 0 else "") + format_bytes(abs(size))
 
 
-def _files(files: Sequence[FileChange], limit: int | None) -> list[str]:
-    ordered = sorted(files, key=lambda file: (-abs(file.after - file.before), file.path))
-    shown = ordered if limit is None else ordered[:FILES]
-    cells = [(format_bytes(one.before), format_bytes(one.after), _signed(one.after - one.before)) for one in shown]
-    table = columns(("BEFORE", "AFTER", "CHANGE"), cells, ">>>")
-    width = max(map(len, table))
-    paths = ["FILE, MAPPED PAGES", *(_short(one.path, WIDTH - width - 2) for one in shown)]
-    lines = [f"{line:<{width}}  {path}" for line, path in zip(table, paths)]
-    if len(shown) < len(ordered):
-        lines.append(more(len(ordered) - len(shown), "--all"))
-    return lines
-
-
-def notes(found: Difference) -> list[str]:
-    """The warnings, as talk for stderr beside ``--json`` and ``--jsonl``."""
-    return [line for warning in found.warnings for line in wrap(warning, "rmap: ")]
-
-
-def _labelled(label: str, text: str) -> list[str]:
-    return labelled(label, text, 11)
-
-
-def _amount(row: ProcessChange) -> int:
-    return abs(row.rss_after - row.rss_before)
-
-
-def _size(pages: int) -> str:
-    return format_bytes(pages << PAGE_SHIFT)
-
-
-def _signed(n: int) -> str:
-    return ("-" if n < 0 else "+") + format_bytes(abs(n))
-
-
-def _short(path: str, width: int) -> str:
-    return path if len(path) <= width else "..." + path[len(path) - width + 3 :]
+def _files(changes: Sequence[FileChange], limit: int | None) -> list[str]:
+    if not changes:
+        return []
+    shown = changes[:limit]
+    rows = [(signed(one.after - one.before), format_bytes(one.after)) for one in shown]
+    table = columns(("MAPPED", "NOW"), rows, ">>")
+    width = WIDTH - 2 - len(table[0])
+    names = ["FILE", *(one.path if len(one.path) <= width else "..." + one.path[3 - width :] for one in shown)]
+    lines = ["", *(f"{line}  {name}" for line, name in zip(table, names))]
+    return lines + ([more(len(changes) - len(shown), "--all")] if len(shown) < len(changes) else [])

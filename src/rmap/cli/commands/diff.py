@@ -1,97 +1,60 @@
 """What changed between two pictures: gained, lost, unshared.
 
-A and B are pictures (rmap snap); without B, A is held against the running
-machine as it is now. Says which processes came and went, how much of each
-process's memory appeared, went, became its own (a write to a page that others
-mapped, too: the fork family drifts apart) or became shared; and of which files
-more or less is mapped.
+Processes are told apart by pid and start time, so that a pid that was given to
+another program is one that went and one that came. Of those in both: how much
+they gained and lost; at how much another page is now; and how much of that was
+shared before and is theirs alone since: what a write made of a forked page.
+Then the files of which more or less is mapped.
 
-A process is known by its pid and start time together: a pid that was given
-away again is another process. Pages are known by their address. The pictures
-should be of one machine, and of one boot of it; others are compared, too, with
-a warning.
+B may be left out: the running machine, now.
 
 examples
-  sudo rmap snap -o before.rmap; sleep 60; sudo rmap diff before.rmap
-  rmap diff before.rmap after.rmap --sort unshared --top 10
-  rmap diff before.rmap after.rmap --cgroup /system.slice/web.service --json
+  sudo rmap snap -o before.rmap; ...; sudo rmap diff before.rmap
+  rmap diff before.rmap after.rmap --sort unshared
+  rmap diff before.rmap after.rmap --jsonl
 
-exit status: 0 whether or not anything changed
+exit status: 1 if nothing changed
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from rmap.cli import status
 from rmap.cli.output import emit, say
-from rmap.cli.parser import add_output_options, add_selection_options, add_table_options
-from rmap.cli.source import NICE, capture
-from rmap.errors import UsageError
-from rmap.show.difference import COLUMNS
+from rmap.cli.parser import add_output_options, add_table_options
+from rmap.cli.source import capture
 
-if TYPE_CHECKING:
-    from rmap.snapshot import Snapshot
+COLUMNS = ("change", "gained", "lost", "replaced", "unshared", "pid")
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     parser.add_argument("before", metavar="A", help="a picture")
-    parser.add_argument("after", metavar="B", nargs="?", help="a later one (default: the running machine, now)")
-    parser.add_argument("--nice", action="store_true", help="without B: read page tables a tenth of the time only")
-    add_selection_options(parser)
+    parser.add_argument("after", metavar="B", nargs="?", help="a later one (default: the running machine)")
     add_table_options(parser, COLUMNS, sort="change")
     add_output_options(parser)
 
 
 def run(args: Namespace) -> int:
-    """Load both, compare, print."""
-    from rmap.show.difference import difference as lines_of
-    from rmap.show.difference import notes, sorted_changes
+    """Load, compare, show."""
+    from rmap.show.difference import difference as show
+    from rmap.show.difference import sorted_changes
     from rmap.snapshot import Snapshot
-    from rmap.snapshot.difference import changes_of, difference
+    from rmap.snapshot.difference import difference
 
     before = Snapshot.load(args.before)
-    if args.after is not None:
-        after = Snapshot.load(args.after)
-    else:
-        after = capture(for_one_page=True, share_of_time=NICE if args.nice else 1.0)
-    chosen = _chosen(args, before, after)
-    found = changes_of(difference(before, after), chosen)
-    rows = sorted_changes(found.processes, args.sort)
-    if args.json or args.jsonl:
-        for line in notes(found):
-            say(line)
-    data = {**asdict(found), "processes": rows}
-    names = f"{_name(args.before, before)} with {_name(args.after, after)}"
-    emit(args, data, lambda: lines_of(found, rows, names=names, limit=args.top), rows="processes")
-    return status.OK
-
-
-def _name(path: str | None, picture: Snapshot) -> str:
-    when = " ".join(str(picture.about[key]) for key in ("host", "time") if picture.about[key])
-    return (path or "this machine now") + (f" ({when})" if when else "")
-
-
-# The pids that --pid and --cgroup choose, in either picture; None for all.
-def _chosen(args: Namespace, before: Snapshot, after: Snapshot) -> set[int] | None:
-    from rmap.snapshot.difference import pids_in
-    from rmap.snapshot.selection import of_cgroup
-
-    pids = None if args.pid is None else set(args.pid)
-    for pid in (pids or set()) - pids_in(before, after):
-        raise UsageError(f"process {pid} is in neither picture: it had ended, had no memory, or was refused")
-    if args.cgroup is None:
-        return pids
-    inside: set[int] = set()
-    refusals = []
-    for picture in (before, after):
-        try:
-            inside |= set(picture.processes.pid[of_cgroup(picture, args.cgroup)].tolist())
-        except UsageError as error:
-            refusals.append(error)
-    if len(refusals) == 2:
-        raise refusals[1]
-    return inside if pids is None else inside & pids
+    after = capture(for_one_page=True) if args.after is None else Snapshot.load(args.after)
+    found = difference(before, after)
+    for warning in found.warnings:
+        say(f"rmap: {warning}")
+    changes = sorted_changes(found.processes, args.sort)
+    data = {
+        "frames_before": found.frames_before,
+        "frames_after": found.frames_after,
+        "processes": changes,
+        "files": found.files,
+        "warnings": found.warnings,
+    }
+    emit(args, data, lambda: show(found, changes, limit=args.top), rows="processes")
+    return status.OK if changes or found.files else status.NO
