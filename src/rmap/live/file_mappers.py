@@ -195,7 +195,7 @@ def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) 
                 continue
             address, entry = pagemap.read([(start, end)])
             ours = (entry < 0) & ((entry & _FILE) != 0)
-            copies += int(((entry & _FILE) == 0).sum())
+            copies += int(((entry < 0) & ((entry & _FILE) == 0)).sum())
             address, entry = address[ours], entry[ours]
             columns.append((behind + (address - line.start >> PAGE_SHIFT), address, entry & PFN_MASK))
     page, address, pfn = (np.concatenate(column) for column in zip(*columns))
