@@ -11,7 +11,7 @@ from rmap.live.abilities import missing_frames
 from rmap.live.file_mappers import Mapper, Mappers, OpenedFile, mappers_of, open_by, open_file
 from rmap.live.page_state import mapcount_kind, read_counts
 from rmap.live.residency import Residency, residency
-from rmap.snapshot.file_ranges import FileRange, ranges_of
+from rmap.snapshot.file_ranges import FileRange, distinct, ranges_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _completeness(mappers: Mappers, others: list[Mapper]) -> tuple[int | None, s
     if missing_frames() is not None:
         return None, "unknown"
     frames = np.concatenate([one.pfn for one in others] or [np.empty(0, np.int64)])
-    found = np.unique(frames)
+    found = distinct(frames)
     if not len(found):
         return 0, "complete"
     own = [one.pfn for one in mappers.found if one not in others]

@@ -13,8 +13,8 @@ touched (and what shares a folio with them):
 Pages with several mappers stay, for the kernel skips these. --whole-cgroup also
 reclaims the cgroup that most of the pages are charged to (memory.reclaim,
 memory.force_empty) until they are gone: other memory there goes, too; how much
-it may be is said first. The root cgroup and pages charged elsewhere are refused.
-Reclaim of a node, drop_caches and DAMON are never used.
+it may be is said first. The root cgroup is refused, and so are pages that are
+charged elsewhere. Reclaim of a node, drop_caches and DAMON are never used.
 
 Pages that are in memory again within 100 ms "came back": somebody uses them.
 

@@ -37,8 +37,8 @@ COLUMNS = ("offset", "pages", "procs")
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     parser.add_argument("path", metavar="PATH", help="the file")
-    add_table_options(parser, COLUMNS, sort="offset")
     add_input_option(parser)
+    add_table_options(parser, COLUMNS, sort="offset")
     add_output_options(parser)
 
 
