@@ -3,8 +3,8 @@
 A bar over the whole file, then its ranges: in the page cache or not, mapped by
 which processes; how much is dirty, and who holds it open. Residency is asked of
 the page cache and touches nothing; mappings are read from the page tables of
-the areas of this file alone, and held against the kernel's count. Private copies
-that programs made on writing are not the file's. rmap itself is left out.
+the areas of this file alone, and held against the kernel's count. Private
+copies that programs made on writing are not the file's. rmap is left out.
 
 PATH may be /proc/PID/root/PATH (a container's file), or /proc/PID/fd/N and
 /proc/PID/map_files/RANGE (a deleted file, a memfd). Without privileges, the
