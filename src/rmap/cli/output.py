@@ -9,9 +9,10 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rmap.lab.results import DesignResult, Progress, Subject
+if TYPE_CHECKING:
+    from rmap.lab.results import DesignResult, Progress, Subject
 
 SCHEMA = 1
 
@@ -80,6 +81,7 @@ def progress(*, results: bool = True) -> Iterator[Progress]:
     Args:
         results: also say what was compared and each design's verdict, in lines that stay.
     """
+    from rmap.lab.results import Subject
     from rmap.show.compare import done_line, subject_line
 
     with waiting() as doing:

@@ -17,8 +17,8 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted, UsageError
 from rmap.live import procfs
-from rmap.live.lookup import area_at
 from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.place import area_at
 from rmap.live.residency import mapped
 from rmap.live.same_mm import compare_mms, groups
 from rmap.units import PAGE_MASK, PAGE_SHIFT

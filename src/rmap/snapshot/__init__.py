@@ -6,16 +6,20 @@ else reads pictures. ``docs/data-model.md`` states every table, column and requi
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
-
 from rmap.errors import SourceError
-from rmap.snapshot.builder import SnapshotBuilder
-from rmap.snapshot.check import Checked
-from rmap.snapshot.isomorphic import isomorphic
-from rmap.snapshot.keys import Key, Resolved, parse_key, resolve
-from rmap.snapshot.picture import Snapshot, Walk
-from rmap.snapshot.who import Mapping, Who
+from rmap.lazy import bind_when_used
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rmap.snapshot.answer import Mapping, Who
+    from rmap.snapshot.builder import SnapshotBuilder
+    from rmap.snapshot.check import Checked
+    from rmap.snapshot.isomorphic import isomorphic
+    from rmap.snapshot.keys import Key, parse_key
+    from rmap.snapshot.picture import Snapshot, Walk
+    from rmap.snapshot.resolve import Resolved, resolve
 
 __all__ = [
     "Checked",
@@ -32,6 +36,23 @@ __all__ = [
     "shipped",
 ]
 
+bind_when_used(
+    __name__,
+    {
+        "Checked": "rmap.snapshot.check",
+        "Key": "rmap.snapshot.keys",
+        "Mapping": "rmap.snapshot.answer",
+        "Resolved": "rmap.snapshot.resolve",
+        "Snapshot": "rmap.snapshot.picture",
+        "SnapshotBuilder": "rmap.snapshot.builder",
+        "Walk": "rmap.snapshot.picture",
+        "Who": "rmap.snapshot.answer",
+        "isomorphic": "rmap.snapshot.isomorphic",
+        "parse_key": "rmap.snapshot.keys",
+        "resolve": "rmap.snapshot.resolve",
+    },
+)
+
 
 def shipped() -> Path:
     """Where the recorded picture lies that comes with the package: a forking web server and shells.
@@ -39,6 +60,9 @@ def shipped() -> Path:
     Raises:
         SourceError: this installation lacks it, or keeps it inside an archive.
     """
+    from importlib.resources import files
+    from pathlib import Path
+
     path = files("rmap").joinpath("pictures", "web.rmap")
     if not isinstance(path, Path) or not path.is_file():
         raise SourceError("this installation of rmap lacks its recorded picture, pictures/web.rmap")

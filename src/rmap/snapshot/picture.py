@@ -11,13 +11,14 @@ import numpy as np
 
 from rmap.columns import I32, I64
 from rmap.snapshot import storage, tables
+from rmap.snapshot.answer import Who
 from rmap.snapshot.check import Checked, check
 from rmap.snapshot.flags import PTE_PRESENT, PTE_SWAP
 from rmap.snapshot.mapper_sets import MapperSets
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.reverse import Transposed
 from rmap.snapshot.validate import validate
-from rmap.snapshot.who import Who, who, who_swap
+from rmap.snapshot.who import who, who_swap
 
 
 class Walk(NamedTuple):

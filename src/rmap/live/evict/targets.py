@@ -19,9 +19,9 @@ from rmap.live.page_state import PageState, kinds, read_page_state
 from rmap.live.pagemap import PFN_MASK, Pagemap
 from rmap.live.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
 from rmap.snapshot import flags as f
+from rmap.snapshot.answer import Mapping, Who
 from rmap.snapshot.eviction import Found, Pages
 from rmap.snapshot.keys import Key
-from rmap.snapshot.who import Mapping, Who
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 _LOCKED = f.KPF_MLOCKED | f.KPF_UNEVICTABLE
