@@ -1,10 +1,9 @@
-"""How fast the running machine is asked, beside the kernel's own time for the same bytes: see README.md here.
+"""How long the questions to the running machine take under a load of 18 million entries: see README.md here.
 
-python benchmarks/live.py [--workers N] [--mib N] [--rounds N] [--json]      (root)
+sudo python benchmarks/live.py [--json] [--children N] [--anon-mib N] [--file-mib N] [--rounds N] [--no-capture]
 
-A server that shares touched anonymous memory with its workers, and a file that all of them map and read; each worker
-has rewritten two MiB. By default 17 million page-table entries in 51 processes, of 1.5 GiB of memory. Everything dies
-with this program.
+A forked family is set up (1.9 GiB of real memory), asked about, and ended. Every figure that has a bound is held
+against a C program that does no more than have the kernel hand over the same bytes, in the same round.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,175 +19,280 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+PAGE_SHIFT = 12
+PER_MIB = 256  # pages
+HEADROOM = 3 << 30  # bytes beyond the load, for pictures of it
+WHO_MS, COMMAND_S, SCAN, INDEX, ROLLUP, SHARING = 20.0, 0.2, 1.7, 10.0, 1.2, 10.0
 
-LOAD = """
-import ctypes, mmap, os, signal, sys
-workers, mib, path, parent = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-libc = ctypes.CDLL(None)
-libc.prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != parent:
-    os._exit(1)
-PAGE = 4096
-heap = mmap.mmap(-1, mib << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-heap.madvise(15)  # MADV_NOHUGEPAGE
-view = memoryview(heap)
-view[::PAGE] = b"x" * (len(heap) // PAGE)
-file = os.open(path, os.O_RDONLY)
-def read():
-    area = mmap.mmap(file, 0, mmap.MAP_SHARED, mmap.PROT_READ)
-    bytes(memoryview(area)[::PAGE])
-    return area
-kept = read()
-me = os.getpid()
-reader, writer = os.pipe()
-pids = []
-for number in range(workers):
-    pid = os.fork()
-    if pid == 0:
-        libc.prctl(1, signal.SIGKILL, 0, 0, 0)
-        first = (number * 2 << 20) % (len(heap) - (2 << 20))
-        view[first:first + (2 << 20):PAGE] = b"y" * 512
-        area = read()
-        os.write(writer, b"x")
-        signal.pause()
-        os._exit(0)
-    pids.append(pid)
-for _ in range(workers):
-    os.read(reader, 1)
-print(me, ctypes.addressof(ctypes.c_char.from_buffer(heap)), *pids, flush=True)
-sys.stdin.read()
-os._exit(0)
+# What a fresh process needs for one question, once it has started: imports are start-up, the rest is not.
+ASK = """
+import sys, time
+from rmap.live.abilities import refuse_without_frames
+from rmap.live.lookup import look_up
+from rmap.snapshot.keys import parse_key
+import rmap.cli.output, rmap.show.who, rmap.live.syscalls
+began = time.perf_counter()
+refuse_without_frames()
+answer = look_up(parse_key(sys.argv[1]))
+print(time.perf_counter() - began, answer.found, answer.status)
 """
 
 
-@contextmanager
-def a_server(workers: int, mib: int) -> Iterator[tuple[list[int], int, str]]:
-    """The processes, an address that all share, and the path of the file."""
-    with tempfile.NamedTemporaryFile(dir=HERE, prefix=".live-", suffix=".bin") as file:
-        for _ in range(max(1, mib // 4)):
-            file.write(os.urandom(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
-        words = [str(workers), str(mib), file.name, str(os.getpid())]
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", LOAD, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        try:
-            server, address, *children = (int(word) for word in process.stdout.readline().split())
-            yield [server, *children], address, file.name
-        finally:
-            process.kill()
-            process.communicate()
+@dataclass(frozen=True)
+class Load:
+    """A family that is up: the pid of the parent, where its memory and the file are in it, and the file's path."""
+
+    parent: int
+    memory: int
+    file: int
+    path: str
 
 
-def kernel_seconds(pids: list[int], rounds: int) -> tuple[float, int]:
-    """Median seconds to read every pagemap by a program in C, and the entries."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = f"{folder}/pagemaps"
-        subprocess.run(["cc", "-O2", "-o", program, str(HERE / "pagemaps.c")], check=True)
-        out = subprocess.run([program, str(rounds), *map(str, pids)], capture_output=True, text=True, check=True).stdout
-    lines = [line.split() for line in out.splitlines()]
-    return statistics.median(float(seconds) for seconds, _ in lines), int(lines[0][1])
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
 
+    Attributes:
+        seconds: the median of the rounds.
+        ratio: the median of the ratios to the reader of the same round, None where an absolute bound holds.
+        bound: at most this; seconds, or a ratio.
+    """
 
-def median(work: Callable[[], object], rounds: int) -> float:
-    """Median seconds of some rounds, after one that does not count."""
-    work()
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    name: str
+    seconds: float
+    ratio: float | None
+    bound: float | None
 
-
-def command(*words: str) -> Callable[[], object]:
-    """The whole command, as a process."""
-    return lambda: subprocess.run(
-        [sys.executable, "-m", "rmap", *words], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def read_rollups() -> None:
-    """Read every smaps_rollup, and do nothing with it."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/smaps_rollup", "rb") as file:
-                    file.read()
-            except OSError:
-                continue
-
-
-def measure(pids: list[int], address: int, path: str, rounds: int) -> tuple[list[tuple[str, float, float | None]], int]:
-    """Rows of what, seconds, and the kernel's seconds that it is held against; and the entries."""
-    from rmap.live import capture, procfs, search
-    from rmap.live.lookup import Who, look_up
-    from rmap.live.rollup import read_rollups as rollups
-    from rmap.snapshot import parse_key
-    from rmap.snapshot.mapper_sets import MapperSets
-    from rmap.snapshot.reverse import Transposed
-    from rmap.snapshot.usage import usage
-
-    every = [pid for pid in procfs.pids() if pid != os.getpid()]
-    kernel, entries = kernel_seconds(every, rounds)
-    anon, file = f"{pids[0]}:{address + (64 << 20):#x}", f"{path}@0x100000"
-    answer = look_up(parse_key(anon))
-    assert isinstance(answer, Who) and answer.pfn is not None and answer.status == "complete"
-    pfn = answer.pfn
-    picture = capture(bpf=False)
-
-    def index() -> None:
-        taken = capture(bpf=False)
-        Transposed(taken.ptes, taken.numbering)
-
-    rows: list[tuple[str, float, float | None]] = [
-        ("the kernel: every pagemap, read by C", kernel, None),
-        ("who, anonymous page: beyond start-up", median(lambda: look_up(parse_key(anon)), rounds), None),
-        ("who, page of a file: beyond start-up", median(lambda: look_up(parse_key(file)), rounds), None),
-        ("who, anonymous page: the whole command", median(command("who", anon), rounds), None),
-        ("who, page of a file: the whole command", median(command("who", file), rounds), None),
-        ("rmap --version: start-up alone", median(command("--version"), rounds), None),
-        ("a frame in every page table", median(lambda: search.everywhere(search.for_page(pfn), every), rounds), kernel),
-        ("a picture from /proc", median(lambda: capture(bpf=False), rounds), kernel),
-        ("a picture with the kernel's own anon_vmas", median(lambda: capture(), rounds), kernel),
-        ("who shares: sets of mappers of all frames", median(
-            lambda: MapperSets(picture.ptes, picture.vmas, picture.numbering), rounds), kernel),
-        ("RSS, PSS, USS of all from a picture", median(lambda: usage(picture), rounds), kernel),
-        ("a picture, and its full reverse index", median(index, rounds), kernel),
-    ]  # fmt: skip
-    floor = median(read_rollups, rounds)
-    rows += [
-        ("the kernel: every smaps_rollup", floor, None),
-        ("ps without who shares: beyond start-up", median(rollups, rounds), floor),
-        ("ps with who shares: a picture and its sums", median(lambda: usage(capture(bpf=False)), rounds), kernel),
-    ]
-    return rows, entries
+    @property
+    def ok(self) -> bool:
+        """Whether the bound is kept."""
+        return self.bound is None or (self.seconds if self.ratio is None else self.ratio) <= self.bound
 
 
 def main() -> int:
-    """Set up, measure, print."""
-    parser = argparse.ArgumentParser(description="How fast the running machine is asked.")
-    parser.add_argument("--workers", type=int, default=50)
-    parser.add_argument("--mib", type=int, default=1024, help="anonymous memory; a quarter as much of a file")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    with a_server(options.workers, options.mib) as (pids, address, path):
-        rows, entries = measure(pids, address, path, options.rounds)
+    """Measure, print, and answer 0 if every bound is kept, else 1."""
+    options = parse()
+    need = (options.anon_mib + options.file_mib << 20) * 3 // 2 + HEADROOM
+    if available() < need:
+        print(f"needs {need >> 30} GiB of available memory", file=sys.stderr)
+        return 2
+    if os.geteuid():
+        print("needs root: page frames are hidden from others", file=sys.stderr)
+        return 2
+    if (busy := os.getloadavg()[0]) > 1:
+        print(f"the machine is busy (load {busy:.1f}): expect worse figures", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        program = compiled(Path(folder))
+        with load(program, Path(folder) / "file", options) as family:
+            entries, rows = measure(program, family, options)
     if options.json:
-        told = [{"what": what, "seconds": seconds, "kernel": kernel} for what, seconds, kernel in rows]
-        print(json.dumps({"schema": 1, "entries": entries, "rounds": options.rounds, "rows": told}))
-        return 0
-    print(f"{entries:,} entries in {len(pids)} processes and the others here; medians of {options.rounds} rounds\n")
-    for what, seconds, kernel in rows:
-        ratio = f"{seconds / kernel:>8.2f} times the kernel" if kernel else ""
-        print(f"{what:<46}{seconds * 1000:>10.1f} ms{ratio}")
-    return 0
+        print(json.dumps({"schema": 1, "entries": entries, "rows": [asdict(row) | {"ok": row.ok} for row in rows]}))
+    else:
+        print(table(entries, options, rows))
+    return int(not all(row.ok for row in rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="How long questions to the running machine take.")
+    parser.add_argument("--children", type=int, default=50, help="forked processes (default 50)")
+    parser.add_argument("--anon-mib", type=int, default=1120, help="memory that they share (default 1120)")
+    parser.add_argument("--file-mib", type=int, default=256, help="size of the file that all map (default 256)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (default 7)")
+    parser.add_argument("--no-capture", action="store_true", help="leave out pictures of the whole machine")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser.parse_args()
+
+
+def available() -> int:
+    """Bytes, as /proc/meminfo has it."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
+def compiled(folder: Path) -> str:
+    """The program of the other side."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise SystemExit("no C compiler (gcc or cc) on this machine")
+    program = folder / "live_side"
+    source = Path(__file__).with_name("live_side.c")
+    for options in (["-static"], []):
+        if not subprocess.run([compiler, "-O2", *options, source, "-o", program], capture_output=True).returncode:
+            return str(program)
+    raise SystemExit(f"{compiler} does not compile {source}")
+
+
+@contextmanager
+def load(program: str, file: Path, options: argparse.Namespace) -> Iterator[Load]:
+    """Have the family, and end it; it also dies with this process."""
+    file.write_bytes(bytes(options.file_mib << 20))
+    pages = options.anon_mib * PER_MIB
+    words = [pages, file, options.file_mib * PER_MIB, options.children, pages // 100]
+    process = subprocess.Popen(
+        [program, "load", *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        line = process.stdout.readline().split()
+        if not line:
+            raise SystemExit("the load did not start")
+        yield Load(int(line[0]), int(line[1], 16), int(line[2], 16), str(file))
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+def measure(program: str, family: Load, options: argparse.Namespace) -> tuple[int, list[Row]]:
+    """All rows, and how many entries were read. Each round asks everything once, the readers before and after."""
+    # A page that all share still: the parts that the children rewrote lie before it.
+    shared = family.memory + ((options.anon_mib * PER_MIB - 1) << PAGE_SHIFT)
+    keys = {"anonymous page": f"{family.parent}:{shared:#x}", "page of a file": f"{family.path}@0x100000"}
+    frame = f"pfn:{frame_of(family.parent, shared):#x}"
+    times: dict[str, list[float]] = {}
+    entries = 0
+    for _ in range(options.rounds):
+        pids = others()
+        before, entries = reader(program, "pagemap", pids)
+        for name, key in keys.items():
+            times.setdefault(f"who: {name}", []).append(asked(key, options.children + 1))
+            times.setdefault(f"who: {name}, whole command", []).append(timed(lambda key=key: command("who", key)))
+        times.setdefault("who: pfn", []).append(asked(frame, options.children + 1))
+        scan_all, scan_one = scans(int(frame[4:], 16), options.children + 1)
+        after, _ = reader(program, "pagemap", pids)
+        kernel = (before + after) / 2
+        times.setdefault("kernel: pagemaps", []).append(kernel)
+        times.setdefault("scan, all processors", []).append(scan_all)
+        times.setdefault("scan, one processor", []).append(scan_one)
+        times.setdefault("kernel: smaps_rollup", []).append(reader(program, "rollup", pids)[0])
+        times.setdefault("ps --quick", []).append(quick())
+        if not options.no_capture:
+            for name, seconds in pictures().items():
+                times.setdefault(name, []).append(seconds)
+    return entries, rows_of(times)
+
+
+def rows_of(times: dict[str, list[float]]) -> list[Row]:
+    """Medians, ratios to the reader that hands over the same, and bounds."""
+    bounds = {
+        "who: anonymous page": (WHO_MS / 1000, None),
+        "who: page of a file": (WHO_MS / 1000, None),
+        "who: anonymous page, whole command": (COMMAND_S, None),
+        "who: page of a file, whole command": (COMMAND_S, None),
+        "who: pfn": (None, "kernel: pagemaps"),
+        "scan, all processors": (SCAN, "kernel: pagemaps"),
+        "scan, one processor": (SCAN, "kernel: pagemaps"),
+        "ps --quick": (ROLLUP, "kernel: smaps_rollup"),
+        "capture": (None, "kernel: pagemaps"),
+        "capture and reverse index": (INDEX, "kernel: pagemaps"),
+        "capture and ps": (SHARING, "kernel: pagemaps"),
+    }
+    rows = []
+    for name, seconds in times.items():
+        bound, reader_name = bounds.get(name, (None, None))
+        ratio = None
+        if reader_name is not None:
+            ratio = statistics.median(one / other for one, other in zip(seconds, times[reader_name]))
+        rows.append(Row(name, statistics.median(seconds), ratio, bound))
+    return rows
+
+
+def others() -> list[int]:
+    """Every process but this one."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid())
+
+
+def frame_of(pid: int, address: int) -> int:
+    """The frame behind an address."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        return int.from_bytes(os.pread(file.fileno(), 8, address >> PAGE_SHIFT << 3), "little") & (1 << 55) - 1
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def reader(program: str, what: str, pids: list[int]) -> tuple[float, int]:
+    """Seconds and number of the C program's reader."""
+    done = subprocess.run([program, what, *map(str, pids)], capture_output=True, text=True, check=True)
+    seconds, number = done.stdout.split()
+    return float(seconds), int(number)
+
+
+def command(*words: str) -> None:
+    """One run of the command."""
+    subprocess.run([sys.executable, "-m", "rmap", *words, "--json"], stdout=subprocess.DEVNULL, check=True)
+
+
+def asked(key: str, mappers: int) -> float:
+    """Seconds that one question takes in a fresh process, start-up aside."""
+    done = subprocess.run([sys.executable, "-c", ASK, key], capture_output=True, text=True, check=True)
+    seconds, found, status = done.stdout.split()
+    assert (int(found), status) == (mappers, "complete"), done.stdout
+    return float(seconds)
+
+
+def scans(pfn: int, mappers: int) -> tuple[float, float]:
+    """Seconds that the search through everything takes, with all processors and with one."""
+    from rmap.live import procfs, search
+    from rmap.live.scan import everywhere
+
+    mine = os.sched_getaffinity(0)
+    seconds = []
+    for allowed in (mine, {min(mine)}):
+        os.sched_setaffinity(0, allowed)
+        looked = search.for_page(pfn)
+        seconds.append(timed(lambda looked=looked: everywhere(looked, procfs.pids())))
+        assert len(looked.hits) == mappers, len(looked.hits)
+    os.sched_setaffinity(0, mine)
+    return seconds[0], seconds[1]
+
+
+def quick() -> float:
+    """Seconds of the kernel's own sums of every process."""
+    from rmap.live.rollup import read_rollups
+
+    return timed(read_rollups)
+
+
+def pictures() -> dict[str, float]:
+    """Seconds of a picture of the whole machine, and of what is asked of it."""
+    from rmap.snapshot import Snapshot
+    from rmap.snapshot.selection import of_pids
+    from rmap.snapshot.usage import by_process
+
+    began = time.perf_counter()
+    picture = Snapshot.capture(bpf=False)
+    captured = time.perf_counter() - began
+    index = timed(lambda: picture.reverse)
+    usage = timed(lambda: by_process(picture, of_pids(picture, None)))
+    return {"capture": captured, "capture and reverse index": captured + index, "capture and ps": captured + usage}
+
+
+def table(entries: int, options: argparse.Namespace, rows: list[Row]) -> str:
+    """The rows as text."""
+    lines = [
+        f"Linux {os.uname().release}, {os.cpu_count()} processors: {options.children + 1} processes share "
+        f"{options.anon_mib:,} MiB and a file of {options.file_mib} MiB,",
+        f"{entries:,} entries of all processes; medians of {options.rounds} rounds",
+        "",
+        f"{'':<38}{'time':>10}  {'ratio':>7}  {'at most':>8}",
+    ]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        bound = ""
+        if row.bound is not None:
+            bound = f"{row.bound * 1000:.0f} ms" if row.ratio is None else f"{row.bound:g}"
+        verdict = "" if row.ok else "  EXCEEDED"
+        lines.append(f"{row.name:<38}{row.seconds * 1000:>7.1f} ms  {ratio:>7}  {bound:>8}{verdict}")
+    return "\n".join([*lines, "", "ratio: to what the kernel needs to hand over the same, read by a C program"])
 
 
 if __name__ == "__main__":

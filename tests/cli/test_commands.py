@@ -15,7 +15,7 @@ import pytest
 
 from needs import need
 from rmap.cli import main
-from rmap.live.ability import abilities
+from rmap.live.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
 from rmap.snapshot.flags import ANON, FILE
 from rmap.snapshot.usage import usage

@@ -23,7 +23,7 @@ from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
 
 PAGE = 4096
-CAPTURE = import_module("rmap.live.camera")  # the module: the package has a function of this name
+CAPTURE = import_module("rmap.live.capture")  # the module: the package has a function of this name
 pytestmark = pytest.mark.live
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from rmap.lab.results import Step, Story
 from rmap.lab.workloads import WORKLOADS, Parameter
-from rmap.live.ability import Abilities
+from rmap.live.abilities import Abilities
 from rmap.show.doctor import WORDS, doctor
 from rmap.show.picture import capture_notes
 from rmap.show.refusal import refusal

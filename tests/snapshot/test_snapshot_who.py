@@ -109,7 +109,7 @@ def test_status() -> None:
         {**tables, "frames": changed(Snapshot(tables, picture.about), "frames", "own", 5, 1)["frames"]}, picture.about
     )
     assert own.who(0x1011).status == "complete"
-    assert "picture taker" in own.who(0x1011).note
+    assert own.who(0x1011).own == 1
     assert picture.who(0x1010).status == "unmapped"
     assert picture.who(0x9999).kind == "unknown"
     zero = Snapshot(changed(picture, "frames", "kind", 5, f.ZERO), picture.about)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rmap.cli.output import say, waiting
 from rmap.errors import NotPermitted
-from rmap.show.picture import capture_notes
 
 if TYPE_CHECKING:
     from rmap.columns import Bool
@@ -53,11 +52,12 @@ def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **opti
     Args:
         pids: only these processes; None for all.
         for_one_page: one page is asked for: how many others changed meanwhile is no news.
-        options: as for ``rmap.live.camera``.
+        options: as for ``rmap.live.capture``.
 
     Raises:
         NotPermitted: this user may not see page frames.
     """
+    from rmap.show.picture import capture_notes
     from rmap.snapshot import Snapshot
 
     with waiting() as doing:
@@ -82,7 +82,7 @@ def absence(pid: int) -> str | None:
     try:
         if procfs.read_stat(pid).kernel_thread:
             return f"process {pid} is a thread of the kernel, with no memory of its own"
-        if not procfs.read_maps(pid):
+        if not procfs.has_memory(pid):
             return f"process {pid} has ended: it has no memory any more"
     except (FileNotFoundError, ProcessLookupError):
         return f"there is no process {pid}"

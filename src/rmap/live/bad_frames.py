@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.live.camera import capture
+from rmap.live.capture import capture
 from rmap.live.lookup import NoPage, look_up
 from rmap.live.page_state import KpageFile, kinds, read_page_state
 from rmap.snapshot import flags as f
+from rmap.snapshot.answer import Who
 from rmap.snapshot.badframe import Verdict, verdict
 from rmap.snapshot.keys import Key
 from rmap.snapshot.picture import Snapshot
-from rmap.snapshot.who import Who
 
 _ONE_BY_ONE = 3  # more frames are looked up in a picture of everything
 

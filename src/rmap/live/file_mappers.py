@@ -17,8 +17,8 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted, UsageError
 from rmap.live import procfs
-from rmap.live.lookup import area_at
 from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.place import area_at
 from rmap.live.residency import mapped
 from rmap.live.same_mm import compare_mms, groups
 from rmap.units import PAGE_MASK, PAGE_SHIFT
@@ -195,7 +195,7 @@ def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) 
                 continue
             address, entry = pagemap.read([(start, end)])
             ours = (entry < 0) & ((entry & _FILE) != 0)
-            copies += int(((entry & _FILE) == 0).sum())
+            copies += int(((entry < 0) & ((entry & _FILE) == 0)).sum())
             address, entry = address[ours], entry[ours]
             columns.append((behind + (address - line.start >> PAGE_SHIFT), address, entry & PFN_MASK))
     page, address, pfn = (np.concatenate(column) for column in zip(*columns))

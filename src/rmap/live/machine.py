@@ -12,9 +12,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rmap.errors import SourceError
 from rmap.live import procfs
-from rmap.live.cgroups import hierarchy
+from rmap.live.memcg import hierarchy
 
 _CAPABILITIES = {
     1: "CAP_DAC_OVERRIDE",
@@ -151,11 +150,8 @@ def _hidepid() -> str:
 
 
 def _cgroup() -> tuple[int, str] | None:
-    try:
-        place, version = hierarchy()
-    except SourceError:
-        return None
-    return version, str(place)
+    found = hierarchy()
+    return None if found is None else (found.version, str(found.folder))
 
 
 def _ksm() -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from rmap.columns import I8, I32, I64, Bool, expand
-from rmap.errors import NotPermitted
+from rmap.live.one_page import mapcount_kind as mapcount_kind
+from rmap.live.one_page import open_kpage
 from rmap.snapshot import flags as f
 
 _BLOCK_SHIFT = 3  # a call costs as much as some frames more
@@ -21,7 +21,6 @@ _WINDOW_SHIFT = 9
 _GIGANTIC_SHIFT = 18  # a hugetlb page of 1 GiB
 _READ = 1 << 16  # entries a read: 512 KiB
 _LARGE = f.KPF_COMPOUND_HEAD | f.KPF_COMPOUND_TAIL
-_WORKS = "rmap who -i FILE KEY, rmap compare"
 
 
 @dataclass
@@ -45,16 +44,7 @@ class KpageFile:
     """
 
     def __init__(self, name: str) -> None:
-        try:
-            self._fd = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotPermitted(
-                f"this kernel has no /proc/{name}", needed="a kernel with CONFIG_PROC_PAGE_MONITOR", works=_WORKS
-            ) from None
-        except PermissionError:
-            raise NotPermitted(
-                f"/proc/{name} may be read by root only", needed="CAP_DAC_READ_SEARCH, or to be root", works=_WORKS
-            ) from None
+        self._fd = open_kpage(name)
 
     def close(self) -> None:
         """Close it."""
@@ -198,27 +188,5 @@ def kinds(flags: I64) -> I8:
     Args:
         flags: int64, /proc/kpageflags.
     """
-    kernel = f.KPF_RESERVED | f.KPF_SLAB | f.KPF_PGTABLE
-    tests = (
-        (f.KPF_NOPAGE, f.DEVICE),
-        (f.KPF_ZERO_PAGE, f.ZERO),
-        (f.KPF_KSM, f.KSM),
-        (f.KPF_HUGE, f.HUGETLB),
-        (f.KPF_ANON, f.ANON),
-        (kernel, f.KERNEL),
-        (f.KPF_SWAPBACKED, f.SHMEM),
-    )
-    found = np.select([(flags & bits) != 0 for bits, _ in tests], [kind for _, kind in tests], f.FILE)
+    found = np.select([(flags & bits) != 0 for bits, _ in f.KIND_TESTS], [kind for _, kind in f.KIND_TESTS], f.FILE)
     return found.astype(np.int8)
-
-
-def mapcount_kind(release: str) -> str:
-    """``precise`` or ``average``: whether kpagecount is exact for pages of large folios.
-
-    It is not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
-    """
-    config = Path(f"/boot/config-{release}")
-    try:
-        return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read_text() else "precise"
-    except OSError:
-        return "precise"

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import struct
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 
 import numpy as np
 
 from rmap.columns import I64, expand
+from rmap.live import entry as e
+from rmap.live.entry import PFN_MASK as PFN_MASK
+from rmap.live.entry import Entries
 from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _ENTRIES = 8192  # 64 KiB: larger buffers are slower
-PFN_MASK = (1 << 55) - 1
-"""Bits 0 to 54 of an entry: the frame."""
-_EXCLUSIVE, _UFFD_WP, _GUARD, _FILE, _SWAP = (np.int64(1 << bit) for bit in (56, 57, 58, 61, 62))
-
-# Swap types from here on are not areas but migration entries, markers and the like (include/linux/swap.h).
-_FIRST_SPECIAL_TYPE = 23
 
 _PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_ARG = struct.Struct("<12Q")
@@ -37,25 +32,13 @@ _SPARSE_FACTOR = 4
 """A VMA is scanned for holes first if it is this many times larger than the memory of its whole process."""
 
 
-class Pagemap:
+class Pagemap(Entries):
     """The open pagemap of one process; a context manager.
 
     Raises (all methods):
         ProcessLookupError: the process has ended.
         PermissionError: this user may not read it.
     """
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Pagemap:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._fd)
 
     def read(self, ranges: Iterable[tuple[int, int]]) -> tuple[I64, I64]:
         """Read every entry of some address ranges that holds anything.
@@ -97,18 +80,6 @@ class Pagemap:
             return nothing, nothing, nothing
         address, entry, count = (np.concatenate(column) for column in zip(*parts))
         return address, entry, count
-
-    def fill(self, view: memoryview, page: int) -> None:
-        """Read as many entries as fit into a buffer of bytes, from a page number on."""
-        if os.preadv(self._fd, [view], page * 8) != len(view):
-            raise ProcessLookupError(f"process {self.pid} ended")
-
-    def entry(self, address: int) -> int:
-        """The 64 bits of one entry, as a signed number."""
-        data = os.pread(self._fd, 8, address >> PAGE_SHIFT << 3)
-        if len(data) != 8:
-            raise ProcessLookupError(f"process {self.pid} ended")
-        return int.from_bytes(data, "little", signed=True)
 
     def populated(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of an address range that hold anything, by PAGEMAP_SCAN.
@@ -210,15 +181,15 @@ def decode(entries: I64, nr_swap_areas: int) -> tuple[I64, I64]:
     """
     value = entries & PFN_MASK
     present = entries < 0
-    guard = ~present & ((entries & _GUARD) != 0)
-    swap = ~present & ~guard & ((entries & _SWAP) != 0)
-    swap &= (value & (f.SWAP_STEP - 1)) < max(_FIRST_SPECIAL_TYPE, nr_swap_areas)
+    guard = ~present & ((entries & e.GUARD) != 0)
+    swap = ~present & ~guard & ((entries & e.SWAP) != 0)
+    swap &= (value & (f.SWAP_STEP - 1)) < max(e.FIRST_SPECIAL_TYPE, nr_swap_areas)
     flags: I64 = np.select(
         [present, guard, swap],
         [np.int64(f.PTE_PRESENT), np.int64(f.PTE_GUARD), np.int64(f.PTE_SWAP)],
         np.int64(f.PTE_OTHER),
     )
-    flags |= np.where(present & ((entries & _EXCLUSIVE) != 0), np.int64(f.PTE_EXCLUSIVE), 0)
-    flags |= np.where((entries & _FILE) != 0, np.int64(f.PTE_FILE), 0)
-    flags |= np.where((entries & _UFFD_WP) != 0, np.int64(f.PTE_UFFD_WP), 0)
+    flags |= np.where(present & ((entries & e.EXCLUSIVE) != 0), np.int64(f.PTE_EXCLUSIVE), 0)
+    flags |= np.where((entries & e.FILE) != 0, np.int64(f.PTE_FILE), 0)
+    flags |= np.where((entries & e.UFFD_WP) != 0, np.int64(f.PTE_UFFD_WP), 0)
     return np.where(present | swap, value, -1), flags

@@ -124,6 +124,17 @@ def read_maps(pid: int, *, vm_flags: bool = False) -> list[MapsLine]:
     raise ProcessLookupError(f"the memory map of process {pid} does not hold still")
 
 
+def has_memory(pid: int) -> bool:
+    """Whether a process has any VMA; a thread of the kernel and a zombie have none.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: there is no such process.
+        PermissionError: this user may not see its VMAs.
+    """
+    with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+        return bool(file.read(1))
+
+
 def parse_maps_line(line: str) -> MapsLine:
     """Read one line of /proc/PID/maps."""
     span, perms, offset, dev, inode, *path = line.split(maxsplit=5)

@@ -1,9 +1,12 @@
 """Which pages of a file are in memory.
 
 By mincore(2) on a mapping of our own that is never touched: it says so page by page, and sees through overlayfs to the
-file below, which cachestat(2) does not. Two traps (Linux 6.18, ``can_do_mincore`` in ``mm/mincore.c``,
-``can_do_cachestat`` in ``mm/filemap.c``): of a file that the asking user neither owns nor may write, mincore claims
-that every page is in memory; and cachestat refuses. Such a file is unknown, never full.
+file below, which cachestat(2) does not. Of tmpfs and memfds by cachestat: there mincore counts pages that have left the
+file for swap and lie in the swap cache still (``mincore_swap``).
+
+Two traps (Linux 6.18, ``can_do_mincore`` in ``mm/mincore.c``, ``can_do_cachestat`` in ``mm/filemap.c``): of a file that
+the asking user neither owns nor may write, mincore claims that every page is in memory; and cachestat refuses. Such a
+file is unknown, never full.
 """
 
 from __future__ import annotations
@@ -79,19 +82,6 @@ def residency(fd: int) -> Residency:
     return Residency(pages, first, count, None if blind else stat)
 
 
-def resident_count(fd: int) -> int | None:
-    """How many pages of an open file are in memory, as fast as the kernel tells; None if it tells nobody like us."""
-    stat = cachestat(fd)
-    if stat is not None and stat.cache:
-        return stat.cache
-    if not may_ask(fd):
-        return None
-    try:
-        return len(resident_pages(fd, 0, -(-os.fstat(fd).st_size // PAGE_SIZE)))
-    except OSError:
-        return None if stat is None else stat.cache
-
-
 def may_ask(fd: int) -> bool:
     """Whether mincore tells this user the truth about a file."""
     if os.fstat(fd).st_uid == os.geteuid() or os.access(f"/proc/self/fd/{fd}", os.W_OK, effective_ids=True):
@@ -102,6 +92,24 @@ def may_ask(fd: int) -> bool:
 
 def resident_pages(fd: int, first: int, count: int) -> I64:
     """Which of some pages of an open file are in memory: their numbers, int64, ascending.
+
+    Raises:
+        OSError: it cannot be mapped.
+    """
+    if in_swap_cache_too(fd):
+        return expand(*_by_cachestat(fd, first, count))
+    return mincore_pages(fd, first, count)
+
+
+def in_swap_cache_too(fd: int) -> bool:
+    """Whether mincore counts pages in the swap cache as those of this file, and cachestat is there to tell better."""
+    from rmap.live import procfs
+
+    return os.fstat(fd).st_dev in procfs.shmem_devices() and cachestat(fd) is not None
+
+
+def mincore_pages(fd: int, first: int, count: int) -> I64:
+    """The same, as mincore alone tells it.
 
     Raises:
         OSError: it cannot be mapped.

@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Iterable
 
 from rmap.live import procfs
-from rmap.live.pagemap import Pagemap
 
-_SYS_KCMP = {"x86_64": 312, "aarch64": 272}
+_KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
 _KCMP_VM = 1
 _PRESENT_EXCLUSIVE = (1 << 63) | (1 << 56)
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def kcmp_vm(pid: int, other: int) -> int | None:
@@ -24,10 +25,9 @@ def kcmp_vm(pid: int, other: int) -> int | None:
     Returns:
         None if the kernel does not answer (no such call, no permission, a process ended).
     """
-    number = _SYS_KCMP.get(os.uname().machine)
-    if number is None:
+    if _KCMP is None:
         return None
-    answer = int(ctypes.CDLL(None, use_errno=True).syscall(number, pid, other, _KCMP_VM, 0, 0))
+    answer = int(_libc.syscall(_KCMP, pid, other, _KCMP_VM, 0, 0))
     return answer if answer in (0, 1, 2) else None
 
 
@@ -79,6 +79,8 @@ def compare_mms(pid: int, other: int) -> int | None:
     order = kcmp_vm(pid, other)
     if order is not None:
         return order
+    from rmap.live.pagemap import Pagemap
+
     try:
         vmas = procfs.read_maps(pid)
         if not vmas or vmas != procfs.read_maps(other):

@@ -1,7 +1,7 @@
 """Is the running kernel's reverse map sound? Every invariant that can be read, over every process.
 
 The anon_vma topology and the interval trees are read whole, this process included, so that counters must be met
-exactly; pages and entries come from a picture (:mod:`rmap.live.camera`). All of it is read while the machine runs:
+exactly; pages and entries come from a picture (:mod:`rmap.live.capture`). All of it is read while the machine runs:
 what looks wrong is read again. What is gone then was a race. What is still there, the same in every word, is a
 violation if the processes involved did not run meanwhile; if they did, it is not judged: a process that maps and unmaps
 all the time gets the same addresses, the same frames, the same structs again and again.
@@ -23,7 +23,7 @@ from rmap.columns import I8, I64, Bool, rows_of
 from rmap.errors import NotPermitted
 from rmap.live import procfs
 from rmap.live.bpf import KernelMemory, StructPages, Topology
-from rmap.live.camera import capture
+from rmap.live.capture import capture
 from rmap.live.kernel_walk import anchors, meets
 from rmap.live.page_state import read_counts
 from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees

@@ -8,10 +8,11 @@ import mmap
 import os
 from typing import NamedTuple
 
-import numpy as np
-
-from rmap.columns import Bool
 from rmap.units import PAGE_SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rmap.columns import Bool
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -36,6 +37,8 @@ def _checked(result: int) -> int:
 
 def address_of(own: mmap.mmap) -> int:
     """Where a mapping of this process begins, also one that may not be written."""
+    import numpy as np
+
     return int(np.frombuffer(own, np.uint8, 1).__array_interface__["data"][0])
 
 
@@ -48,10 +51,28 @@ def resident(address: int, length: int) -> Bool:
     Raises:
         OSError: nothing is mapped there.
     """
+    import numpy as np
+
     vector = np.zeros(length // PAGE_SIZE, np.uint8)
     _checked(_libc.mincore(address, length, vector.ctypes.data))
     present: Bool = (vector & 1).astype(np.bool_)
     return present
+
+
+def is_resident(address: int) -> bool:
+    """The same of one page.
+
+    Raises:
+        OSError: nothing is mapped there.
+    """
+    vector = ctypes.c_ubyte()
+    _checked(_libc.mincore(address, PAGE_SIZE, ctypes.byref(vector)))
+    return bool(vector.value & 1)
+
+
+def touch(address: int) -> None:
+    """Read a byte of a mapping of this process."""
+    ctypes.string_at(address, 1)
 
 
 def map_file(fd: int, length: int, offset: int = 0) -> int:

@@ -31,7 +31,7 @@ WORDS = {
     ),
     "recording": ("events of a program as they happen (BPF)", "rmap record by BPF; perf is the other way"),
 }
-"""What each ability is, and what it is for, by its name in ``rmap.live.ability``; and recording."""
+"""What each ability is, and what it is for, by its name in ``rmap.live.abilities``; and recording."""
 
 
 def doctor(

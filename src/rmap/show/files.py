@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rmap.show.text import WIDTH, columns, more, wrap
+from rmap.show.text import WIDTH, columns, more, plural, wrap
 from rmap.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -13,55 +13,74 @@ if TYPE_CHECKING:
     from rmap.snapshot.file_view import MappedFile
 
 _COLUMNS = {"resident": "resident", "size": "size", "mapped-by": "mapped_by", "open-by": "open_by"}
+_T = TypeVar("_T", "CachedFile", "MappedFile")
 
 
-def sorted_files(files: Sequence[CachedFile | MappedFile], column: str) -> list[CachedFile | MappedFile]:
+def sorted_files(files: Sequence[_T], column: str) -> list[_T]:
     """By a column as the user types it: paths ascending, the others descending."""
     if column == "path":
         return sorted(files, key=lambda file: file.path)
-    return sorted(files, key=lambda file: (-getattr(file, _COLUMNS[column]), file.path))
+    return sorted(files, key=lambda file: (-_number(getattr(file, _COLUMNS[column])), file.path))
 
 
-def files(found: Sequence[CachedFile | MappedFile], *, limit: int | None, cached: int | None) -> list[str]:
+def _number(value: Any) -> int:
+    return len(value) if isinstance(value, list) else -1 if value is None else int(value)
+
+
+def files(found: Sequence[CachedFile], *, limit: int | None, cached: int, explained: int) -> list[str]:
     """The lines of ``rmap files``.
 
     Args:
         limit: show at most so many, None for all.
-        cached: what the kernel counts as page cache, bytes; None for a picture, which knows mapped pages only.
+        cached: what the kernel counts as page cache (``Cached`` of /proc/meminfo), bytes.
+        explained: how much of it the files of all processes are.
     """
+    unknown = sum(one.resident is None for one in found)
+    share = f" ({min(1.0, explained / cached):.0%})" if cached else ""
+    lines = _table(found, "RESIDENT", limit) if found else ["no files"]
+    text = (
+        f"Files that somebody maps or has open now are {format_bytes(explained)} of the {format_bytes(cached)} that "
+        f"the kernel counts as page cache{share}"
+    )
+    if explained < cached:
+        rest = format_bytes(cached - explained)
+        text += f". The other {rest} are of files that nobody has open now: they cannot be named."
+    else:
+        text += ": the cache changed meanwhile, or its counters lag behind."
+    lines += ["", *wrap(text)]
+    if unknown:
+        lines += wrap(f"?  {plural(unknown, 'file')} of which the kernel does not tell this user what is in memory")
+    return lines
+
+
+def recorded_files(found: Sequence[MappedFile], *, limit: int | None) -> list[str]:
+    """The same of a picture, which knows what is mapped, and not what else is in memory."""
+    total = sum(one.resident for one in found)
+    lines = _table(found, "MAPPED", limit) if found else ["no files"]
+    text = (
+        f"{plural(len(found), 'file')}, {format_bytes(total)} of them mapped. A picture has mapped pages only: what "
+        "else of the page cache there was is not known."
+    )
+    return [*lines, "", *wrap(text)]
+
+
+def _table(found: Sequence[CachedFile] | Sequence[MappedFile], first: str, limit: int | None) -> list[str]:
     shown = found[:limit]
     rows = [
         (
-            format_bytes(one.resident),
+            "?" if one.resident is None else format_bytes(one.resident),
             format_bytes(one.size) if one.size >= 0 else "?",
-            format_count(one.mapped_by),
-            format_count(one.open_by),
+            format_count(_number(one.mapped_by)),
+            format_count(_number(one.open_by)),
         )
         for one in shown
     ]
-    header = ("RESIDENT" if cached is not None else "MAPPED", "SIZE", "MAPPED BY", "OPEN BY")
-    table = columns(header, rows, ">>>>")
-    width = WIDTH - 2 - max(map(len, table))
-    names = ["PATH", *(_name(one, width) for one in shown)]
-    lines = [f"{line:<{max(map(len, table))}}  {name}" for line, name in zip(table, names)]
-    if len(shown) < len(found):
-        lines.append(more(len(found) - len(shown), "--all"))
-    total = sum(one.resident for one in found)
-    if cached is None:
-        return [*lines, "", f"{format_bytes(total)} mapped; what else was in memory, the picture does not know."]
-    rest = max(0, cached - total)
-    return [
-        *lines,
-        "",
-        *wrap(
-            f"{format_bytes(total)} of the {format_bytes(cached)} that the kernel counts as page cache; the other "
-            f"{format_bytes(rest)} are of files that no process has open or mapped now, and of the file "
-            "systems themselves."
-        ),
-    ]
+    table = columns((first, "SIZE", "MAPPED BY", "OPEN BY"), rows, ">>>>")
+    width = max(map(len, table))
+    names = ["PATH", *(_short(one.path, WIDTH - 2 - width) for one in shown)]
+    lines = [f"{line:<{width}}  {name}" for line, name in zip(table, names)]
+    return lines if len(shown) == len(found) else [*lines, more(len(found) - len(shown), "--all")]
 
 
-def _name(file: CachedFile | MappedFile, width: int) -> str:
-    seen_by = getattr(file, "seen_by", None)
-    name = file.path if seen_by is None else f"{file.path} (mounts of {seen_by})"
+def _short(name: str, width: int) -> str:
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmap.show.text import columns, hex_address, labelled, more, whole_size
-from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
+from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot import Mapping, Who
@@ -15,12 +16,17 @@ _KINDS = {
     "file": "page cache",
     "shmem": "shared memory",
     "ksm": "merged by KSM",
-    "hugetlb": "a huge page (hugetlb)",
+    "hugetlb": "hugetlb",
     "zero": "the zero page",
     "kernel": "the kernel's own",
     "device": "device memory",
     "unknown": "not described",
 }
+_STATES = (
+    (f.KPF_WRITEBACK, "being written"),
+    (f.KPF_MLOCKED, "locked in memory"),
+    (f.KPF_HWPOISON, "poisoned"),
+)
 _HEADER = ("PID", "COMMAND", "ADDRESS", "VMA", "+OFFSET", "PERM")
 _ALIGN = "><<<><"
 
@@ -51,11 +57,28 @@ def _page(answer: Who) -> str:
     if answer.pfn is None:
         area, slot = answer.swap or (0, 0)
         return f"slot {format_count(slot)} of swap area {area}: swapped out, no frame"
-    size = whole_size(PAGE_SIZE)
-    if answer.order:
-        size += f" of a {whole_size(PAGE_SIZE << answer.order)} folio"
     frame = f"pfn {hex_address(answer.pfn)}, phys {hex_address(answer.pfn << PAGE_SHIFT)}"
-    return f"{frame}: {_KINDS[answer.kind]}, {size}"
+    return f"{frame}: {', '.join([_KINDS[answer.kind], *_state(answer), _size(answer)])}"
+
+
+# THP is what the kernel calls a folio that a PMD can map; all others are large folios of some size.
+def _size(answer: Who) -> str:
+    size = whole_size(PAGE_SIZE)
+    if not answer.order:
+        return size
+    whole = whole_size(PAGE_SIZE << answer.order)
+    if answer.kind == "hugetlb":
+        return f"{size} of a {whole} huge page"
+    return f"{size} of a {whole} {'huge page (THP)' if answer.order == PMD_SHIFT - PAGE_SHIFT else 'folio'}"
+
+
+def _state(answer: Who) -> list[str]:
+    if answer.flags is None:
+        return []
+    states = [word for bit, word in _STATES if answer.flags & bit]
+    if answer.kind == "file":
+        states.insert(0, "dirty" if answer.flags & f.KPF_DIRTY else "clean")
+    return states
 
 
 def _place(offset: int) -> str:
@@ -69,9 +92,10 @@ def _completeness(answer: Who) -> str:
     if answer.status == "approximate" or answer.mapcount is None:
         return f"{found}: {answer.status}"
     counted = f"{found} of {format_count(answer.mapcount)}"
+    own = f"; {format_count(answer.own)} more {'is' if answer.own == 1 else 'are'} rmap's own" if answer.own else ""
     if answer.status == "hidden":
-        return f"{counted}: {format_count(answer.mapcount - answer.found)} hidden"
-    return f"{counted}: {answer.status}"
+        return f"{counted}: {format_count(answer.mapcount - answer.found - answer.own)} hidden{own}"
+    return f"{counted}: {answer.status}{own}"
 
 
 def mapping_rows(mappings: list[Mapping], limit: int | None) -> list[str]:

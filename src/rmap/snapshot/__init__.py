@@ -1,24 +1,25 @@
 """THE PICTURE: tables of one moment of one machine's memory, and every question asked of them.
 
 Whoever sees memory (the running kernel, the model) writes a picture with a :class:`SnapshotBuilder`; everything
-else reads pictures. ``docs/data-model.md`` states every table, column and requirement. Names are bound when first used.
+else reads pictures. ``docs/data-model.md`` states every table, column and requirement.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from rmap.errors import SourceError
+from rmap.lazy import bind_when_used
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
+    from rmap.snapshot.answer import Mapping, Who
     from rmap.snapshot.builder import SnapshotBuilder
     from rmap.snapshot.check import Checked
-    from rmap.snapshot.isomorphism import isomorphic
-    from rmap.snapshot.keys import Key, Resolved, parse_key, resolve
+    from rmap.snapshot.isomorphic import isomorphic
+    from rmap.snapshot.keys import Key, parse_key
     from rmap.snapshot.picture import Snapshot, Walk
-    from rmap.snapshot.who import Mapping, Who
+    from rmap.snapshot.resolve import Resolved, resolve
 
 __all__ = [
     "Checked",
@@ -35,25 +36,22 @@ __all__ = [
     "shipped",
 ]
 
-_HOME = {
-    "Checked": "check",
-    "Key": "keys",
-    "Mapping": "who",
-    "Resolved": "keys",
-    "Snapshot": "picture",
-    "SnapshotBuilder": "builder",
-    "Walk": "picture",
-    "Who": "who",
-    "isomorphic": "isomorphism",
-    "parse_key": "keys",
-    "resolve": "keys",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+bind_when_used(
+    __name__,
+    {
+        "Checked": "rmap.snapshot.check",
+        "Key": "rmap.snapshot.keys",
+        "Mapping": "rmap.snapshot.answer",
+        "Resolved": "rmap.snapshot.resolve",
+        "Snapshot": "rmap.snapshot.picture",
+        "SnapshotBuilder": "rmap.snapshot.builder",
+        "Walk": "rmap.snapshot.picture",
+        "Who": "rmap.snapshot.answer",
+        "isomorphic": "rmap.snapshot.isomorphic",
+        "parse_key": "rmap.snapshot.keys",
+        "resolve": "rmap.snapshot.resolve",
+    },
+)
 
 
 def shipped() -> Path:
@@ -64,8 +62,6 @@ def shipped() -> Path:
     """
     from importlib.resources import files
     from pathlib import Path
-
-    from rmap.errors import SourceError
 
     path = files("rmap").joinpath("pictures", "web.rmap")
     if not isinstance(path, Path) or not path.is_file():

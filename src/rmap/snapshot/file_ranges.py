@@ -65,21 +65,39 @@ def ranges_of(pages: int, resident: tuple[I64, I64] | None, mapped: Sequence[tup
     at, is_mapped = _covering(begin, first, count)
     _, is_there = _covering(begin, *there)
     known = is_there | is_mapped | (resident is not None)
-    return [
+    return _joined(
         FileRange(a, n, (is_in or is_one) if sure else None, members[c] if is_one else [])
         for a, n, sure, is_in, is_one, c in zip(
             begin.tolist(), length.tolist(), known.tolist(), is_there.tolist(), is_mapped.tolist(),
             (kind[at] if len(kind) else np.zeros(len(begin), np.int64)).tolist(),
         )
-    ]  # fmt: skip
+    )  # fmt: skip
+
+
+# A page that was mapped just after it was not in memory makes two ranges of one.
+def _joined(ranges: Iterable[FileRange]) -> list[FileRange]:
+    answer: list[FileRange] = []
+    for one in ranges:
+        last = answer[-1] if answer else None
+        if last is not None and (last.resident, last.pids) == (one.resident, one.pids):
+            answer[-1] = FileRange(last.first, last.pages + one.pages, one.resident, one.pids)
+        else:
+            answer.append(one)
+    return answer
+
+
+def distinct(values: I64) -> I64:
+    """The values of a column (int64), each once, ascending: quick where it is made of few ascending pieces."""
+    ordered = np.sort(values, kind="stable")
+    return ordered[np.concatenate((ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]))]
 
 
 # Pages that somebody maps, ascending; the class of each, by who does; and the pids of each class.
 def _classes(mapped: Sequence[tuple[int, I64]]) -> tuple[I64, I64, list[list[int]]]:
-    own = [(pid, np.unique(pages)) for pid, pages in mapped if len(pages)]
+    own = [(pid, distinct(pages)) for pid, pages in mapped if len(pages)]
     if not own:
         return np.empty(0, np.int64), np.empty(0, np.int64), []
-    page = np.unique(np.concatenate([pages for _, pages in own]))
+    page = distinct(np.concatenate([pages for _, pages in own]))
     # Sums of random numbers, one for each process, are equal only for equal sets of processes.
     sums: U64 = np.zeros(len(page), np.uint64)
     words = np.random.default_rng(0).integers(1, 1 << 63, len(own), np.uint64)

@@ -11,7 +11,7 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.usage import counted_frames
 
 if TYPE_CHECKING:
-    from rmap.columns import I64
+    from rmap.columns import I64, Bool
     from rmap.snapshot.picture import Snapshot
 
 DELETED = " (deleted)"
@@ -122,8 +122,12 @@ class MappedFile:
     open_by: int
 
 
-def mapped_files(picture: Snapshot) -> list[MappedFile]:
-    """Every file with mapped pages, the largest first."""
+def mapped_files(picture: Snapshot, chosen: Bool | None = None) -> list[MappedFile]:
+    """Every file with mapped pages, the largest first.
+
+    Args:
+        chosen: bool, by row of ``processes``: only files that one of these maps or holds open; None for all.
+    """
     counted = counted_frames(picture) & (picture.mapper_sets.found > 0)
     file = picture.per_frame("file")
     pages = np.bincount(file[counted & (file >= 0)], minlength=len(picture.files))
@@ -132,6 +136,11 @@ def mapped_files(picture: Snapshot) -> list[MappedFile]:
     mapped_by = np.bincount(pairs[0], minlength=len(picture.files))
     opened = (holders.kind == f.HOLDER_FD) & (holders.process >= 0)
     open_by = np.bincount(holders.file[opened], minlength=len(picture.files))
+    if chosen is not None:
+        theirs = np.zeros(len(picture.files), np.bool_)
+        theirs[pairs[0][chosen[pairs[1]]]] = True
+        theirs[holders.file[opened][chosen[holders.process[opened]]]] = True
+        pages = np.where(theirs, pages, 0)
     rows = sorted(np.flatnonzero(pages).tolist(), key=lambda row: (-pages[row], picture.files.path[row]))
     files = picture.files
     return [

@@ -128,6 +128,23 @@ FRAME_KINDS = ("anon", "file", "shmem", "ksm", "hugetlb", "zero", "kernel", "dev
 UNTRACKED = (ZERO, KERNEL, DEVICE)
 """Kinds of frames that no reverse map leads back from."""
 
+KIND_TESTS = (
+    (KPF_NOPAGE, DEVICE),
+    (KPF_ZERO_PAGE, ZERO),
+    (KPF_KSM, KSM),
+    (KPF_HUGE, HUGETLB),
+    (KPF_ANON, ANON),
+    (KPF_RESERVED | KPF_SLAB | KPF_PGTABLE, KERNEL),
+    (KPF_SWAPBACKED, SHMEM),
+)
+"""The kind of a frame as far as its flags alone tell: that of the first of these any bit of which is set, else FILE."""
+
+
+def kind_of(flags: int) -> int:
+    """The kind of one frame, by :data:`KIND_TESTS`."""
+    return next((kind for bits, kind in KIND_TESTS if flags & bits), FILE)
+
+
 # frames.mapping: the tag of folio->mapping (rule 1.1).
 MAPPING_UNKNOWN = -1
 MAPPING_FILE = 0

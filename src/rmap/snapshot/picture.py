@@ -11,13 +11,14 @@ import numpy as np
 
 from rmap.columns import I32, I64
 from rmap.snapshot import storage, tables
+from rmap.snapshot.answer import Who
 from rmap.snapshot.check import Checked, check
 from rmap.snapshot.flags import PTE_PRESENT, PTE_SWAP
 from rmap.snapshot.mapper_sets import MapperSets
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.reverse import Transposed
 from rmap.snapshot.validate import validate
-from rmap.snapshot.who import Who, who, who_swap
+from rmap.snapshot.who import who, who_swap
 
 
 class Walk(NamedTuple):
@@ -85,14 +86,14 @@ class Snapshot:
 
     @classmethod
     def capture(cls, pids: list[int] | None = None, **options: Any) -> Snapshot:
-        """Take a picture of the running machine; see :func:`rmap.live.camera.capture`.
+        """Take a picture of the running machine; see :func:`rmap.live.capture.capture`.
 
         The reader of the running kernel stands above the picture, so it is looked up by name when asked for.
 
         Raises:
             NotPermitted: the kernel does not show page frames to this user.
         """
-        picture: Snapshot = import_module("rmap.live.camera").capture(pids, **options)
+        picture: Snapshot = import_module("rmap.live.capture").capture(pids, **options)
         return picture
 
     @cached_property

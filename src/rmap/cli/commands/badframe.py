@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     if args.input is not None:
         found = recorded_frames(picture_of(args), pfns)
     else:
-        from rmap.live.ability import refuse_without_frames
+        from rmap.live.abilities import refuse_without_frames
 
         refuse_without_frames()
         with waiting() as doing:

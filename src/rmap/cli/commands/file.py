@@ -1,77 +1,82 @@
 """Which parts of a file are in memory, and who maps them.
 
-A bar over the whole file, and its ranges: in the page cache or not, mapped by
-which processes; who holds it open; how much is dirty. Mapped pages are those of
-page tables; private copies that programs made on writing are not the file's.
+A bar over the whole file, then its ranges: in the page cache or not, mapped by
+which processes; how much is dirty, and who holds it open. Residency is asked of
+the page cache and touches nothing; mappings are read from the page tables of
+the areas of this file alone, and held against the kernel's count. Private
+copies that programs made on writing are not the file's. rmap is left out.
 
-PATH may also be /proc/PID/fd/N or /proc/PID/map_files/RANGE: a deleted file, a
-memfd, a file of a container (or /proc/PID/root/PATH). Of a recorded picture
+PATH may be /proc/PID/root/PATH (a container's file), or /proc/PID/fd/N and
+/proc/PID/map_files/RANGE (a deleted file, a memfd). Without privileges, the
+processes of others are missing, and so is what is in memory of a file that you
+neither own nor may write: the kernel does not tell. Of a recorded picture (-i)
 only what is mapped is known.
 
 examples
   sudo rmap file /usr/lib/x86_64-linux-gnu/libc.so.6
-  sudo rmap file /srv/model.bin --all
+  sudo rmap file /srv/model.bin --sort pages --top 5
   sudo rmap file /proc/4711/fd/7 --json
   rmap file -i here.rmap /usr/bin/python3.11
 
-exit status: 1 if nothing of it is in memory
+exit status: 1 if nothing of it is in memory, 3 if that is not told
 """
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 
 from rmap.cli import status
 from rmap.cli.output import emit, say
-from rmap.cli.parser import add_input_option, add_output_options
+from rmap.cli.parser import add_input_option, add_output_options, add_table_options
 
-ROWS = 20
+COLUMNS = ("offset", "pages", "procs")
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
     parser.add_argument("path", metavar="PATH", help="the file")
-    parser.add_argument("--all", action="store_true", help=f"every range, not only {ROWS}")
     add_input_option(parser)
+    add_table_options(parser, COLUMNS, sort="offset")
     add_output_options(parser)
 
 
 def run(args: Namespace) -> int:
     """Look at the file."""
-    limit = None if args.all else ROWS
     if args.input is not None:
-        return _recorded(args, limit)
-    from rmap.live.ability import refuse_without_frames
+        return _recorded(args)
     from rmap.live.file_pages import file_pages
-    from rmap.show.file import file
+    from rmap.show.file import CELLS, as_data, file, sorted_ranges
+    from rmap.snapshot.file_ranges import cells_of
 
-    refuse_without_frames()
     found = file_pages(args.path)
-    data = {
-        "path": found.path,
-        "size": found.size,
-        "resident": int(found.resident.sum()),
-        "dirty": found.cache.dirty if found.cache else None,
-        "ptes": int(found.mappers.sum()),
-        "mapped_by": sorted(found.mapped),
-        "open_by": found.open_by,
-        "ranges": found.ranges(),
-    }
-    emit(args, data, lambda: file(found, limit=limit))
-    return status.OK if found.resident.any() else status.NO
+    ranges = sorted_ranges(found.ranges, args.sort)
+    cells = cells_of(found.ranges, found.residency.pages, CELLS)
+    emit(args, as_data(found, ranges), lambda: file(found, ranges, cells, limit=args.top), rows="ranges")
+    if found.residency.resident or found.ptes:
+        return status.OK
+    return status.NOT_PERMITTED if found.residency.why_unknown else status.NO
 
 
-def _recorded(args: Namespace, limit: int | None) -> int:
+def _recorded(args: Namespace) -> int:
     from rmap.cli.source import picture_of
-    from rmap.show.overview import mapped_file
+    from rmap.show.file import CELLS, recorded_file, sorted_ranges
+    from rmap.snapshot.file_ranges import cells_of, ranges_of_view
     from rmap.snapshot.file_view import file_view, files_named
 
     picture = picture_of(args)
-    views = [file_view(picture, row) for row in files_named(picture, args.path)]
-    if not views:
-        say(f"rmap: no recorded process maps or holds a file {args.path}")
+    named = files_named(picture, args.path) or files_named(picture, os.path.realpath(args.path))
+    if not named:
+        say(f"rmap: no recorded process maps a file {args.path}")
         return status.NO
-    note = "The picture knows what is mapped, and not what else of it was in memory."
-    lines = [line for view in views for line in mapped_file(view, limit=limit)]
-    emit(args, {"files": views}, lambda: [*lines, "", note])
-    return status.OK
+    view = max((file_view(picture, row) for row in named), key=lambda one: one.mapped)
+    if len(named) > 1:
+        say(f"rmap: {len(named)} files of the picture have this path: the one that most is mapped of is shown")
+    ranges = ranges_of_view(view)
+    names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
+    cells = cells_of(ranges, sum(one.pages for one in ranges), CELLS)
+    ordered = sorted_ranges(ranges, args.sort)
+    data = {**asdict(view), "resident": None, "ranges": ordered}
+    emit(args, data, lambda: recorded_file(view, ordered, cells, names, limit=args.top), rows="ranges")
+    return status.OK if view.mapped else status.NO

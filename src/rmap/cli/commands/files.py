@@ -1,9 +1,14 @@
 """Which files fill the page cache, mapped or only open.
 
-Every file that some process maps or holds open, once, with how much of it is in
-memory: deleted files, memfds and the files of containers, too. What nobody has
-open any more stays in the cache as well; how much that is, is said below. Of a
-recorded picture, only what is mapped is known.
+Every file that some process maps or holds open, once (hard links, too), with
+how much of it is in memory: also deleted files, memfds and files of containers
+(shown as /proc/PID/root/PATH). Files that nobody has open any more keep their
+cache, and cannot be named; how much that is, is said below the table. --pid and
+--cgroup choose files that these processes map or hold open.
+
+Without privileges the files of others are missing, and what is in memory of a
+file that you neither own nor may write is not told by the kernel ("?"). Of a
+recorded picture (-i) only what is mapped is known.
 
 examples
   sudo rmap files
@@ -14,7 +19,6 @@ examples
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
 
 from rmap.cli import status
@@ -35,44 +39,50 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find them, and ask the page cache."""
-    from rmap.show.files import files, sorted_files
-
     if args.input is not None:
         return _recorded(args)
     from rmap.live.open_files import cached_files, meminfo
+    from rmap.show.files import files, sorted_files
+    from rmap.show.picture import capture_notes
 
+    chosen = _pids(args)
     with waiting() as doing:
-        found, refused = cached_files(
-            _pids(args), progress=lambda done, total: doing(f"file {done:,} of {total:,}")
-        )
-    if refused:
-        say(f"rmap: {refused} processes refused (`rmap doctor`): their files are missing")
-    cached = meminfo("Cached")
-    ordered = sorted_files(found, args.sort)
-    data = {"files": ordered, "cached": cached}
-    emit(args, data, lambda: files(ordered, limit=args.top, cached=cached), rows="files")
-    return status.OK if found else status.NO
+        found = cached_files(progress=lambda done, total: doing(f"file {done:,} of {total:,}"))
+    for line in capture_notes({"ended": found.ended, "refused": len(found.refused), "raced": 0}):
+        say(line)
+    cached, explained = meminfo("Cached"), sum(one.resident or 0 for one in found.files)
+    theirs = [one for one in found.files if chosen is None or chosen.intersection((*one.mapped_by, *one.open_by))]
+    ordered = sorted_files(theirs, args.sort)
+    data = {"cached": cached, "explained": explained, "refused": found.refused, "files": ordered}
+    emit(args, data, lambda: files(ordered, limit=args.top, cached=cached, explained=explained), rows="files")
+    return status.OK if ordered else status.NO
 
 
-def _pids(args: Namespace) -> list[int]:
+# None for all.
+def _pids(args: Namespace) -> set[int] | None:
     from rmap.live import procfs
 
-    pids = procfs.pids() if args.pid is None else args.pid
-    if args.cgroup is not None:
-        inside = set(procfs.pids_of_cgroup(args.cgroup))
-        if not inside:
-            raise UsageError(f"no process is in a cgroup {args.cgroup}")
-        pids = [pid for pid in pids if pid in inside]
-    return [pid for pid in pids if pid != os.getpid()]
+    if args.pid is None and args.cgroup is None:
+        return None
+    every = set(procfs.pids())
+    for pid in args.pid or ():
+        if pid not in every:
+            raise UsageError(f"there is no process {pid}")
+    chosen = set(args.pid) if args.pid is not None else every
+    if args.cgroup is None:
+        return chosen
+    inside = set(procfs.pids_of_cgroup(args.cgroup))
+    if not inside:
+        raise UsageError(f"no process is in a cgroup {args.cgroup}")
+    return chosen & inside
 
 
 def _recorded(args: Namespace) -> int:
-    from rmap.cli.source import picture_of
-    from rmap.show.files import files, sorted_files
+    from rmap.cli.source import picture_of, selected
+    from rmap.show.files import recorded_files, sorted_files
     from rmap.snapshot.file_view import mapped_files
 
-    if args.pid is not None or args.cgroup is not None:
-        raise UsageError("--pid and --cgroup choose among running processes: not with -i")
-    found = sorted_files(mapped_files(picture_of(args)), args.sort)
-    emit(args, {"files": found}, lambda: files(found, limit=args.top, cached=None), rows="files")
+    picture = picture_of(args)
+    found = sorted_files(mapped_files(picture, selected(args, picture)), args.sort)
+    emit(args, {"files": found}, lambda: recorded_files(found, limit=args.top), rows="files")
     return status.OK if found else status.NO

@@ -64,7 +64,7 @@ def run(args: Namespace) -> int:
 
 
 def _rows(args: Namespace) -> tuple[list[ProcessUsage], bool]:
-    from rmap.live.ability import missing_frames
+    from rmap.live.abilities import missing_frames
     from rmap.snapshot.usage import by_process
 
     missing = missing_frames() if args.input is None and not args.quick else None

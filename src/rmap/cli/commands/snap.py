@@ -42,7 +42,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
-    from rmap.live.ability import refuse_without_frames
+    from rmap.live.abilities import refuse_without_frames
     from rmap.show.picture import picture_facts, picture_line
     from rmap.snapshot.storage import refuse_target
 

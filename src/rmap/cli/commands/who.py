@@ -73,7 +73,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find the page, and who maps it."""
-    from rmap.snapshot import parse_key
+    from rmap.snapshot.keys import parse_key
 
     key = parse_key(args.key)
     if args.input is None and key.kind in ("address", "process") and (why := absence(key.pid)) is not None:
@@ -107,7 +107,7 @@ def _one_of(key: Key) -> str:
 
 # One page of the running machine, without reading all of it.
 def _now(args: Namespace, key: Key) -> int:
-    from rmap.live.ability import refuse_without_frames
+    from rmap.live.abilities import refuse_without_frames
     from rmap.live.lookup import NoPage, look_up
 
     refuse_without_frames()

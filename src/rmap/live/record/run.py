@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import NotPermitted, TraceError, UsageError
-from rmap.live.ability import missing_frames
+from rmap.live.abilities import missing_frames
 from rmap.live.bpf import KernelMemory
 from rmap.live.ptrace import wait_for_thread_end
 from rmap.live.record.actors import Actors

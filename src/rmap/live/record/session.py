@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rmap.errors import SourceError
 from rmap.live.bpf import KernelMemory
-from rmap.live.camera import capture
+from rmap.live.capture import capture
 from rmap.live.record.actors import Actors
 from rmap.live.record.assemble import Assembler, LateAssembler
 from rmap.live.record.raw import Recorder

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.page_state import KpageFile
-from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.entry import PFN_MASK, Entries
+from rmap.live.one_page import open_kpage
 from rmap.live.same_mm import kcmp_vm
 
 
@@ -45,12 +47,11 @@ def abilities() -> Abilities:
     """Try everything once, on this process and its neighbours. Changes nothing."""
     from rmap.live.bpf import why_not
 
-    frames, scan = _own_page()
     return Abilities(
-        frames=frames,
+        frames=_frames(),
         page_state=_page_state(),
         other_users=_other_users(),
-        scan=scan,
+        scan=_scan(),
         same_mm=None if kcmp_vm(os.getpid(), os.getpid()) == 0 else "kcmp (CONFIG_KCMP, CAP_SYS_PTRACE)",
         kernel_memory=why_not(),
     )
@@ -58,7 +59,7 @@ def abilities() -> Abilities:
 
 def missing_frames() -> str | None:
     """What is missing of the two abilities without which nothing can be seen, ``frames`` and ``page_state``."""
-    return "; ".join(filter(None, (_own_page()[0], _page_state()))) or None
+    return "; ".join(filter(None, (_frames(), _page_state()))) or None
 
 
 def refuse_without_frames() -> None:
@@ -77,31 +78,45 @@ def refuse_without_frames() -> None:
         )
 
 
-def _own_page() -> tuple[str | None, str | None]:
+def _frames() -> str | None:
+    with _own_page() as address:
+        try:
+            with Entries(os.getpid()) as entries:
+                entry = entries.entry(address)
+        except OSError as error:
+            return _no_pagemap(error)
+    return None if entry & PFN_MASK else "CAP_SYS_ADMIN: page frames are shown as 0"
+
+
+def _scan() -> str | None:
+    from rmap.live.pagemap import Pagemap
+
+    with _own_page() as address:
+        try:
+            with Pagemap(os.getpid()) as pagemap:
+                found = list(pagemap.populated(address, address + mmap.PAGESIZE))
+        except (FileNotFoundError, PermissionError) as error:
+            return _no_pagemap(error)
+        except OSError:
+            found = []
+    return None if found else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
+
+
+def _no_pagemap(error: OSError) -> str:
+    return f"/proc/PID/pagemap ({os.strerror(error.errno or 0)}; CONFIG_PROC_PAGE_MONITOR)"
+
+
+@contextmanager
+def _own_page() -> Iterator[int]:
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         page[0] = 1
-        return _own_pagemap(ctypes.addressof(ctypes.c_char.from_buffer(page)))
-
-
-def _own_pagemap(address: int) -> tuple[str | None, str | None]:
-    try:
-        with Pagemap(os.getpid()) as pagemap:
-            entry = pagemap.entry(address)
-            try:
-                found = list(pagemap.populated(address, address + mmap.PAGESIZE))
-            except OSError:
-                found = []
-    except OSError as error:
-        text = f"/proc/PID/pagemap ({os.strerror(error.errno or 0)}; CONFIG_PROC_PAGE_MONITOR)"
-        return text, text
-    frames = None if entry & PFN_MASK else "CAP_SYS_ADMIN: page frames are shown as 0"
-    return frames, None if found else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
+        yield ctypes.addressof(ctypes.c_char.from_buffer(page))
 
 
 def _page_state() -> str | None:
     for name in ("kpagecount", "kpageflags", "kpagecgroup"):
         try:
-            KpageFile(name).close()
+            os.close(open_kpage(name))
         except NotPermitted as error:
             return f"/proc/{name}: {error.needed}"
     return None

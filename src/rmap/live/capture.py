@@ -22,7 +22,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live import procfs
-from rmap.live.ability import refuse_without_frames
+from rmap.live.abilities import refuse_without_frames
 from rmap.live.bpf import KernelMemory
 from rmap.live.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.page_state import mapcount_kind

@@ -1,0 +1,373 @@
+"""What is to go: pages of a file, or one page that belongs to no file; and what can be seen of it at any moment."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I64, Bool, expand, runs
+from rmap.errors import UsageError
+from rmap.live import procfs
+from rmap.live.file_mappers import Mappers, OpenedFile, mappers_of, open_file
+from rmap.live.lookup import NoPage, look_up
+from rmap.live.page_state import PageState, kinds, read_page_state
+from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
+from rmap.snapshot import flags as f
+from rmap.snapshot.answer import Mapping, Who
+from rmap.snapshot.eviction import Found, Pages
+from rmap.snapshot.keys import Key
+from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+_LOCKED = f.KPF_MLOCKED | f.KPF_UNEVICTABLE
+_PRESENT = 1 << 63
+_FILE_KINDS = ("file", "shmem")
+
+Ranges = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Why a KEY names nothing that could go: one sentence."""
+
+    reason: str
+
+
+class Target(ABC):
+    """Something that is to go.
+
+    Attributes:
+        what: in words.
+        pages: how many pages it has.
+    """
+
+    what: str
+    pages: int
+
+    @abstractmethod
+    def look(self) -> tuple[Found, Pages]:
+        """What of it is in memory, and mapped; and each of these pages, closely."""
+
+    @abstractmethod
+    def remaining(self) -> I64:
+        """Which pages of it are in memory now (by number, as ``Pages.page``); quick."""
+
+    @abstractmethod
+    def found(self) -> Found:
+        """What of it is in memory and mapped now."""
+
+    @abstractmethod
+    def places(self, pages: I64) -> dict[int, Ranges]:
+        """Where some of its pages are mapped: ``(address, length)`` in bytes, by process."""
+
+    @abstractmethod
+    def of_process(self, pid: int, pages: I64) -> I64:
+        """Which of some pages a process maps."""
+
+    @abstractmethod
+    def frames(self, pages: I64) -> I64:
+        """The frames of some of its pages now; -1 of one that is not in memory."""
+
+    @abstractmethod
+    def swap_cached(self) -> int:
+        """How many of its pages have left every address space and lie in the swap cache."""
+
+    @abstractmethod
+    def neighbours(self) -> int:
+        """How many pages of the same folios, which are not meant, are in memory; of those seen by the last ``look``."""
+
+
+class FileTarget(Target):
+    """Pages of a file.
+
+    Args:
+        file: open.
+        first, count: which pages.
+    """
+
+    def __init__(self, file: OpenedFile, first: int, count: int, what: str) -> None:
+        self.file, self.first, self.pages, self.what = file, first, count, what
+        self._mappers = Mappers()
+        self._around = (first, first)
+
+    def look(self) -> tuple[Found, Pages]:
+        """See :class:`Target`."""
+        page = self.remaining()
+        pfn = frames_of(self.file.fd, page)
+        page, pfn = page[pfn >= 0], pfn[pfn >= 0]
+        self._mappers = mappers_of(self.file, self.first, self.pages)
+        state = _state(pfn)
+        row = np.searchsorted(state.pfn, pfn)
+        offset = state.head_offset[row].astype(np.int64)
+        size = np.int64(1) << state.order[row].astype(np.int64)
+        if len(page):
+            self._around = int((page - offset).min()), int((page - offset + size).max())
+        most, outside = _folios(state, pfn)
+        every = np.concatenate([one.page for one in self._mappers.found] or [page[:0]])
+        by_each = np.concatenate([np.unique(one.page) for one in self._mappers.found] or [page[:0]])
+        return self._found(page), Pages(
+            page, pfn, kinds(state.flags[row]), (state.flags[row] & _LOCKED) != 0, state.mapcount[row],
+            seen=_count(every, page), seen_by=_count(by_each, page), order=state.order[row],
+            folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
+        )  # fmt: skip
+
+    def remaining(self) -> I64:
+        """See :class:`Target`."""
+        return resident_pages(self.file.fd, self.first, self.pages)
+
+    def found(self) -> Found:
+        """See :class:`Target`."""
+        self._mappers = mappers_of(self.file, self.first, self.pages)
+        return self._found(self.remaining())
+
+    def _found(self, page: I64) -> Found:
+        return Found(len(page), self._mappers.ptes, sum(len(one.page) > 0 for one in self._mappers.found))
+
+    def places(self, pages: I64) -> dict[int, Ranges]:
+        """See :class:`Target`."""
+        answer = {}
+        for one in self._mappers.found:
+            first, count = runs(np.sort(one.address[np.isin(one.page, pages)]) >> PAGE_SHIFT)
+            if len(first):
+                answer[one.pid] = list(zip((first << PAGE_SHIFT).tolist(), (count << PAGE_SHIFT).tolist()))
+        return answer
+
+    def of_process(self, pid: int, pages: I64) -> I64:
+        """See :class:`Target`."""
+        return np.intersect1d(pages, np.concatenate([one.page for one in self._mappers.found if one.pid == pid]))
+
+    def frames(self, pages: I64) -> I64:
+        """See :class:`Target`."""
+        return frames_of(self.file.fd, pages)
+
+    def swap_cached(self) -> int:
+        """See :class:`Target`."""
+        fd = self.file.fd
+        if not in_swap_cache_too(fd):
+            return 0
+        return max(0, len(mincore_pages(fd, self.first, self.pages)) - len(self.remaining()))
+
+    def neighbours(self) -> int:
+        """See :class:`Target`."""
+        low, high = self._around
+        end = self.first + self.pages
+        sides = ((low, self.first - low), (end, high - end))
+        return sum(len(resident_pages(self.file.fd, first, count)) for first, count in sides if count > 0)
+
+    def whole_folios(self, page: I64, pfn: I64) -> tuple[I64, I64]:
+        """Runs of pages that hold some pages and the rest of their folios: ``(first, count)``, ascending."""
+        state = _state(pfn)
+        row = np.searchsorted(state.pfn, pfn)
+        size = np.int64(1) << state.order[row].astype(np.int64)
+        return runs(np.unique(expand(page - state.head_offset[row], size)))
+
+
+class AnonTarget(Target):
+    """One page that belongs to no file, or to one that is not known: known by the entries that map it."""
+
+    pages = 1
+
+    def __init__(self, who: Who, what: str) -> None:
+        self.what = what
+        self._who = who
+        self._near: Ranges = []
+
+    def look(self) -> tuple[Found, Pages]:
+        """See :class:`Target`."""
+        who, one = self._who, np.zeros(1, np.int64)
+        assert who.pfn is not None
+        pfn = np.array([who.pfn])
+        state = _state(pfn)
+        row = np.searchsorted(state.pfn, pfn)
+        most, outside = _folios(state, pfn)
+        seen = one + len(who.mappings)
+        self._near = [(mapping.pid, address) for mapping in who.mappings for address in self._neighbours_of(mapping)]
+        return self.found(), Pages(
+            one, pfn, kinds(state.flags[row]), (state.flags[row] & _LOCKED) != 0, state.mapcount[row],
+            seen=seen, seen_by=one + len({mapping.pid for mapping in who.mappings}), order=state.order[row],
+            folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
+        )  # fmt: skip
+
+    # Where the other pages of its folio are, if they are mapped as they lie in it.
+    def _neighbours_of(self, mapping: Mapping) -> list[int]:
+        who = self._who
+        if not who.order or who.head is None or who.pfn is None:
+            return []
+        begin = (mapping.address & PAGE_MASK) - (who.pfn - who.head << PAGE_SHIFT)
+        near = range(begin, begin + (PAGE_SIZE << who.order), PAGE_SIZE)
+        return [at for at in near if at != mapping.address & PAGE_MASK and mapping.vma_start <= at < mapping.vma_end]
+
+    def _now(self) -> Ranges:
+        return [(one.pid, frame) for one in self._who.mappings if (frame := _frame_at(one.pid, one.address)) >= 0]
+
+    def remaining(self) -> I64:
+        """See :class:`Target`."""
+        return np.zeros(self.found().resident, np.int64)
+
+    def found(self) -> Found:
+        """See :class:`Target`."""
+        now = self._now()
+        return Found(1 if now or self._hidden() else 0, len(now), len({pid for pid, _ in now}))
+
+    # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
+    def _hidden(self) -> bool:
+        who = self._who
+        if who.pfn is None or (who.mapcount or 0) <= who.found:
+            return False
+        return bool(_state(np.array([who.pfn])).mapcount.max() > 0)
+
+    def places(self, pages: I64) -> dict[int, Ranges]:
+        """See :class:`Target`."""
+        return {one.pid: [(one.address & PAGE_MASK, PAGE_SIZE)] for one in self._who.mappings if len(pages)}
+
+    def of_process(self, pid: int, pages: I64) -> I64:
+        """See :class:`Target`."""
+        return pages
+
+    def frames(self, pages: I64) -> I64:
+        """See :class:`Target`."""
+        now = self._now()
+        return np.full(len(pages), now[0][1] if now else -1, np.int64)
+
+    def swap_cached(self) -> int:
+        """See :class:`Target`."""
+        pfn = np.array([self._who.pfn])
+        state = _state(pfn)
+        flags = int(state.flags[np.searchsorted(state.pfn, pfn)][0])
+        return int(flags & (f.KPF_ANON | f.KPF_SWAPCACHE) == f.KPF_ANON | f.KPF_SWAPCACHE)
+
+    def neighbours(self) -> int:
+        """See :class:`Target`."""
+        who = self._who
+        assert who.head is not None
+        there = {_frame_at(pid, address) for pid, address in self._near}
+        return len(there & set(range(who.head, who.head + (1 << who.order))))
+
+
+# The frame that a process has at an address now, -1 if none.
+def _frame_at(pid: int, address: int) -> int:
+    try:
+        with Pagemap(pid) as pagemap:
+            entry = pagemap.entry(address) & (1 << 64) - 1
+    except OSError:
+        return -1
+    return entry & PFN_MASK if entry & _PRESENT else -1
+
+
+def _state(pfn: I64) -> PageState:
+    return read_page_state(*runs(np.unique(pfn)))
+
+
+def _count(values: I64, of: I64) -> I64:
+    distinct, counts = np.unique(values, return_counts=True)
+    if not len(distinct):
+        return np.zeros(len(of), np.int64)
+    at = np.minimum(np.searchsorted(distinct, of), len(distinct) - 1)
+    return np.where(distinct[at] == of, counts[at], 0)
+
+
+# Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
+def _folios(state: PageState, pfn: I64) -> tuple[I64, Bool]:
+    head, folio = np.unique(state.pfn - state.head_offset, return_inverse=True)
+    most = np.zeros(len(head), np.int64)
+    np.maximum.at(most, folio, state.mapcount)
+    outside = np.zeros(len(head), np.bool_)
+    outside[folio[(state.mapcount > 0) & ~np.isin(state.pfn, pfn)]] = True
+    return most[folio], outside[folio]
+
+
+@contextmanager
+def target_of(key: Key, text: str) -> Iterator[Target | Nothing]:
+    """What a KEY names; a file of it is open meanwhile.
+
+    Args:
+        text: the KEY as it was typed.
+
+    Raises:
+        UsageError: it names a process, or a slot of swap.
+        NotPermitted, OSError: it cannot be read.
+    """
+    if key.kind == "process":
+        raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
+    if key.kind == "swap":
+        raise UsageError(f"{text} is a slot of swap: what is there is not in memory")
+    if key.kind == "file":
+        file = open_file(key.path)
+        try:
+            yield _of_file(file, key, key.path)
+        finally:
+            file.close()
+        return
+    who = look_up(key)
+    if isinstance(who, NoPage):
+        yield Nothing(who.reason)
+        return
+    if who.pfn is None:
+        yield Nothing(f"{text} is in swap already (slot {':'.join(map(str, who.swap or ()))}), not in memory")
+        return
+    path, page = _way_to_file(who)
+    if path is None:
+        yield AnonTarget(who, _in_words(who)) if who.mappings or who.mapcount else _unmapped(who)
+        return
+    file = open_file(path)
+    try:
+        yield FileTarget(file, page, 1, f"{_in_words(who)}: page {page:,} of {who.file}")
+    finally:
+        file.close()
+
+
+def _of_file(file: OpenedFile, key: Key, path: str) -> Target | Nothing:
+    if key.whole:
+        return FileTarget(file, 0, file.pages, path)
+    page = key.offset >> PAGE_SHIFT
+    if page >= file.pages:
+        return Nothing(f"{path} has no page {page:,}: it is {file.size:,} bytes long")
+    return FileTarget(file, page, 1, f"{path}, page {page:,}")
+
+
+# The page of a file can be asked for in the file itself, which a mapper of it leads to.
+def _way_to_file(who: Who) -> tuple[str | None, int]:
+    if who.kind not in _FILE_KINDS:
+        return None, 0
+    for one in who.mappings:
+        if one.offset is not None and one.file is not None:
+            link = f"/proc/{one.pid}/map_files/{one.vma_start:x}-{one.vma_end:x}"
+            if os.path.exists(link):
+                return link, one.offset >> PAGE_SHIFT
+    return None, 0
+
+
+def _in_words(who: Who) -> str:
+    return f"pfn {who.pfn:#x}" if who.pfn is not None else "a page"
+
+
+def _unmapped(who: Who) -> Nothing:
+    frame = f"frame {who.pfn:#x}"
+    if who.kind in _FILE_KINDS:  # which a free frame looks like, too
+        return Nothing(f"{frame} is mapped by nobody: if it is a page of a file, name that, as PATH@OFFSET")
+    words = {"kernel": "is the kernel's own", "device": "is no memory of the kernel's", "zero": "is the zero page"}
+    return Nothing(f"{frame} {words.get(who.kind, 'is in no address space')}: nobody maps it")
+
+
+def major_faults(pid: int) -> int:
+    """How often a process had to wait for a page; 0 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[9])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def free_swap() -> bool:
+    """Whether there is swap space that is not in use."""
+    return procfs.nr_swap_areas() > 0 and _meminfo("SwapFree") > 0
+
+
+def _meminfo(name: str) -> int:
+    with open("/proc/meminfo") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:")), 0)

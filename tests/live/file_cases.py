@@ -1,0 +1,114 @@
+"""Files, and readings of them that share no code with rmap: for the tests of file, files and evict."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PAGE = mmap.PAGESIZE
+PRESENT, OF_FILE, SWAPPED = 1 << 63, 1 << 61, 1 << 62
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that a path is on."""
+    return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextmanager
+def on_disk(preferred: Path) -> Iterator[Path | None]:
+    """A folder on a file system with a disk: the preferred one, else one of /var/tmp; None if neither is."""
+    if file_system(preferred) not in ("tmpfs", "ramfs", "overlayfs"):
+        yield preferred
+        return
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        yield Path(name) if file_system(Path(name)) not in ("tmpfs", "ramfs", "overlayfs") else None
+
+
+def clean_file(path: Path, pages: int) -> Path:
+    """A file of random pages, on the disk, and none of it in memory."""
+    path.write_bytes(os.urandom(pages * PAGE))
+    drop(path)
+    return path
+
+
+def drop(path: Path) -> None:
+    """Nothing of a file in memory; nobody may map it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not resident(path)
+
+
+def read_pages(path: Path, first: int, count: int) -> None:
+    """Have these pages in memory, and no others."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), count * PAGE, first * PAGE)
+
+
+def resident(path: Path | str) -> list[int]:
+    """Which pages of a file are in memory, by mincore."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        length = -(-os.fstat(fd).st_size // PAGE) * PAGE
+        if not length:
+            return []
+        address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+        vector = (ctypes.c_ubyte * (length // PAGE))()
+        assert _libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), vector) == 0
+        _libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(length))
+        return [page for page, byte in enumerate(vector) if byte & 1]
+    finally:
+        os.close(fd)
+
+
+def entry(pid: int, address: int) -> int:
+    """One pagemap entry."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        return int(struct.unpack("<Q", os.pread(file.fileno(), 8, address // PAGE * 8))[0])
+
+
+def mapped_pages(pid: int, inode: int) -> list[int]:
+    """The pages of a file that a process maps, one for each entry, by its maps and pagemap."""
+    pages = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, _, offset, _, number, *_ = line.split()
+        if int(number) == inode:
+            start, end = (int(part, 16) for part in span.split("-"))
+            for address in range(start, end, PAGE):
+                found = entry(pid, address)
+                if found & PRESENT and found & OF_FILE:
+                    pages.append((int(offset, 16) + address - start) // PAGE)
+    return sorted(pages)
+
+
+def count_of(pfn: int) -> int:
+    """What /proc/kpagecount says of a frame."""
+    with open("/proc/kpagecount", "rb", buffering=0) as file:
+        return int(struct.unpack("<Q", os.pread(file.fileno(), 8, pfn * 8))[0])
+
+
+def rmap(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command, as a user runs it."""
+    return subprocess.run([sys.executable, "-m", "rmap", *map(str, words)], capture_output=True, text=True, check=False)
+
+
+def told(*words: str | Path) -> tuple[int, Any]:
+    """Its exit status, and what it says with --json."""
+    done = rmap(*words, "--json")
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
