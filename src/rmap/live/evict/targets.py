@@ -21,6 +21,7 @@ from rmap.live.residency import frames_of, in_swap_cache_too, mincore_pages, res
 from rmap.snapshot import flags as f
 from rmap.snapshot.answer import Mapping, Who
 from rmap.snapshot.eviction import Found, Pages
+from rmap.snapshot.file_ranges import distinct
 from rmap.snapshot.keys import Key
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -109,7 +110,7 @@ class FileTarget(Target):
             self._around = int((page - offset).min()), int((page - offset + size).max())
         most, outside = _folios(state, pfn)
         every = np.concatenate([one.page for one in self._mappers.found] or [page[:0]])
-        by_each = np.concatenate([np.unique(one.page) for one in self._mappers.found] or [page[:0]])
+        by_each = np.concatenate([distinct(one.page) for one in self._mappers.found] or [page[:0]])
         return self._found(page), Pages(
             page, pfn, kinds(state.flags[row]), (state.flags[row] & _LOCKED) != 0, state.mapcount[row],
             seen=_count(every, page), seen_by=_count(by_each, page), order=state.order[row],
@@ -264,11 +265,8 @@ def _state(pfn: I64) -> PageState:
 
 
 def _count(values: I64, of: I64) -> I64:
-    distinct, counts = np.unique(values, return_counts=True)
-    if not len(distinct):
-        return np.zeros(len(of), np.int64)
-    at = np.minimum(np.searchsorted(distinct, of), len(distinct) - 1)
-    return np.where(distinct[at] == of, counts[at], 0)
+    ordered = np.sort(values, kind="stable")
+    return np.searchsorted(ordered, of, side="right") - np.searchsorted(ordered, of, side="left")
 
 
 # Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
