@@ -28,7 +28,8 @@ run: $(VENV)/run.stamp
 	@$(BIN)/rmap demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/pytest -q -m alone $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) -m "not alone" $(PYTEST_ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check

@@ -88,6 +88,7 @@ def said(pids: list[int]) -> dict[str, int]:
     return answer
 
 
+@pytest.mark.alone
 def test_what_is_freed_comes_back_class_by_class() -> None:
     """Other programs move the same counters: an attempt counts when they are quiet before and after."""
     wrong: list[str] = []

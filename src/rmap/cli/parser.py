@@ -75,7 +75,8 @@ def add_table_options(parser: ArgumentParser, columns: Sequence[str], *, sort: s
         sort: by what, if not told.
         top: rows shown if not told, None for all.
     """
-    parser.add_argument("--sort", choices=columns, default=sort, help=f"order of the rows (default: {sort})")
+    order = f"order of the rows: {', '.join(columns)} (default: {sort})"
+    parser.add_argument("--sort", choices=columns, metavar="COLUMN", default=sort, help=order)
     parser.add_argument("--top", type=row_limit, metavar="N", default=top, help="at most N rows; the rest is counted")
     parser.add_argument("--all", dest="top", action="store_const", const=None, help="every row")
     parser.add_argument("--jsonl", action="store_true", help="one JSON object per row")

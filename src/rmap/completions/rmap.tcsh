@@ -13,6 +13,7 @@ complete rmap \
         'c/--sort=/(pid command rss pss uss swap tables shares)/' \
         'c/--by=/(tree cgroup exe user)/' \
         'c/--sort=/(each-once only-here sum-pss sum-rss swap procs name)/' \
+        'c/--sort=/(offset pages procs)/' \
         'c/--sort=/(resident size mapped-by open-by path)/' \
         'c/--sort=/(change pid command before after gained lost unshared shared)/' \
         'c/--recorder=/(auto bpf perf)/' \
@@ -23,6 +24,7 @@ complete rmap \
         'n/--sort/(pid command rss pss uss swap tables shares)/' \
         'n/--by/(tree cgroup exe user)/' \
         'n/--sort/(each-once only-here sum-pss sum-rss swap procs name)/' \
+        'n/--sort/(offset pages procs)/' \
         'n/--sort/(resident size mapped-by open-by path)/' \
         'n/--sort/(change pid command before after gained lost unshared shared)/' \
         'n/--recorder/(auto bpf perf)/' \
