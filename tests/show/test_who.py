@@ -8,6 +8,7 @@ import pytest
 
 from rmap.show.who import who
 from rmap.snapshot import Mapping, Who
+from rmap.snapshot import flags as f
 
 
 def mapping(pid: int, address: int, start: int) -> Mapping:
@@ -56,19 +57,53 @@ def test_a_file_page_of_a_large_folio_with_hidden_mappers() -> None:
         file="/usr/lib/libc.so.6",
         file_offset=0x28000,
         note="1,201 of its mappings are in processes that were not recorded",
+        hidden=["process 1 (init, uid 0) does not show its memory to anybody, not even to root"],
+        flags=0,
     )
     lines = who(answer, origin="reading", limit=None)
-    assert lines[:3] == [
-        "page      pfn 0x2f8443, phys 0x2f8443000: page cache, 4 KiB of a 64 KiB folio",
+    assert lines[:4] == [
+        "page      pfn 0x2f8443, phys 0x2f8443000: page cache, clean, 4 KiB of a 64 KiB",
+        "          folio",
         "file      /usr/lib/libc.so.6, offset 0x28000 (page 40)",
         "mappings  found 2 of 1,203: 1,201 hidden",
     ]
-    assert lines[-2] == "hidden    1,201 of its mappings are in processes that were not recorded"
+    assert lines[-4:-1] == [
+        "hidden    1,201 of its mappings are in processes that were not recorded",
+        "hidden    process 1 (init, uid 0) does not show its memory to anybody, not even",
+        "          to root",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "file", "flags": f.KPF_DIRTY | f.KPF_WRITEBACK}, "page cache, dirty, being written, 4 KiB"),
+        ({"kind": "file", "flags": f.KPF_MLOCKED}, "page cache, clean, locked in memory, 4 KiB"),
+        ({"flags": f.KPF_DIRTY}, "anonymous, 4 KiB"),  # anonymous memory has no other copy: it is never clean
+        ({"order": 9}, "anonymous, 4 KiB of a 2 MiB huge page (THP)"),
+        ({"order": 5}, "anonymous, 4 KiB of a 128 KiB folio"),
+        ({"kind": "hugetlb", "order": 18}, "hugetlb, 4 KiB of a 1 GiB huge page"),
+        ({"kind": "kernel"}, "the kernel's own, 4 KiB"),
+    ],
+)
+def test_the_kind_of_page_is_named(change: dict[str, object], words: str) -> None:
+    text = " ".join(" ".join(who(replace(FOUR, **change), origin="reading", limit=None)).split())
+    assert f": {words} mappings " in text
+
+
+def test_names_give_way_where_a_row_would_be_too_wide() -> None:
+    long = Mapping(4194303, "a-name-of-15-ch", 0x7F5A176CB000, 0x7F5A176CB000, 0x7F5A176CE000, "rw-p", None, None)
+    lines = who(replace(FOUR, mappings=[long, *FOUR.mappings]), origin="reading", limit=None)
+    assert max(map(len, lines)) == 80
+    assert any(" 4194303  a-name-of-15+  0x7f5a176cb000 " in line for line in lines), lines
+    assert any("  gunicorn " in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
+        ({"mapcount": 3, "own": 1}, "mappings  found 2 of 3: complete; 1 more is rmap's own"),
+        ({"mapcount": 6, "own": 2, "status": "hidden"}, "mappings  found 2 of 6: 2 hidden; 2 more are rmap's own"),
         ({"status": "raced", "mapcount": 1}, "mappings  found 2 of 1: raced"),
         ({"status": "approximate", "mapcount": 9}, "mappings  found 2: approximate"),
         ({"status": "unmapped", "mapcount": 0, "found": 0, "mappings": []}, "mappings  none"),

@@ -15,10 +15,10 @@ import os
 from collections.abc import Callable, Iterable
 
 from rmap.live import procfs, search
-from rmap.live.mapped_at import changed, of_a_device, reasons, told
+from rmap.live.mapped_at import changed, reasons, told
 from rmap.live.one_page import OnePage, count_of, mapcount_kind, page_at
 from rmap.live.place import NoPage as NoPage
-from rmap.live.place import Place, area_at, at, place_of
+from rmap.live.place import Place, area_at, at, is_device, place_of
 from rmap.live.place import file_identity as file_identity
 from rmap.live.search import Search
 from rmap.snapshot import flags as f
@@ -172,11 +172,15 @@ def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str 
         return None, None
     if place.file is not None and place.address is None:
         return place.path, place.file[1] << PAGE_SHIFT
-    ours = (one for one in mappings if one.file is not None and not of_a_device(one))
-    return next(((one.file, one.offset) for one in ours), (None, None))
+    for one in mappings:
+        if one.file is not None and not is_device(one.pid, one.vma_start, one.vma_end, one.file):
+            return one.file, one.offset
+    return None, None
 
 
 def _status(page: OnePage, kind: int, counted: int, found: int, raced: bool) -> tuple[str, str]:
+    if kind == f.DEVICE and not found:
+        return "unmapped", "the kernel has no struct page for it: memory of a device, or no memory at all"
     if kind in f.UNTRACKED and found != counted:
         return "approximate", NOTES[kind]
     if raced:

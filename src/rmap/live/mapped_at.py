@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -58,17 +57,6 @@ def changed(looked: Search, known: Iterable[Told]) -> bool:
         except OSError:
             return True
     return False
-
-
-def of_a_device(mapping: Mapping) -> bool:
-    """Whether the area of a mapping is a device's, whose pages belong to no file."""
-    if mapping.file is None or mapping.file.startswith("anon_inode:"):
-        return True
-    try:
-        name = f"/proc/{mapping.pid}/map_files/{mapping.vma_start:x}-{mapping.vma_end:x}"
-        return stat.S_ISCHR(os.stat(name).st_mode) and not mapping.file.startswith("/dev/zero")
-    except OSError:
-        return False
 
 
 def reasons(looked: Search, missing: int) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rmap.errors import UsageError
 from rmap.live import procfs, search
 from rmap.live.entry import FILE, GUARD, PFN_MASK, PRESENT, SWAP, entry_of, slot_of
+from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -59,8 +60,16 @@ def place_of(key: Key) -> Place | NoPage:
     if key.kind == "pfn":
         return Place(pfn=key.pfn)
     if key.kind == "swap":
-        return Place(slot=key.swap)
+        return _slot(*key.swap)
     return at(key.pid, key.address) if key.kind == "address" else _of_file(key.path, key.offset)
+
+
+def _slot(area: int, slot: int) -> Place | NoPage:
+    if not procfs.nr_swap_areas():
+        return NoPage("no swap area is in use on this machine")
+    if area >= f.SWAP_STEP:
+        return NoPage(f"there is no swap area {area}: their numbers go from 0 to {f.SWAP_STEP - 1}")
+    return Place(slot=(area, slot))
 
 
 def at(pid: int, address: int) -> Place | NoPage:
@@ -73,6 +82,8 @@ def at(pid: int, address: int) -> Place | NoPage:
         area = area_at(pid, address)
         if area is None:
             return NoPage(f"process {pid} has nothing at {address:#x}")
+        if address >> 63:  # [vsyscall]: beyond every offset of pagemap
+            return NoPage(f"{address:#x} of process {pid} is the kernel's own page for it, which pagemap does not show")
         entry = _settled_entry(pid, address)
     except (FileNotFoundError, ProcessLookupError):
         return NoPage(f"process {pid} has ended")
@@ -85,7 +96,9 @@ def at(pid: int, address: int) -> Place | NoPage:
     if entry & GUARD:
         return NoPage(f"{where} holds a guard marker: no page, and every access is refused")
     if not entry & SWAP:
-        return NoPage(f"{where} is mapped, but no page is there yet")
+        if not area.path.startswith("[vvar") and not is_device(pid, area.start, area.end, area.path):
+            return NoPage(f"{where} is mapped, but no page is there yet")
+        return NoPage(f"{where} is mapped from a device or the kernel: such entries (PFNMAP) pagemap does not show")
     slot = slot_of(entry)
     if slot is None:
         return NoPage(f"{where} holds an entry that is neither a page nor swap: a migration that goes on, or a marker")
@@ -112,6 +125,21 @@ def area_at(pid: int, address: int) -> procfs.MapsLine | None:
                 area = procfs.parse_maps_line(line.decode(errors="replace").rstrip("\n"))
                 return area if area.start <= address else None
     return None
+
+
+def is_device(pid: int, start: int, end: int, path: str) -> bool:
+    """Whether what an area maps is no file with pages of its own: a device, a socket, a ring of the kernel.
+
+    Args:
+        start, end, path: of the area, as maps shows them.
+    """
+    if not path.startswith("/"):
+        return path.startswith(("anon_inode:", "socket:"))
+    try:
+        mode = os.stat(f"/proc/{pid}/map_files/{start:x}-{end:x}").st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISBLK(mode)
 
 
 # -- a page of a file --------------------------------------------------------------------------------------------------

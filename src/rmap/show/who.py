@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmap.show.text import columns, hex_address, labelled, more, whole_size
+from rmap.show.text import WIDTH, columns, hex_address, labelled, more, whole_size
 from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, format_count
 
@@ -29,6 +29,7 @@ _STATES = (
 )
 _HEADER = ("PID", "COMMAND", "ADDRESS", "VMA", "+OFFSET", "PERM")
 _ALIGN = "><<<><"
+_NAME_MIN = 8
 
 
 def who(answer: Who, *, origin: str, limit: int | None) -> list[str]:
@@ -102,10 +103,20 @@ def mapping_rows(mappings: list[Mapping], limit: int | None) -> list[str]:
     """Mappings as a table, by pid and address; at most ``limit`` of them, the rest counted."""
     ordered = sorted(mappings, key=lambda mapping: (mapping.pid, mapping.address))
     shown = ordered if limit is None else ordered[:limit]
-    lines = columns(_HEADER, (_cells(mapping) for mapping in shown), _ALIGN, indent="  ")
+    rows = [_cells(mapping) for mapping in shown]
+    lines = columns(_HEADER, rows, _ALIGN, indent="  ")
+    if (excess := max(map(len, lines)) - WIDTH) > 0:  # names give way, not numbers
+        longest = max(len(row[1]) for row in rows) - excess
+        lines = columns(_HEADER, [(row[0], _cut(row[1], longest), *row[2:]) for row in rows], _ALIGN, indent="  ")
     if len(shown) < len(ordered):
         lines.append("    " + more(len(ordered) - len(shown), "--all"))
     return lines
+
+
+# A name cut as top(1) cuts it: ``memfd:sealed+``.
+def _cut(name: str, width: int) -> str:
+    width = max(width, _NAME_MIN)
+    return name if len(name) <= width else name[: width - 1] + "+"
 
 
 def _cells(mapping: Mapping) -> tuple[str, ...]:

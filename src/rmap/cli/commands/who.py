@@ -21,7 +21,9 @@ or something larger, which is summed up:
 
 It looks first where the kernel's own reverse map would: in every area of the
 file, at the same address of every process. When as many entries are found as
-the kernel counts, it is done; only else every page table is searched.
+the kernel counts, it is done; only else every page table is searched. "found
+by" says which way it went. What the kernel counts and was not found is hidden,
+with the reasons; what changed during three attempts is raced.
 
 The running machine shows page frames only to root; a recorded picture (-i)
 can be asked by anybody who may read the file.
