@@ -14,6 +14,7 @@ from rmap.live import procfs
 from rmap.live.entry import PFN_MASK, Entries
 from rmap.live.one_page import open_kpage
 from rmap.live.same_mm import kcmp_vm
+from rmap.units import PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def refuse_without_frames() -> None:
 
 
 def _frames() -> str | None:
+    if mmap.PAGESIZE != PAGE_SIZE:
+        return f"a machine with pages of {PAGE_SIZE >> 10} KiB: those of this one have {mmap.PAGESIZE >> 10}"
     with _own_page() as address:
         try:
             with Entries(os.getpid()) as entries:
