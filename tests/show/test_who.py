@@ -95,7 +95,7 @@ def test_names_give_way_where_a_row_would_be_too_wide() -> None:
     long = Mapping(4194303, "a-name-of-15-ch", 0x7F5A176CB000, 0x7F5A176CB000, 0x7F5A176CE000, "rw-p", None, None)
     lines = who(replace(FOUR, mappings=[long, *FOUR.mappings]), origin="reading", limit=None)
     assert max(map(len, lines)) == 80
-    assert any(" 4194303  a-name-of-15+  0x7f5a176cb000 " in line for line in lines), lines
+    assert any(" 4194303  a-name-of-+ " in line for line in lines), "\n".join(lines)
     assert any("  gunicorn " in line for line in lines)
 
 

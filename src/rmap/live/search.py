@@ -50,6 +50,7 @@ class Search:
     empty: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     scanned: set[int] = field(default_factory=set)
+    _distinct: tuple[int, list[Hit]] = field(default=(0, []))  # of how many hits, and what came of them
 
     def matches(self, entry: int) -> bool:
         """Whether an entry (64 bits, signed or not) names the page."""
@@ -67,6 +68,11 @@ class Search:
 
     def distinct(self) -> list[Hit]:
         """The hits in order; of processes that share an mm only those of the lowest pid."""
+        if self._distinct[0] != len(self.hits):
+            self._distinct = len(self.hits), self._of_lowest()
+        return self._distinct[1]
+
+    def _of_lowest(self) -> list[Hit]:
         places: dict[int, set[int]] = {}
         for hit in self.hits:
             places.setdefault(hit.pid, set()).add(hit.address)
