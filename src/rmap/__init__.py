@@ -15,8 +15,6 @@ The public names; everything else may change. They are bound when first used, so
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from rmap.errors import (
     InvariantError,
     LimitError,
@@ -28,11 +26,10 @@ from rmap.errors import (
     UntrackedPage,
     UsageError,
 )
+from rmap.lazy import bind_when_used
 
 TYPE_CHECKING = False  # typing's own constant: importing typing would be a fifth of the start-up
 if TYPE_CHECKING:
-    from typing import Any
-
     from rmap.designs import DESIGNS
     from rmap.kernel import Kernel, Process, PteRef
     from rmap.snapshot import Snapshot
@@ -57,22 +54,16 @@ __all__ = [
     "__version__",
 ]
 
-_HOME = {
-    "DESIGNS": "rmap.designs",
-    "Kernel": "rmap.kernel",
-    "Process": "rmap.kernel",
-    "PteRef": "rmap.kernel",
-    "Snapshot": "rmap.snapshot",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Called once per name: the value then stands in the module like any other.
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'rmap' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
+bind_when_used(
+    __name__,
+    {
+        "DESIGNS": "rmap.designs",
+        "Kernel": "rmap.kernel",
+        "Process": "rmap.kernel",
+        "PteRef": "rmap.kernel",
+        "Snapshot": "rmap.snapshot",
+    },
+)
 
 
 def __dir__() -> list[str]:
