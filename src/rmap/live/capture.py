@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rmap.columns import I64
+from rmap.columns import I64, keep_temporaries
 from rmap.errors import NotPermitted
 from rmap.live import procfs
 from rmap.live.abilities import refuse_without_frames
@@ -93,6 +93,7 @@ def capture(
         NotPermitted: the kernel hides page frames or page counts from this user, or does not have them.
     """
     refuse_without_frames()
+    keep_temporaries()
     with ExitStack() as stack:
         if bpf and memory is None:
             memory = _kernel_memory(stack)

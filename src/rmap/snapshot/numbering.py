@@ -37,7 +37,7 @@ class Numbering:
         if self._numbers is not None:
             at = pfns - self._first
             inside = (at >= 0) & (at < len(self._numbers))
-            return np.where(inside, self._numbers[np.where(inside, at, 0)], -1)
+            return np.where(inside, self._numbers[np.where(inside, at, 0)], np.int64(-1))
         row = np.searchsorted(self._pfn, pfns, side="right") - 1
         offset = pfns - self._pfn[row]
         return np.where((row >= 0) & (offset < self._count[row]), self._base[row] + offset, -1)

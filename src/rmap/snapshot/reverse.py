@@ -12,12 +12,14 @@ import numpy as np
 
 from rmap.columns import I32, I64, expand
 from rmap.errors import LimitError
+from rmap.snapshot.coverage import covered
 from rmap.snapshot.flags import PTE_PRESENT
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.tables import Ptes
 from rmap.units import PAGE_SHIFT
 
 _MAX_ENTRIES = 1 << 31
+_EXTENT_BITS = 31
 
 
 class Entries(NamedTuple):
@@ -53,17 +55,15 @@ class Transposed:
         self.nr_ptes = int(count.sum())
         if self.nr_ptes >= _MAX_ENTRIES:
             raise LimitError(f"a picture may hold up to 2^31 present entries, this one has {self.nr_ptes:,}")
-        dense = expand(self.dense(ptes.pfn[extents]), count)
-        self.found: I64 = np.bincount(dense, minlength=self.nr_frames).astype(np.int64)
+        self._first = np.zeros(len(ptes), np.int64)
+        first = self._first[extents] = numbering.dense(ptes.pfn[extents])
+        self.found: I64 = covered(first, first + count, np.ones(len(first), np.int64), self.nr_frames)
         self._start: I64 = np.concatenate(([0], np.cumsum(self.found)))
-        # One sort of unique numbers is several times faster than a stable argsort, and gives the same order.
-        dense *= max(self.nr_ptes, 1)
-        dense += np.arange(self.nr_ptes)
-        dense.sort()
-        entry = dense % max(self.nr_ptes, 1)
-        self._extent: I32 = np.repeat(extents.astype(np.int32), count)[entry]
-        within = np.arange(self.nr_ptes) - np.repeat(np.cumsum(count) - count, count)
-        self._page: I32 = within.astype(np.int32)[entry]
+        # Frame and extent of every entry as one number: sorting these is the transposition, and moves nothing else.
+        pairs = _rising(first << _EXTENT_BITS | extents, count, 1 << _EXTENT_BITS)
+        pairs.sort()
+        pairs &= (1 << _EXTENT_BITS) - 1
+        self._extent: I32 = pairs.astype(np.int32)
 
     def dense(self, pfns: I64) -> I64:
         """Dense numbers of frames, -1 where the picture does not describe one."""
@@ -78,5 +78,17 @@ class Transposed:
         position, known, count = position[count > 0], known[count > 0], count[count > 0]
         entry = expand(self._start[known], count)
         extent = self._extent[entry].astype(np.int64)
-        address = self._ptes.address[extent] + (self._page[entry].astype(np.int64) << PAGE_SHIFT)
+        page = np.repeat(known, count) - self._first[extent]
+        address = self._ptes.address[extent] + (page << PAGE_SHIFT)
         return Entries(np.repeat(position, count), extent, address)
+
+
+# For each run its first number and those that follow it by a step; int64, one array from end to end.
+def _rising(first: I64, count: I64, step: int) -> I64:
+    total = int(count.sum())
+    if not total:
+        return np.empty(0, np.int64)
+    numbers = np.full(total, step, np.int64)
+    numbers[0] = first[0]
+    numbers[np.cumsum(count)[:-1]] = first[1:] - first[:-1] - (count[:-1] - 1) * step
+    return np.cumsum(numbers, out=numbers)
