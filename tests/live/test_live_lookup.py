@@ -52,6 +52,11 @@ def test_an_anonymous_page_is_found_in_its_family_and_where_it_was_moved() -> No
         assert (alone.found, alone.found_by) == (1, "same address in the fork family (1)")
         by_frame = judged(f"pfn:{alone.pfn:#x}", tree.pids)
         assert by_frame.mappings == alone.mappings and by_frame.found_by.startswith("a scan ")
+        shared = judged(f"{tree.pid}:{tree.value + PAGE:#x}", tree.pids)
+        by_frame = judged(f"pfn:{shared.pfn:#x}", tree.pids)
+        assert by_frame.mappings == shared.mappings
+        assert by_frame.found_by.startswith("a scan until it was found (")
+        assert by_frame.found_by.endswith(", then a scan of the rest (1)") or by_frame.found == 4
         assert judged(f"phys:{alone.pfn * PAGE + 5:#x}", tree.pids).mappings == alone.mappings  # type: ignore[operator]
 
 
@@ -246,7 +251,7 @@ def test_it_holds_while_processes_fork_and_exit() -> None:
     with load(workers=8, pages=400, vmas=400, busy=4) as busy:
         maps = Path(f"/proc/{busy.server}/maps").read_text()
         libc = next(line.split()[-1] for line in maps.splitlines() if "libc.so" in line)
-        for round_ in range(60):
+        for round_ in range(40):
             address = f"{busy.server}:{busy.heap + (260 + round_ % 30) * PAGE:#x}"
             frame = asked(address).pfn
             for key in (address, f"{libc}@0x28000", *([f"pfn:{frame:#x}"] if round_ % 10 == 0 else [])):

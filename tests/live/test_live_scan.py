@@ -13,9 +13,11 @@ from live_family import family
 
 from needs import need
 from rmap.live import abilities, mapped_at, scan, search
+from rmap.live.lookup import look_up
 from rmap.live.one_page import count_of, page_at
 from rmap.live.page_state import kinds, read_page_state
 from rmap.live.search import Hit
+from rmap.snapshot import Who, parse_key
 
 MASK = (1 << 55) - 1
 pytestmark = pytest.mark.live
@@ -114,6 +116,17 @@ def test_a_pid_that_was_given_away_is_a_race() -> None:
         assert mapped_at.changed(search.for_page(1), known)
     assert mapped_at.changed(looked, known)  # it has ended
     assert mapped_at.told([Hit(tree.pid, tree.value)]) == ([], True)
+
+
+def test_the_zero_page_may_be_mapped_by_very_many_entries() -> None:
+    script = "area = mm(20000)\nfor page in range(0, 20000, 2): area[page * PAGE]\ntouch(area, 1)\nready(address(area))"
+    with family(script) as tree:
+        answer = look_up(parse_key(f"{tree.pid}:{tree.value:#x}"))
+        assert isinstance(answer, Who) and answer.pfn is not None
+        assert answer.kind == "zero"
+        ours = {(one.pid, one.address) for one in answer.mappings if one.pid == tree.pid}
+        assert ours == brute([tree.pid], answer.pfn) and len(ours) >= 10000
+        assert all(one.vma_start <= one.address < one.vma_end for one in answer.mappings)
 
 
 def test_the_command_answers_without_numpy() -> None:

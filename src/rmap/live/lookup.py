@@ -133,7 +133,9 @@ def _search(looked: Search, place: Place, expected: int | None, say: Say) -> lis
         ways.append(f"a scan until it was found ({_found(looked)})")
         first = min(looked.hits)
         there = at(first.pid, first.address)
-        place = there if isinstance(there, Place) and there.pfn == place.pfn else Place(address=first.address)
+        if isinstance(there, NoPage) or there.pfn != place.pfn:  # it has gone from there already
+            there = Place(place.pfn, address=first.address)
+        place = there
     before = _found(looked)
     if place.file is not None:
         search.in_file(looked, pids, *place.file, enough)
@@ -143,6 +145,8 @@ def _search(looked: Search, place: Place, expected: int | None, say: Say) -> lis
         ways.append(f"same address in the fork family ({_found(looked) - before})")
     if enough():
         return ways
+    if expected is not None and place.pfn is not None and count_of(place.pfn) != expected:
+        return ways  # it was mapped or unmapped meanwhile: no reason to search everything
     say("searching every page table")
     before = _found(looked)
     _scan(looked, pids, enough)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect
 from collections.abc import Iterable
+from itertools import groupby
 from typing import NamedTuple
 
 from rmap.live import procfs
-from rmap.live.entry import entry_of
+from rmap.live.entry import Entries
 from rmap.live.place import area_at
 from rmap.live.search import Hit, Search
 from rmap.snapshot import flags as f
@@ -15,6 +17,7 @@ from rmap.snapshot.answer import Mapping
 
 _INIT_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NAMED = 4
+_FEW = 2
 
 
 class Told(NamedTuple):
@@ -25,34 +28,47 @@ class Told(NamedTuple):
 
 
 def told(hits: Iterable[Hit]) -> tuple[list[Told], bool]:
-    """What there is to tell of these entries; and whether some process or area has gone since they were found."""
+    """What there is to tell of these entries (in order); and whether any process or area of theirs has gone since."""
     known: list[Told] = []
     gone = False
-    stats: dict[int, procfs.Stat] = {}
-    for hit in hits:
+    for pid, group in groupby(hits, lambda hit: hit.pid):
+        addresses = [hit.address for hit in group]
         try:
-            who = stats.get(hit.pid) or stats.setdefault(hit.pid, procfs.read_stat(hit.pid))
-            area = area_at(hit.pid, hit.address)
+            who, areas = procfs.read_stat(pid), _areas(pid, addresses)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            area = None
-        if area is None:
             gone = True
             continue
-        path, offset = (area.path, area.offset + hit.address - area.start) if area.inode else (None, None)
-        mapping = Mapping(
-            hit.pid, who.comm, hit.address, area.start, area.end, f.perms(area.flags), path, offset
-        )  # fmt: skip
-        known.append(Told(mapping, who.start_time))
+        gone = gone or None in areas
+        known += [
+            Told(_mapping(who, address, area), who.start_time) for address, area in zip(addresses, areas) if area
+        ]
     return known, gone
+
+
+# The area of each of these addresses (ascending): read one by one, or all at once where they are many.
+def _areas(pid: int, addresses: list[int]) -> list[procfs.MapsLine | None]:
+    if len(addresses) <= _FEW:
+        return [area_at(pid, address) for address in addresses]
+    lines = procfs.read_maps(pid)
+    starts = [line.start for line in lines]
+    below = (lines[bisect(starts, address) - 1] if address >= starts[0] else None for address in addresses)
+    return [line if line and address < line.end else None for address, line in zip(addresses, below)]
+
+
+def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
+    path, offset = (area.path, area.offset + address - area.start) if area.inode else (None, None)
+    return Mapping(who.pid, who.comm, address, area.start, area.end, f.perms(area.flags), path, offset)
 
 
 def changed(looked: Search, known: Iterable[Told]) -> bool:
     """Whether one of these is not any more what it was: another page, another process of that pid."""
-    for mapping, start_time in known:
+    for pid, group in groupby(known, lambda one: one.mapping.pid):
+        ours = list(group)
         try:
-            if not looked.matches(entry_of(mapping.pid, mapping.address)):
-                return True
-            if procfs.read_stat(mapping.pid).start_time != start_time:
+            with Entries(pid) as entries:
+                if not all(looked.matches(entries.entry(one.mapping.address)) for one in ours):
+                    return True
+            if procfs.read_stat(pid).start_time != ours[0].start_time:
                 return True
         except OSError:
             return True
