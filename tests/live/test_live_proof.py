@@ -126,8 +126,8 @@ def test_who_is_exact_for_every_kind(menagerie: Family, ask: Callable[[Snapshot,
         answer = ask(picture, pfn)
         found = {(one.pid, one.address) for one in answer.mappings}
         assert {one for one in found if one[0] in menagerie.pids} == there, (hex(pfn), answer.kind)
-        if answer.status == "complete":
-            assert answer.found in (count_of(pfn), count_of(pfn) - 1)  # one may be this process's own
+        if answer.kind == "anon":  # libraries have other mappers, which come and go
+            assert answer.status == "complete" and answer.found == count_of(pfn)
         judged[answer.kind, answer.status] += 1
     kinds = {kind for kind, _ in judged}
     assert {"anon", "shmem", "zero"} <= kinds and kinds & {"file", "shmem"}, judged
