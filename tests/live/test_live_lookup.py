@@ -14,7 +14,9 @@ from load import load
 
 from needs import need
 from rmap.live import abilities
+from rmap.live.entry import Entries
 from rmap.live.lookup import NoPage, look_up
+from rmap.live.pagemap import Pagemap
 from rmap.snapshot import parse_key
 
 pytestmark = pytest.mark.live
@@ -262,18 +264,15 @@ def test_it_holds_while_processes_fork_and_exit() -> None:
 
 
 def test_a_refused_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rmap.live.search as searching
-
-    real = searching.Entries
     with family(SHARED) as tree:
+        for where, kind in (("search", Entries), ("scan", Pagemap)):
 
-        def refusing(pid: int) -> searching.Entries:
-            if pid == tree.children[0]:
-                raise PermissionError(13, "refused")
-            return real(pid)
+            def refusing(pid: int, kind: type[Entries] = kind) -> Entries:
+                if pid == tree.children[0]:
+                    raise PermissionError(13, "refused")
+                return kind(pid)
 
-        monkeypatch.setattr(searching, "Entries", refusing)
-        monkeypatch.setattr("rmap.live.scan.Pagemap", refusing)
+            monkeypatch.setattr(f"rmap.live.{where}.{kind.__name__}", refusing)
         answer = asked(f"{tree.pid}:{tree.value + PAGE:#x}")
         assert (answer.status, answer.found, answer.mapcount) == ("hidden", 3, 4)
         reasons = " ".join(answer.hidden)

@@ -64,19 +64,7 @@ def _dispatch(words: list[str]) -> int:
     from rmap.cli.parser import parser_of
 
     args = parser_of(words[0], command, words[1:]).parse_args(words[1:])
-    _load_numpy()
     return command.run(args)
-
-
-# Its linear algebra, which rmap has no use for, would start a thread for each processor: a quarter of the start-up. The
-# variable is taken back, so that no program that rmap runs sees it.
-def _load_numpy() -> None:
-    before = os.environ.get("OPENBLAS_NUM_THREADS")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import numpy  # noqa: F401 (for whoever imports it next)
-
-    if before is None:
-        del os.environ["OPENBLAS_NUM_THREADS"]
 
 
 def overview() -> str:

@@ -23,6 +23,7 @@ from rmap.snapshot.coverage import covered, covering
 from rmap.snapshot.numbering import Numbering
 from rmap.units import PAGE_SHIFT
 
+_MAX_SPAN = 1 << 24  # frames, 64 GiB: a column over all of them
 _READINGS = 3  # of what contradicts itself, before it is believed
 
 
@@ -111,12 +112,17 @@ def describe(extents: Extents, vmas: VmaColumns) -> Described:
     return Described(state, kind, file, index, _own_entries(state.pfn), np.full(len(kind), -1, np.int64))
 
 
-# Ascending disjoint runs that cover some extents.
+# Ascending disjoint runs that cover some extents; frame by frame, where they do not lie too far apart.
 def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
+    if not len(pfn):
+        return pfn, count
+    low, high = int(pfn.min()), int((pfn + count).max())
+    if high - low <= _MAX_SPAN:
+        first = pfn - low
+        found, size = runs(np.flatnonzero(covered(first, first + count, np.ones(len(pfn), np.int64), high - low)))
+        return found + low, size
     order = np.argsort(pfn)
     first, end = pfn[order], (pfn + count)[order]
-    if not len(first):
-        return first, end
     reach = np.maximum.accumulate(end)
     starts = np.concatenate(([0], np.flatnonzero(first[1:] > reach[:-1]) + 1))
     return first[starts], np.maximum.reduceat(end, starts) - first[starts]

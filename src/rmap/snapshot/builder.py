@@ -278,13 +278,19 @@ class SnapshotBuilder:
         vmas: Any = tables["vmas"]
         _sort(tables, "vmas", np.lexsort((vmas.start, vmas.process)))
         ptes: Any = tables["ptes"]
-        order = np.lexsort((ptes.address, ptes.vma))
-        joined = join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
-        tables["ptes"] = Ptes.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
+        if len(self._ptes) > 1 or not _in_order(ptes):  # of a single batch in order, there is nothing left to join
+            order = np.lexsort((ptes.address, ptes.vma))
+            joined = join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
+            tables["ptes"] = Ptes.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
         chains: Any = tables["anon_vma_chains"]
         tables["anon_vma_chains"] = chains.take(np.lexsort((chains.position, chains.vma)))
         tables["frames"] = _join_frames(self._frames)
         return Snapshot(tables, self.about)
+
+
+def _in_order(ptes: Ptes) -> bool:
+    step = np.diff(ptes.vma)
+    return bool(((step > 0) | ((step == 0) & (np.diff(ptes.address) > 0))).all())
 
 
 def _by_column(rows: list[dict[str, Any]], columns: dict[str, Column]) -> dict[str, list[Any]]:

@@ -106,6 +106,10 @@ class _Run:
         self._sync()
         paged = self._with(PAGEOUT)
         if len(paged):
+            if isinstance(self.target, FileTarget):
+                # It drops nothing that is mapped. But where it cannot, the kernel empties every processor's batches
+                # (lru_add_drain_all, mm/fadvise.c): a page that was read a moment ago is held there, and kept.
+                self._fadvise(self.target, paged)
             self._tried(PAGEOUT, paged, self._pageout(paged))
         left = np.intersect1d(self._with(PAGEOUT), self.target.remaining())
         dropped = np.union1d(self._with(FADVISE), self._unmapped(left))
