@@ -131,8 +131,6 @@ def test_who_is_exact_for_every_kind(menagerie: Family, ask: Callable[[Snapshot,
         judged[answer.kind, answer.status] += 1
     kinds = {kind for kind, _ in judged}
     assert {"anon", "shmem", "zero"} <= kinds and kinds & {"file", "shmem"}, judged
-    complete = sum(n for (_, status), n in judged.items() if status == "complete")
-    assert complete >= 0.9 * sum(judged.values()) or ask is by_search, judged
 
 
 def test_an_anonymous_page_has_as_many_mappers_as_counted(menagerie: Family) -> None:
