@@ -283,18 +283,33 @@ def _contradictory(placed: _Placed, frames: Described) -> Bool:
 
 
 def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64) -> Bool:
-    ours = placed.take(vmas.pgoff[placed.extents.vma] >= 0)
-    extents = ours.extents
-    first = vmas.pgoff[extents.vma] + ((extents.address - vmas.start[extents.vma]) >> PAGE_SHIFT)
-    at = ours.rows()
-    known = frames.index[at] >= 0
     wrong = np.zeros(len(frames.kind), np.bool_)
+    ours = placed.take(vmas.pgoff[placed.extents.vma] >= 0)
+    first = vmas.pgoff[ours.extents.vma] + ((ours.extents.address - vmas.start[ours.extents.vma]) >> PAGE_SHIFT)
+    if not len(first):
+        return wrong
+    anon_vmas_known = bool((frames.anon_vma >= 0).any())
+    if not anon_vmas_known:
+        odd = ~_in_step(ours, first, frames.index)
+        ours, first = ours.take(odd), first[odd]
+    extents, at = ours.extents, ours.rows()
+    known = frames.index[at] >= 0
     wrong[at[known & (frames.index[at] != expand(first, extents.count))]] = True
-    hung = frames.anon_vma[at] >= 0
-    if hung.any():
+    if anon_vmas_known:
+        hung = frames.anon_vma[at] >= 0
         link = np.repeat(extents.vma, extents.count) << 32 | frames.anon_vma[at]
         wrong[at[hung & ~np.isin(link, linked)]] = True
     return wrong
+
+
+# Which extents lie where the indexes of their frames put them, told without a look at each page: in a run, the index
+# rises with the frame.
+def _in_step(placed: _Placed, first: I64, index: I64) -> Bool:
+    ahead = index - np.arange(len(index))
+    run = np.cumsum(np.diff(ahead, prepend=ahead[0]) != 0)
+    whole = run[placed.first] == run[placed.behind - 1]
+    right: Bool = whole & (index[placed.first] == first)
+    return right
 
 
 # Which entries of one process are not any more what they were; addresses ascending.
