@@ -170,6 +170,7 @@ def measure(program: str, family: Load, options: argparse.Namespace) -> tuple[in
         times.setdefault("scan, one processor", []).append(scan_one)
         times.setdefault("kernel: smaps_rollup", []).append(reader(program, "rollup", pids)[0])
         times.setdefault("ps --quick", []).append(quick())
+        times.setdefault("watch, a round", []).append(watch_round(family.parent))
         if not options.no_capture:
             for name, seconds in pictures().items():
                 times.setdefault(name, []).append(seconds)
@@ -187,6 +188,7 @@ def rows_of(times: dict[str, list[float]]) -> list[Row]:
         "scan, all processors": (SCAN, "kernel: pagemaps"),
         "scan, one processor": (SCAN, "kernel: pagemaps"),
         "ps --quick": (ROLLUP, "kernel: smaps_rollup"),
+        "watch, a round": (None, "kernel: pagemaps"),
         "capture": (None, "kernel: pagemaps"),
         "capture and reverse index": (INDEX, "kernel: pagemaps"),
         "capture and ps": (SHARING, "kernel: pagemaps"),
@@ -260,6 +262,15 @@ def quick() -> float:
     from rmap.live.rollup import read_rollups
 
     return timed(read_rollups)
+
+
+def watch_round(pid: int) -> float:
+    """Seconds of a round that is held against one before."""
+    from rmap.live.watch import Watch
+
+    watch = Watch(pid)
+    watch.look()
+    return timed(watch.look)
 
 
 def pictures() -> dict[str, float]:

@@ -1,42 +1,43 @@
 """How the shared memory of a forked family becomes private: the family's page tables, read round after round.
 
 Only private memory counts: anonymous pages, and private mappings of files that were written. An entry of pagemap says
-whether its page is this process's alone (bit 56). Of the pages that a process shared in one round, the next says:
+whether its page is this address space's alone (bit 56). Of the pages that it shared in one round, the next says:
 
 =========  ==============================================================================
-unshared   another frame is there, and it is the process's own: it wrote, and copied
+unshared   another frame is there, and it is its own: somebody wrote, and copied
 left       the same frame, now its own: the others let go of it
 gone       nothing is there any more: unmapped, discarded, swapped out
 =========  ==============================================================================
 
-Shared pages of a process are kept as runs contiguous in address and frame: of a forked gigabyte a few thousand.
+The zero page is nobody's to share: a write to it is a first page, not a copy. Processes that share an mm (vfork,
+CLONE_VM) have one set of page tables between them, which is read once.
+
+Nothing is done page by page: entries come as runs contiguous in address and frame, and are compared as runs.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I64, Bool, expand
+from rmap.columns import I64, Bool
 from rmap.live import procfs
-from rmap.live.pagemap import PFN_MASK, Pagemap, ranges_to_read
+from rmap.live.entry import EXCLUSIVE, FILE, PFN_MASK, entry_of
+from rmap.live.pagemap import Pagemap, ranges_to_read
+from rmap.live.same_mm import compare_mms, groups
+from rmap.live.syscalls import address_of
 from rmap.snapshot.flags import VM_SHARED
-from rmap.units import PAGE_SHIFT
+from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
-_EXCLUSIVE, _FILE = np.int64(1 << 56), np.int64(1 << 61)
-
-
-class _Runs(NamedTuple):
-    """Pages of one process, contiguous in address and in frame: first page, first frame, how many."""
-
-    page: I64
-    frame: I64
-    pages: I64
+_Process = tuple[int, int]
+"""Pid and start time: a pid may be given away."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Round:
     Attributes:
         at: seconds since the first round; seconds: what this one took to read.
         processes: how many there are; came, went: their pids since the round before.
-        shared, private: anonymous pages in memory, entry by entry.
+        shared, private: anonymous pages in memory, entry by entry; of processes that share an mm, once.
         unshared, left, gone: what became of the shared pages of the round before.
         by_area: unshared pages by the name of their area.
         ended: processes that could not be read: they ended meanwhile, or refused.
@@ -66,17 +67,59 @@ class Round:
     ended: int = 0
 
 
+class _Runs(NamedTuple):
+    """Pages of one mm, ascending, contiguous in address and in frame within each run."""
+
+    page: I64
+    frame: I64
+    pages: I64
+
+    def where(self, wanted: Bool) -> _Runs:
+        """Some of them."""
+        return _Runs(self.page[wanted], self.frame[wanted], self.pages[wanted])
+
+    def frames_at(self, page: I64) -> I64:
+        """The frame of each of these pages, -1 where no run has it."""
+        if not len(self.page):
+            return np.full(len(page), -1, np.int64)
+        row = np.searchsorted(self.page, page, side="right") - 1
+        within = page - self.page[row]
+        return np.where((row >= 0) & (within < self.pages[row]), self.frame[row] + within, -1)
+
+
+class _Memory(NamedTuple):
+    """The anonymous pages of one mm, shared or its own, and the areas they lie in."""
+
+    areas: list[procfs.MapsLine]
+    shared: _Runs
+    own: _Runs
+
+
+class _Fate(NamedTuple):
+    """What became of pages that were shared; unshared ones by area."""
+
+    unshared: Counter[str]
+    left: int
+    gone: int
+
+
 class Watch:
     """Looks at a family again and again.
 
     Args:
         pid: the first of the family; its descendants are found anew in each round.
+
+    Raises:
+        OSError: this process's own pagemap cannot be read.
     """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._began = time.monotonic()
-        self._shared: dict[tuple[int, int], _Runs] = {}
+        self._zero_frame = _zero_frame()
+        # Of the last round: which mm each process used, and the shared pages of each mm.
+        self._mm_of: dict[_Process, int] = {}
+        self._shared: list[_Runs] = []
 
     def look(self) -> Round | None:
         """One round; None if nobody of the family is left.
@@ -85,101 +128,118 @@ class Watch:
             PermissionError: none of the family may be read.
         """
         began = time.monotonic()
-        before = self._shared
-        counts: dict[str, int] = defaultdict(int)
-        by_area: dict[str, int] = defaultdict(int)
-        now: dict[tuple[int, int], _Runs] = {}
-        ended = refused = 0
         family = family_of(self.pid)
-        for pid, start in family:
-            try:
-                self._look_at(pid, start, before.get((pid, start)), now, counts, by_area)
-            except (FileNotFoundError, ProcessLookupError):
-                ended += 1
-            except PermissionError:
-                ended += 1
-                refused += 1
-        if refused and refused == len(family):
+        before, unclaimed = self._mm_of, dict(enumerate(self._shared))
+        mm_of: dict[_Process, int] = {}
+        memories: list[_Memory] = []
+        fates: list[_Fate] = []
+        failed: list[OSError] = []
+        for users in _by_mm(family):
+            memory = self._first_readable(users, failed)
+            if memory is None:
+                continue
+            mm_of |= dict.fromkeys(users, len(memories))
+            memories.append(memory)
+            # Of those who shared an mm the oldest goes on with it: a younger one left it by an exec.
+            old = unclaimed.pop(next((before[user] for user in users if user in before), -1), None)
+            if old is not None:
+                fates.append(_fate(old, memory))
+        if family and sum(isinstance(error, PermissionError) for error in failed) == len(family):
             raise PermissionError(13, f"the memory of process {self.pid} and of its children may not be read")
-        if not now:
+        if not memories:
             return None
-        self._shared = now
+        self._mm_of, self._shared = mm_of, [memory.shared for memory in memories]
+        by_area: Counter[str] = sum((fate.unshared for fate in fates), Counter())
         return Round(
             at=began - self._began,
             seconds=time.monotonic() - began,
-            processes=len(now),
-            came=sorted(pid for pid, _ in now.keys() - before.keys()) if before else [],
-            went=sorted(pid for pid, _ in before.keys() - now.keys()),
-            shared=counts["shared"],
-            private=counts["private"],
-            unshared=counts["unshared"],
-            left=counts["left"],
-            gone=counts["gone"],
+            processes=len(mm_of),
+            came=sorted(pid for pid, _ in mm_of.keys() - before.keys()) if before else [],
+            went=sorted(pid for pid, _ in before.keys() - mm_of.keys()),
+            shared=sum(int(memory.shared.pages.sum()) for memory in memories),
+            private=sum(int(memory.own.pages.sum()) for memory in memories),
+            unshared=by_area.total(),
+            left=sum(fate.left for fate in fates),
+            gone=sum(fate.gone for fate in fates),
             by_area=dict(by_area),
-            ended=ended,
+            ended=len(failed),
         )
 
-    def _look_at(
-        self,
-        pid: int,
-        start: int,
-        old: _Runs | None,
-        now: dict[tuple[int, int], _Runs],
-        counts: dict[str, int],
-        by_area: dict[str, int],
-    ) -> None:
+    # By the first of an mm's users that is still there; those who are not are taken out of the list.
+    def _first_readable(self, users: list[_Process], failed: list[OSError]) -> _Memory | None:
+        while users:
+            try:
+                return self._read(users[0][0])
+            except (FileNotFoundError, ProcessLookupError, PermissionError) as error:
+                failed.append(error)
+                users.pop(0)
+        return None
+
+    # None for a zombie.
+    def _read(self, pid: int) -> _Memory | None:
         areas = [line for line in procfs.read_maps(pid) if not line.flags & VM_SHARED]
         if not areas:
-            return
+            return None
         stat = procfs.read_stat(pid)
         with Pagemap(pid) as pagemap:
-            address, entry = pagemap.read(
+            address, entry, pages = pagemap.read_extents(
                 ranges_to_read(pagemap, [(line.start, line.end) for line in areas], stat.rss)
             )
-        anonymous = (entry < 0) & ((entry & _FILE) == 0) & ((entry & np.int64(PFN_MASK)) != 0)
-        page, frame = address[anonymous] >> PAGE_SHIFT, entry[anonymous] & np.int64(PFN_MASK)
-        own = (entry[anonymous] & _EXCLUSIVE) != 0
-        counts["shared"] += int((~own).sum())
-        counts["private"] += int(own.sum())
-        if old is not None:
-            for area, pages in _compared(old, page, frame, own, counts, areas):
-                by_area[area] += pages
-        now[pid, start] = _runs(page[~own], frame[~own])
+        frame = entry & np.int64(PFN_MASK)
+        # The huge zero page is marked as of a file, the small one is not.
+        anonymous = (entry < 0) & ((entry & np.int64(FILE)) == 0) & (frame != 0) & (frame != self._zero_frame)
+        own = (entry & np.int64(EXCLUSIVE)) != 0
+        runs = _Runs(address >> PAGE_SHIFT, frame, pages)
+        return _Memory(areas, runs.where(anonymous & ~own), runs.where(anonymous & own))
 
 
-# What became of the pages that were shared before; the areas of those that are unshared.
-def _compared(
-    old: _Runs, page: I64, frame: I64, own: Bool, counts: dict[str, int], areas: list[procfs.MapsLine]
-) -> list[tuple[str, int]]:
-    old_page, old_frame = expand(old.page, old.pages), expand(old.frame, old.pages)
-    at = np.searchsorted(page, old_page)
-    inside = at < len(page)
-    there = np.zeros(len(old_page), np.bool_)
-    there[inside] = page[at[inside]] == old_page[inside]
-    counts["gone"] += int((~there).sum())
-    rows = at[there]
-    same = frame[rows] == old_frame[there]
-    counts["left"] += int((own[rows] & same).sum())
-    unshared = old_page[there][own[rows] & ~same]
-    counts["unshared"] += len(unshared)
-    if not len(unshared):
-        return []
-    starts = np.array([line.start >> PAGE_SHIFT for line in areas], np.int64)
-    index, number = np.unique(np.searchsorted(starts, unshared, side="right") - 1, return_counts=True)
-    return [(name_of(areas[row]), pages) for row, pages in zip(index.tolist(), number.tolist())]
+# The frame that an anonymous page is which has been read, and never been written.
+def _zero_frame() -> int:
+    with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        with suppress(OSError):  # a kernel without huge pages
+            page.madvise(mmap.MADV_NOHUGEPAGE)
+        assert page[0] == 0
+        return entry_of(os.getpid(), address_of(page)) & PFN_MASK
+
+
+# The processes that use each mm, oldest first in both.
+def _by_mm(family: list[_Process]) -> list[list[_Process]]:
+    start = dict(family)
+    together = groups(sorted(start), compare_mms)
+    users = [sorted(((pid, start[pid]) for pid in (one, *others)), key=_age) for one, others in together.items()]
+    return sorted(users, key=lambda those: _age(those[0]))
+
+
+def _age(process: _Process) -> _Process:
+    pid, start = process
+    return start, pid
+
+
+# Shared pages of before are cut wherever a run of then or of now, or an area, begins or ends: each piece has one fate.
+def _fate(old: _Runs, memory: _Memory) -> _Fate:
+    starts = np.array([line.start >> PAGE_SHIFT for line in memory.areas], np.int64)
+    edges = [edge for runs in (old, memory.shared, memory.own) for edge in (runs.page, runs.page + runs.pages)]
+    cuts = np.unique(np.concatenate([starts, *edges]))
+    first, pages = cuts[:-1], np.diff(cuts)
+    frame = old.frames_at(first)
+    first, pages, frame = (column[frame >= 0] for column in (first, pages, frame))
+    own, still = memory.own.frames_at(first), memory.shared.frames_at(first)
+    unshared = (own >= 0) & (own != frame)
+    pages_of = np.zeros(len(starts), np.int64)
+    np.add.at(pages_of, np.searchsorted(starts, first[unshared], side="right") - 1, pages[unshared])
+    by_area: Counter[str] = Counter()
+    for row in np.flatnonzero(pages_of).tolist():
+        by_area[name_of(memory.areas[row])] += int(pages_of[row])
+    return _Fate(
+        unshared=by_area,
+        left=int(pages[own == frame].sum()),
+        gone=int(pages[(own < 0) & (still < 0)].sum()),
+    )
 
 
 def name_of(area: procfs.MapsLine) -> str:
     """What an area is called: its file or label, or where it begins: children have it at the same place."""
     return area.path or f"anonymous {area.start:#x}"
-
-
-def _runs(page: I64, frame: I64) -> _Runs:
-    if not len(page):
-        return _Runs(page, frame, page)
-    breaks = (np.diff(page) != 1) | (np.diff(frame) != 1)
-    first = np.concatenate(([0], np.flatnonzero(breaks) + 1))
-    return _Runs(page[first], frame[first], np.diff(np.append(first, len(page))))
 
 
 def family_of(pid: int) -> list[tuple[int, int]]:
