@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I64, Bool, expand
 from rmap.live import procfs
 from rmap.live.entry import EXCLUSIVE, FILE, PFN_MASK, entry_of
 from rmap.live.pagemap import Pagemap, ranges_to_read
@@ -74,9 +74,28 @@ class _Runs(NamedTuple):
     frame: I64
     pages: I64
 
-    def where(self, wanted: Bool) -> _Runs:
+    def where(self, wanted: Bool | I64) -> _Runs:
         """Some of them."""
         return _Runs(self.page[wanted], self.frame[wanted], self.pages[wanted])
+
+    def end(self) -> I64:
+        """Behind the last page of each."""
+        return self.page + self.pages
+
+    def rows_in(self, others: _Runs) -> I64:
+        """Which of them hold a page of any of some others; as often as of several."""
+        first = np.searchsorted(self.end(), others.page, side="right")
+        behind = np.searchsorted(self.page, others.end())
+        any_there = behind > first
+        return expand(first[any_there], (behind - first)[any_there])
+
+    def without(self, others: _Runs) -> _Runs:
+        """Those that are not among some others, the very same."""
+        if not len(others.page):
+            return self
+        row = np.minimum(np.searchsorted(others.page, self.page), len(others.page) - 1)
+        same = np.logical_and.reduce([mine == theirs[row] for mine, theirs in zip(self, others)])
+        return self.where(~same)
 
     def frames_at(self, page: I64) -> I64:
         """The frame of each of these pages, -1 where no run has it."""
@@ -215,11 +234,13 @@ def _age(process: _Process) -> _Process:
     return start, pid
 
 
-# Shared pages of before are cut wherever a run of then or of now, or an area, begins or ends: each piece has one fate.
+# Most runs are still what they were. The others are cut where a run of now or an area begins or ends: each piece
+# has one fate.
 def _fate(old: _Runs, memory: _Memory) -> _Fate:
+    old = old.without(memory.shared)
     starts = np.array([line.start >> PAGE_SHIFT for line in memory.areas], np.int64)
-    edges = [edge for runs in (old, memory.shared, memory.own) for edge in (runs.page, runs.page + runs.pages)]
-    cuts = np.unique(np.concatenate([starts, *edges]))
+    touched = [runs.where(runs.rows_in(old)) for runs in (memory.shared, memory.own)]
+    cuts = np.unique(np.concatenate([starts, *(edge for runs in (old, *touched) for edge in (runs.page, runs.end()))]))
     first, pages = cuts[:-1], np.diff(cuts)
     frame = old.frames_at(first)
     first, pages, frame = (column[frame >= 0] for column in (first, pages, frame))

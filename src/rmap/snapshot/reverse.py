@@ -1,7 +1,10 @@
 """The reverse map of a picture: its PTE relation transposed, in compressed-sparse-row form.
 
-Sorting the present entries by the dense number of their frame (:mod:`rmap.snapshot.numbering`) gives, for each frame,
-the slice of entries that map it. This is the oracle of a picture: it comes from the page tables alone.
+An extent of entries maps a run of dense frame numbers (:mod:`rmap.snapshot.numbering`). Cut where any extent begins or
+ends, the frames fall into *segments*, all frames of which are mapped by the same extents; sorting the pairs of segment
+and extent gives, for each frame, the slice of extents that map it. A forked family has its extents in the same places,
+so that there are about as many pairs as extents; there are never more than entries. This is the oracle of a picture: it
+comes from the page tables alone.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import numpy as np
 
 from rmap.columns import I32, I64, expand
 from rmap.errors import LimitError
-from rmap.snapshot.coverage import covered
 from rmap.snapshot.flags import PTE_PRESENT
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.tables import Ptes
@@ -57,13 +59,19 @@ class Transposed:
             raise LimitError(f"a picture may hold up to 2^31 present entries, this one has {self.nr_ptes:,}")
         self._first = np.zeros(len(ptes), np.int64)
         first = self._first[extents] = numbering.dense(ptes.pfn[extents])
-        self.found: I64 = covered(first, first + count, np.ones(len(first), np.int64), self.nr_frames)
-        self._start: I64 = np.concatenate(([0], np.cumsum(self.found)))
-        # Frame and extent of every entry as one number: sorting these is the transposition, and moves nothing else.
-        pairs = _rising(first << _EXTENT_BITS | extents, count, 1 << _EXTENT_BITS)
+        cut = np.zeros(self.nr_frames + 1, np.bool_)
+        cut[first] = cut[first + count] = True
+        self._segment: I32 = np.cumsum(cut[:-1], dtype=np.int32)
+        segment = self._segment[first].astype(np.int64)
+        segments = self._segment[first + count - 1] - segment + 1
+        # Segment and extent as one number: sorting these is the transposition, and moves nothing else.
+        pairs = _rising(segment << _EXTENT_BITS | extents, segments, 1 << _EXTENT_BITS)
         pairs.sort()
+        self._mappers = np.bincount(pairs >> _EXTENT_BITS, minlength=int(self._segment[-1]) + 1 if len(cut) > 1 else 0)
+        self._start: I64 = np.concatenate(([0], np.cumsum(self._mappers)))
         pairs &= (1 << _EXTENT_BITS) - 1
         self._extent: I32 = pairs.astype(np.int32)
+        self.found: I64 = self._mappers[self._segment]
 
     def dense(self, pfns: I64) -> I64:
         """Dense numbers of frames, -1 where the picture does not describe one."""
@@ -76,8 +84,8 @@ class Transposed:
         known = dense[position]
         count = self.found[known]
         position, known, count = position[count > 0], known[count > 0], count[count > 0]
-        entry = expand(self._start[known], count)
-        extent = self._extent[entry].astype(np.int64)
+        at = expand(self._start[self._segment[known]], count)
+        extent = self._extent[at].astype(np.int64)
         page = np.repeat(known, count) - self._first[extent]
         address = self._ptes.address[extent] + (page << PAGE_SHIFT)
         return Entries(np.repeat(position, count), extent, address)
