@@ -7,9 +7,29 @@ which of them it holds.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from rmap.columns import I64, expand
+from rmap.snapshot.flags import PTE_PRESENT
+from rmap.snapshot.numbering import Numbering
+from rmap.snapshot.tables import Ptes
+
+
+class Mapped(NamedTuple):
+    """The present extents: their rows in ``ptes``, and the dense numbers ``[first, behind)`` that each maps; int64."""
+
+    extent: I64
+    first: I64
+    behind: I64
+
+
+def mapped(ptes: Ptes, numbering: Numbering) -> Mapped:
+    """Where the present extents of a picture lie among its frames; -1 is the place of a frame that is not described."""
+    extent = np.flatnonzero(ptes.flags & PTE_PRESENT)
+    first = numbering.dense(ptes.pfn[extent])
+    return Mapped(extent, first, first + ptes.count[extent])
 
 
 def covered(first: I64, behind: I64, weight: I64, n: int) -> I64:
@@ -30,8 +50,9 @@ def covering(numbers: I64, first: I64, behind: I64) -> tuple[I64, I64]:
         ``(position, extent)``: places in ``numbers`` and in ``first``; sorted by extent, then by number.
     """
     order = np.argsort(numbers, kind="stable")
-    ascending = numbers[order]
-    low, high = np.searchsorted(ascending, first), np.searchsorted(ascending, behind)
+    # How many of the numbers lie before each number there is.
+    before = np.cumsum(np.bincount(numbers + 1, minlength=int(behind.max(initial=0)) + 1))
+    low, high = before[first], before[behind]
     held = np.flatnonzero(high > low)
     count = (high - low)[held]
     return order[expand(low[held], count)], np.repeat(held, count)

@@ -13,9 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I32, I64, U64
-from rmap.snapshot.coverage import covered, covering
-from rmap.snapshot.flags import PTE_PRESENT
-from rmap.snapshot.numbering import Numbering
+from rmap.snapshot.coverage import Mapped, covered, covering
 from rmap.snapshot.tables import Ptes, Vmas
 
 
@@ -24,7 +22,8 @@ class MapperSets:
 
     Args:
         ptes, vmas: the tables of one valid picture.
-        numbering: of its frames.
+        mapped: its present extents.
+        nr_frames: how many frames it describes.
 
     Attributes:
         found: int64[frames], by dense number: entries that map each frame.
@@ -36,13 +35,12 @@ class MapperSets:
         start: int64[classes + 1].
     """
 
-    def __init__(self, ptes: Ptes, vmas: Vmas, numbering: Numbering) -> None:
-        present = np.flatnonzero(ptes.flags & PTE_PRESENT)
-        first = numbering.dense(ptes.pfn[present])
-        behind = first + ptes.count[present]
-        process: I32 = vmas.process[ptes.vma[present]]
-        self.found = covered(first, behind, np.ones(len(first), np.int64), numbering.nr_frames)
-        sums = covered(first, behind, _random(process).view(np.int64), numbering.nr_frames)
+    def __init__(self, ptes: Ptes, vmas: Vmas, mapped: Mapped, nr_frames: int) -> None:
+        extent, first, behind = mapped
+        process: I32 = vmas.process[ptes.vma[extent]]
+        self.found = covered(first, behind, np.ones(len(first), np.int64), nr_frames)
+        random = _random(np.arange(int(process.max(initial=-1)) + 1)).view(np.int64)
+        sums = covered(first, behind, random[process], nr_frames)
         sums[self.found == 0] = 0
         distinct, example, of_frame = np.unique(sums, return_index=True, return_inverse=True)
         # Class 0 is there, and is the empty one, whether or not a frame is in it.
@@ -62,7 +60,7 @@ class MapperSets:
 
 
 # A number for each process, the same in every run: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-def _random(process: I32) -> U64:
+def _random(process: I64) -> U64:
     x: U64 = (process.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -13,6 +13,7 @@ from rmap.columns import I32, I64
 from rmap.snapshot import storage, tables
 from rmap.snapshot.answer import Who
 from rmap.snapshot.check import Checked, check
+from rmap.snapshot.coverage import Mapped, mapped
 from rmap.snapshot.flags import PTE_PRESENT, PTE_SWAP
 from rmap.snapshot.mapper_sets import MapperSets
 from rmap.snapshot.numbering import Numbering
@@ -99,7 +100,7 @@ class Snapshot:
     @cached_property
     def reverse(self) -> Transposed:
         """The PTE relation transposed; made when first asked for."""
-        return Transposed(self.ptes, self.numbering)
+        return Transposed(self.ptes, self.mapped, self.numbering)
 
     @cached_property
     def numbering(self) -> Numbering:
@@ -107,9 +108,14 @@ class Snapshot:
         return Numbering(self.frames.pfn, self.frames.count)
 
     @cached_property
+    def mapped(self) -> Mapped:
+        """The present extents, by the dense numbers of the frames that they map."""
+        return mapped(self.ptes, self.numbering)
+
+    @cached_property
     def mapper_sets(self) -> MapperSets:
         """Which processes map each frame, as sets; made when first asked for."""
-        return MapperSets(self.ptes, self.vmas, self.numbering)
+        return MapperSets(self.ptes, self.vmas, self.mapped, self.numbering.nr_frames)
 
     @property
     def nr_ptes(self) -> int:

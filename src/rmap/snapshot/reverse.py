@@ -15,7 +15,7 @@ import numpy as np
 
 from rmap.columns import I32, I64, expand
 from rmap.errors import LimitError
-from rmap.snapshot.flags import PTE_PRESENT
+from rmap.snapshot.coverage import Mapped
 from rmap.snapshot.numbering import Numbering
 from rmap.snapshot.tables import Ptes
 from rmap.units import PAGE_SHIFT
@@ -37,6 +37,7 @@ class Transposed:
 
     Args:
         ptes: the table of one valid picture.
+        mapped: its present extents.
         numbering: of its frames.
 
     Attributes:
@@ -48,22 +49,21 @@ class Transposed:
         LimitError: 2^31 entries or more.
     """
 
-    def __init__(self, ptes: Ptes, numbering: Numbering) -> None:
+    def __init__(self, ptes: Ptes, mapped: Mapped, numbering: Numbering) -> None:
         self._ptes = ptes
         self._numbering = numbering
         self.nr_frames = numbering.nr_frames
-        extents = np.flatnonzero(ptes.flags & PTE_PRESENT)
-        count = ptes.count[extents].astype(np.int64)
-        self.nr_ptes = int(count.sum())
+        extents, first, behind = mapped
+        self.nr_ptes = int((behind - first).sum())
         if self.nr_ptes >= _MAX_ENTRIES:
             raise LimitError(f"a picture may hold up to 2^31 present entries, this one has {self.nr_ptes:,}")
         self._first = np.zeros(len(ptes), np.int64)
-        first = self._first[extents] = numbering.dense(ptes.pfn[extents])
+        self._first[extents] = first
         cut = np.zeros(self.nr_frames + 1, np.bool_)
-        cut[first] = cut[first + count] = True
+        cut[first] = cut[behind] = True
         self._segment: I32 = np.cumsum(cut[:-1], dtype=np.int32)
         segment = self._segment[first].astype(np.int64)
-        segments = self._segment[first + count - 1] - segment + 1
+        segments = self._segment[behind - 1] - segment + 1
         # Segment and extent as one number: sorting these is the transposition, and moves nothing else.
         pairs = _rising(segment << _EXTENT_BITS | extents, segments, 1 << _EXTENT_BITS)
         pairs.sort()

@@ -90,10 +90,8 @@ def usage(picture: Snapshot) -> Usage:
     mapcount = picture.per_frame("mapcount").astype(np.int64)
     counted = counted_frames(picture)
     pss = np.where(counted, (PAGE_SIZE << _PSS_SHIFT) // np.maximum(mapcount, 1), 0)
-    present = np.flatnonzero(ptes.flags & f.PTE_PRESENT)
-    process = vmas.process[ptes.vma[present]]
-    first = picture.numbering.dense(ptes.pfn[present])
-    behind = first + ptes.count[present]
+    extent, first, behind = picture.mapped
+    process = vmas.process[ptes.vma[extent]]
 
     def per_process(of_frame: I64) -> I64:
         return by_row(process, over_extents(of_frame, first, behind), len(picture.processes))

@@ -190,17 +190,15 @@ def _folios_whole(picture: Snapshot, size: I64) -> None:
 
 def _mapped_frames_described(picture: Snapshot) -> None:
     ptes, frames = picture.ptes, picture.frames
-    present = np.flatnonzero(ptes.flags & f.PTE_PRESENT)
-    if not len(present):
+    if not (ptes.flags & f.PTE_PRESENT).any():
         return
     if not len(frames):
         raise _refuse("D10", "pages are mapped, but no frame is described")
-    first = picture.numbering.dense(ptes.pfn[present])
-    last = picture.numbering.dense(ptes.pfn[present] + ptes.count[present] - 1)
-    wrong = (first < 0) | (last - first != ptes.count[present] - 1)
-    row = _first(wrong)
+    extent, first, behind = picture.mapped
+    last = picture.numbering.dense(ptes.pfn[extent] + ptes.count[extent] - 1)
+    row = _first((first < 0) | (last != behind - 1))
     if row is not None:
-        where = f"extent {present[row]} maps frame {ptes.pfn[present[row]]:#x}"
+        where = f"extent {extent[row]} maps frame {ptes.pfn[extent[row]]:#x}"
         raise _refuse("D10", f"{where}, which is not fully described")
 
 
