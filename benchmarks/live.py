@@ -1,6 +1,7 @@
 """How long the questions to the running machine take under a load of 18 million entries: see README.md here.
 
-sudo python benchmarks/live.py [--json] [--children N] [--anon-mib N] [--file-mib N] [--rounds N] [--no-capture]
+sudo python benchmarks/live.py [--json] [--children N] [--anon-mib N] [--file-mib N] [--rounds N] [--scattered]
+                               [--no-capture]
 
 A forked family is set up (1.9 GiB of real memory), asked about, and ended. Every figure that has a bound is held
 against a C program that does no more than have the kernel hand over the same bytes, in the same round.
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,7 +76,9 @@ class Row:
 def main() -> int:
     """Measure, print, and answer 0 if every bound is kept, else 1."""
     options = parse()
-    need = (options.anon_mib + options.file_mib << 20) * 3 // 2 + HEADROOM
+    need = real_memory(options) + HEADROOM
+    if options.scattered:  # twice as much, of which half is held; the pictures are the larger, too
+        need += real_memory(options) + HEADROOM
     if available() < need:
         print(f"needs {need >> 30} GiB of available memory", file=sys.stderr)
         return 2
@@ -86,7 +89,12 @@ def main() -> int:
         print(f"the machine is busy (load {busy:.1f}): expect worse figures", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(Path(folder))
-        with load(program, Path(folder) / "file", options) as family:
+        file = Path(folder) / "file"
+        file.write_bytes(bytes(options.file_mib << 20))
+        with (
+            child(program, "scatter", real_memory(options) >> PAGE_SHIFT) if options.scattered else nullcontext(),
+            load(program, file, options) as family,
+        ):
             entries, rows = measure(program, family, options)
     if options.json:
         print(json.dumps({"schema": 1, "entries": entries, "rows": [asdict(row) | {"ok": row.ok} for row in rows]}))
@@ -101,9 +109,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--anon-mib", type=int, default=1120, help="memory that they share (default 1120)")
     parser.add_argument("--file-mib", type=int, default=256, help="size of the file that all map (default 256)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds (default 7)")
+    parser.add_argument("--scattered", action="store_true", help="in single pages, as on a machine long up")
     parser.add_argument("--no-capture", action="store_true", help="leave out pictures of the whole machine")
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args()
+
+
+def real_memory(options: argparse.Namespace) -> int:
+    """Bytes that the load takes: what is shared, and what its children have rewritten."""
+    mib: int = options.anon_mib + options.file_mib
+    return (mib << 20) * 3 // 2
 
 
 def available() -> int:
@@ -127,19 +142,23 @@ def compiled(folder: Path) -> str:
 
 @contextmanager
 def load(program: str, file: Path, options: argparse.Namespace) -> Iterator[Load]:
-    """Have the family, and end it; it also dies with this process."""
-    file.write_bytes(bytes(options.file_mib << 20))
+    """Have the family, and end it."""
     pages = options.anon_mib * PER_MIB
     words = [pages, file, options.file_mib * PER_MIB, options.children, pages // 100]
-    process = subprocess.Popen(
-        [program, "load", *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    with child(program, "load", *words) as line:
+        yield Load(int(line[0]), int(line[1], 16), int(line[2], 16), str(file))
+
+
+@contextmanager
+def child(program: str, *words: object) -> Iterator[list[str]]:
+    """Have the program do something until the end; what it says first. It also dies with this process."""
+    process = subprocess.Popen([program, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     try:
         line = process.stdout.readline().split()
         if not line:
-            raise SystemExit("the load did not start")
-        yield Load(int(line[0]), int(line[1], 16), int(line[2], 16), str(file))
+            raise SystemExit(f"{words[0]} did not start")
+        yield line
     finally:
         process.kill()
         process.stdin.close()
@@ -292,7 +311,7 @@ def table(entries: int, options: argparse.Namespace, rows: list[Row]) -> str:
     lines = [
         f"Linux {os.uname().release}, {os.cpu_count()} processors: {options.children + 1} processes share "
         f"{options.anon_mib:,} MiB and a file of {options.file_mib} MiB,",
-        f"{entries:,} entries of all processes; medians of {options.rounds} rounds",
+        f"{entries:,} entries of all processes{', scattered' * options.scattered}; medians of {options.rounds} rounds",
         "",
         f"{'':<38}{'time':>10}  {'ratio':>7}  {'at most':>8}",
     ]

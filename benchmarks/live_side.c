@@ -1,6 +1,7 @@
 /* The other side of live.py: a forked family as a load, and the plainest readers of what the kernel shows of it.
  *
  *   live_side load ANON_PAGES FILE FILE_PAGES CHILDREN REWRITTEN   prints "PID ADDRESS FILE_ADDRESS", ends with stdin
+ *   live_side scatter PAGES                                        leaves as many single pages free, ends with stdin
  *   live_side pagemap PID...                                       reads all entries of these, 64 KiB at a time
  *   live_side rollup PID...                                        reads /proc/PID/smaps_rollup of these
  *
@@ -77,6 +78,32 @@ static int load(char **argv)
 	return 0;
 }
 
+/* Memory as on a machine that has been up for long: every second page of twice as many is held, the others are free, in
+ * no order, and the kernel hands out single pages before it breaks up larger blocks. */
+static int scatter(unsigned long pages)
+{
+	unsigned long *order = malloc(pages * sizeof(*order));
+	char *memory = mmap(NULL, 2 * pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), byte;
+
+	must(order && memory != MAP_FAILED, "scatter");
+	die_with(getppid());
+	madvise(memory, 2 * pages * PAGE, MADV_NOHUGEPAGE);
+	memset(memory, 1, 2 * pages * PAGE);
+	for (unsigned long page = 0; page < pages; page++) {
+		unsigned long other = random() % (page + 1);
+
+		order[page] = order[other];
+		order[other] = page;
+	}
+	for (unsigned long page = 0; page < pages; page++)
+		must(!madvise(memory + 2 * order[page] * PAGE, PAGE, MADV_DONTNEED), "MADV_DONTNEED");
+	printf("ready\n");
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	return 0;
+}
+
 static unsigned long read_pagemap(const char *pid)
 {
 	static unsigned long start[MOST_VMAS], end[MOST_VMAS];
@@ -138,6 +165,8 @@ int main(int argc, char **argv)
 
 	if (argc == 7 && !strcmp(argv[1], "load"))
 		return load(argv + 2);
+	if (argc == 3 && !strcmp(argv[1], "scatter"))
+		return scatter(atol(argv[2]));
 	if (argc < 2)
 		return 2;
 	clock_gettime(CLOCK_MONOTONIC, &began);

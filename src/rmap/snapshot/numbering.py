@@ -36,6 +36,8 @@ class Numbering:
             return np.full(len(pfns), -1, np.int64)
         if self._numbers is not None:
             at = pfns - self._first
+            if not len(at) or (at.min() >= 0 and at.max() < len(self._numbers)):  # two passes in place of five
+                return self._numbers[at].astype(np.int64)
             inside = (at >= 0) & (at < len(self._numbers))
             return np.where(inside, self._numbers[np.where(inside, at, 0)], np.int64(-1))
         row = np.searchsorted(self._pfn, pfns, side="right") - 1
