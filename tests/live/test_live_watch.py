@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from live_family import family
+from live_family import Family, family
 
 from needs import need
 from rmap.cli import main
@@ -156,23 +157,43 @@ def tell(pids: list[int]) -> None:
     """Each of them does its next piece of work; they rest when this returns."""
     for pid in pids:
         os.kill(pid, signal.SIGUSR1)
-    time.sleep(0.3)
-    for pid in pids:
-        until = time.monotonic() + 30
-        while (work := busy(pid)) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not work
+    rest(pids)
+
+
+def rest(pids: list[int]) -> None:
+    """Wait until each of them has done what it was told, and waits again."""
+    until = time.monotonic() + 60
+    while any(map(busy, pids)):
+        assert time.monotonic() < until, "the family does not come to rest"
+        time.sleep(0.01)
 
 
 def busy(pid: int) -> bool:
-    """Whether a signal waits for a process, or it does anything at all."""
+    """Whether a process does anything: to be signalled wakes it at once, and it sleeps only where it waits."""
     status = Path(f"/proc/{pid}/status").read_text()
-    waiting = int(status.partition("ShdPnd:")[2].split()[0], 16) | int(status.partition("SigPnd:")[2].split()[0], 16)
-    return bool(waiting) or "State:\tS" not in status
+    pending = [int(status.partition(name)[2].split()[0], 16) for name in ("SigPnd:", "ShdPnd:")]
+    return any(pending) or "State:\tS" not in status
+
+
+def end(pid: int) -> None:
+    """Kill a process; it has let go of its memory when this returns, and its parent has not asked for it yet."""
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < until, "the process does not end"
+        time.sleep(0.01)
+
+
+@contextmanager
+def at_rest(script: str) -> Iterator[Family]:
+    """A family that does nothing unless told."""
+    with family(script) as tree:
+        rest(tree.pids)
+        yield tree
 
 
 def test_exactly_what_is_written_is_unshared_by_area() -> None:
-    with family(WRITERS) as tree:
+    with at_rest(WRITERS) as tree:
         heap, other = tree.value
         watch = Watch(tree.pid)
         entries = [read(tree.pids)]
@@ -186,14 +207,13 @@ def test_exactly_what_is_written_is_unshared_by_area() -> None:
         assert [(one.by_area[heap], one.by_area.get(other, 0)) for one in rounds] == [(32, 1), (32, 0)]
         # The parent is the last that maps what both children have copied.
         assert all(one.left >= 16 for one in rounds)
-        os.kill(tree.children[0], signal.SIGKILL)
-        time.sleep(0.2)
+        end(tree.children[0])
         fourth = judge(watch.look(), entries[-1], read([tree.pid, tree.children[1]]))
         assert fourth.went == [tree.children[0]] and fourth.processes == 2
 
 
 def test_the_first_write_to_a_zero_page_is_no_copy() -> None:
-    with family(ZERO_PAGES) as tree:
+    with at_rest(ZERO_PAGES) as tree:
         watch = Watch(tree.pid)
         before = read(tree.pids)
         judge(watch.look(), before, before)
@@ -205,7 +225,7 @@ def test_the_first_write_to_a_zero_page_is_no_copy() -> None:
 
 
 def test_processes_that_share_an_mm_are_counted_once() -> None:
-    with family(SHARER) as tree:
+    with at_rest(SHARER) as tree:
         idle, sharer = tree.children
         watch = Watch(tree.pid)
         before = read([tree.pid, idle])
@@ -215,8 +235,7 @@ def test_processes_that_share_an_mm_are_counted_once() -> None:
         after = read([tree.pid, idle])
         second = judge(watch.look(), before, after)
         assert second.by_area[tree.value] == 300
-        os.kill(sharer, signal.SIGKILL)
-        time.sleep(0.2)
+        end(sharer)
         third = judge(watch.look(), after, read([tree.pid, idle]))
         assert (third.went, third.gone) == ([sharer], 0)
 

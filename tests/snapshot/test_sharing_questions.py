@@ -57,6 +57,25 @@ def counted(world: World) -> set[int]:
     return {frame for frame, kind in world.kind.items() if kind not in (f.ZERO, f.HUGETLB)}
 
 
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_the_reverse_index_has_every_entry_of_every_frame(world: World) -> None:
+    places = defaultdict(list)  # of each frame: process and address
+    pages = Counter[int]()
+    for process, frame in world.entries:
+        places[frame].append((process, HEAP + pages[process] * PAGE))
+        pages[process] += 1
+    reverse, pfns = world.picture.reverse, world.picture.pfns()
+    assert reverse.nr_ptes == len(world.entries)
+    assert reverse.found.tolist() == [len(places[frame]) for frame in pfns.tolist()]
+    asked = np.concatenate((pfns[::-1], pfns, [99]))  # in any order, twice, and one that is not described
+    found = reverse.entries(asked)
+    process = world.picture.vmas.process[world.picture.ptes.vma[found.extent]]
+    for position, frame in enumerate(asked.tolist()):
+        rows = found.position == position
+        assert list(zip(process[rows].tolist(), found.address[rows].tolist())) == sorted(places[frame])
+
+
 @settings(max_examples=200, deadline=None)
 @given(worlds())
 def test_mapper_sets_are_those_of_the_entries(world: World) -> None:
