@@ -15,8 +15,10 @@ from rmap.errors import LimitError, SourceError, UsageError
 from rmap.lab import compare, workers_pool
 from rmap.lab.cache import ResultCache, cache_folder, key_of
 from rmap.lab.cluster import executor_at
-from rmap.lab.compare import compare_workload
+from rmap.lab.compare import compare_picture, compare_trace, compare_workload
+from rmap.lab.replay.shipped import shipped_traces
 from rmap.lab.results_json import answer_from_plain, answer_to_plain
+from rmap.snapshot import shipped
 
 SMALL = {"children": 2, "pages": 64}
 
@@ -93,6 +95,33 @@ def test_any_executor_gives_the_same(kind: Any) -> None:
     with kind(2) as executor:
         there = compare_workload("fork-server", SMALL, designs=["pte_chain", "anon_vma"], executor=executor)
     assert asdict(here) == asdict(there)
+
+
+RECORDED = {"here.rmap": (shipped, compare_picture), "here.trace": (lambda: shipped_traces()["prefork"], compare_trace)}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_subjects_run_on_an_executor_that_has_not_their_files(tmp_path: Path, name: str) -> None:
+    source, compared = RECORDED[name]
+    file = tmp_path / name
+    file.write_bytes(source().read_bytes())
+    here = compared(file, designs=["pte_chain", "anonmm"])
+
+    class Elsewhere(ProcessPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **more: Any) -> Any:
+            file.unlink(missing_ok=True)
+            return super().submit(fn, *args, **more)
+
+    with Elsewhere(2) as executor:
+        there = compared(file, designs=["pte_chain", "anonmm"], executor=executor)
+    assert asdict(there) == asdict(here)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("subject", [str(shipped()), "prefork"])
+def test_the_command_runs_recorded_subjects_there_too(monkeypatch: pytest.MonkeyPatch, subject: str) -> None:
+    monkeypatch.setattr(compare, "once_per_design", lambda *args, **more: pytest.fail("ran here"))
+    assert main(["compare", subject, "--designs", "pte_chain", "--executor", "threads:1", "--json"]) == 0
 
 
 def test_what_a_job_raises_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

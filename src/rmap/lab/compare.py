@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rmap.errors import UsageError
 from rmap.lab.cache import ResultCache, key_of
-from rmap.lab.picture_run import run_picture
+from rmap.lab.picture_run import SHIPPED, is_shipped, run_picture
 from rmap.lab.remarks import picture_remarks, trace_remarks, workload_remarks
 from rmap.lab.results import Comparison, DesignResult, Progress, Subject, no_progress
 from rmap.lab.trace_run import name_of, run_trace
-from rmap.lab.workers import Answer, Say, chosen, once_per_design
+from rmap.lab.workers import Answer, Job, Say, chosen, once_per_design
 from rmap.lab.workers_pool import on_executor
 from rmap.lab.workload_run import run_workload
 from rmap.lab.workloads import WORKLOADS
@@ -68,10 +68,7 @@ def compare_workload(
         tell(known[design][0])
         tell(known[design][1])
     unknown = [design for design in names if design not in known]
-    fresh: list[Answer] = []
-    if unknown:
-        run = once_per_design if executor is None else partial(on_executor, executor=executor)
-        fresh = run(job, unknown, progress=tell)
+    fresh = _run(job, unknown, tell, executor) if unknown else []
     found = {**known, **dict(zip(unknown, fresh))}
     answers = [found[design] for design in names]
     results = _without_empty_rows([result for _, result in answers])
@@ -121,12 +118,13 @@ def compare_picture(
     profile: str = "6.18",
     seed: int = 1,
     progress: Progress = no_progress,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Load a picture under each design, and put each through the same script (``rmap.lab.picture_run``).
 
     Args:
         picture: a file, or a picture in memory.
-        designs, profile, seed, progress: as for :func:`compare_workload`.
+        designs, profile, seed, progress, executor: as for :func:`compare_workload`.
 
     Raises:
         UsageError: no such design or profile.
@@ -134,7 +132,12 @@ def compare_picture(
     """
     profile_named(profile)
     source = picture if isinstance(picture, Snapshot) else os.fspath(picture)
-    answers = once_per_design(partial(run_picture, source, profile, _seed(seed)), chosen(designs), progress)
+    called = "picture" if isinstance(source, Snapshot) else os.path.basename(source)
+    summary = SHIPPED if not isinstance(source, Snapshot) and is_shipped(source) else ""
+    if executor is not None and not isinstance(source, Snapshot):
+        source = Snapshot.load(source)  # where it runs there may be no such file
+    job = partial(run_picture, source, called, summary, profile, _seed(seed))
+    answers = _run(job, chosen(designs), progress, executor)
     results = tuple(result for _, result in answers)
     return Comparison(answers[0][0], profile, results, tuple(picture_remarks(results)))
 
@@ -148,13 +151,14 @@ def compare_trace(
     profile: str = "6.18",
     seed: int = 1,
     progress: Progress = no_progress,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Play a recorded program under each design (``rmap.lab.trace_run``).
 
     Args:
         trace: a file, the folder of an unfinished recording, or a trace in memory.
         name, summary: what to call it, if not by its file name and command.
-        designs, profile, seed, progress: as for :func:`compare_workload`.
+        designs, profile, seed, progress, executor: as for :func:`compare_workload`.
 
     Raises:
         UsageError: no such design or profile.
@@ -164,12 +168,20 @@ def compare_trace(
     profile_named(profile)
     source = trace if isinstance(trace, Trace) else os.fspath(trace)
     called = name or ("trace" if isinstance(source, Trace) else name_of(source))
+    if executor is not None and not isinstance(source, Trace):
+        source = Trace.load(source)
     job = partial(run_trace, source, called, summary, profile, _seed(seed))
-    answers = once_per_design(job, chosen(designs), progress)
+    answers = _run(job, chosen(designs), progress, executor)
     results = _without_empty_rows([result for _, result in answers])
     about = (source if isinstance(source, Trace) else Trace.load(source)).about
     missing = () if about["complete"] else (f"INCOMPLETE: {about['why_incomplete']}. What is not there cost nothing.",)
     return Comparison(answers[0][0], profile, results, (*missing, *trace_remarks(results)))
+
+
+def _run(job: Job, designs: Sequence[str], progress: Progress, executor: Executor | None) -> list[Answer]:
+    if executor is None:
+        return once_per_design(job, designs, progress)
+    return on_executor(job, designs, executor, progress)
 
 
 def _seed(seed: int) -> int:

@@ -29,11 +29,14 @@ REGION_PAGES = 256
 SHIPPED = "shipped: a forking web server and shells"
 
 
-def run_picture(source: str | Snapshot, profile: str, seed: int, design: str, say: Say) -> Answer:
+def run_picture(
+    source: str | Snapshot, name: str, summary: str, profile: str, seed: int, design: str, say: Say
+) -> Answer:
     """Load a picture and put it through the script.
 
     Args:
         source: a file, or the picture.
+        name, summary: of the subject; without a summary, it tells where and when the picture was recorded.
         say: told each step.
     """
     say("loading the picture")
@@ -43,7 +46,7 @@ def run_picture(source: str | Snapshot, profile: str, seed: int, design: str, sa
     vmas = _nr_vmas(kernel)
     say("comparing every walk with the page tables")
     loaded = correctness(kernel)
-    subject = _subject(kernel, picture, source, vmas, loaded, seed)
+    subject = _subject(kernel, name, _summary(picture, summary), vmas, loaded, seed)
     rng = np.random.default_rng(seed)
     figures = _walk_all(kernel, say)
     fork, unmap = _fork_each(kernel, say)
@@ -150,10 +153,7 @@ def _written_per_page(entries: int, anchors: int, pages: int) -> Figure:
     return Figure("fault", "written per page", written / pages if written % pages else written // pages, unit)
 
 
-def _subject(
-    kernel: Kernel, picture: Snapshot, source: str | Snapshot, vmas: int, loaded: Correctness, seed: int
-) -> Subject:
-    name = "picture" if isinstance(source, Snapshot) else os.path.basename(source)
+def _subject(kernel: Kernel, name: str, summary: str, vmas: int, loaded: Correctness, seed: int) -> Subject:
     adoption = kernel.adoption
     assert adoption is not None
     left_out = tuple(f"left out: {n:,} entries of {what}" for what, n in adoption.left_out.items() if n)
@@ -163,7 +163,7 @@ def _subject(
     return Subject(
         kind="picture",
         name=name,
-        summary=_summary(picture, source),
+        summary=summary,
         processes=len(one_of_each_mm(kernel)),
         vmas=vmas,
         pages=loaded.pages,
@@ -173,18 +173,19 @@ def _subject(
     )
 
 
-def _summary(picture: Snapshot, source: str | Snapshot) -> str:
+def _summary(picture: Snapshot, given: str) -> str:
     about = picture.about
     release = ".".join(about["release"].split(".")[:2])
     machine = f"Linux {release}" if release else "an unknown release"
-    if not isinstance(source, Snapshot) and _is_shipped(source):
-        return f"{SHIPPED}, {machine}"
+    if given:
+        return f"{given}, {machine}"
     host = f" on {about['host']}" if about["host"] else ""
     return f"recorded{host}{' at ' + about['time'] if about['time'] else ''}, {machine}"
 
 
-def _is_shipped(path: str) -> bool:
+def is_shipped(path: str) -> bool:
+    """Whether a file is the picture that comes with the package."""
     try:
         return os.path.samefile(shipped(), path)
-    except SourceError:
+    except (SourceError, OSError):
         return False

@@ -65,6 +65,10 @@ class Snapshot:
             setattr(self, name, table)
         validate(self)
 
+    # What was worked out from the tables is worked out again where it is needed.
+    def __reduce__(self) -> tuple[type[Snapshot], tuple[dict[str, tables.Table], dict[str, Any]]]:
+        return type(self), (self.tables, self.about)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
         """Read a picture from a file.

@@ -153,12 +153,13 @@ def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Exe
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped
 
-    common = {"designs": args.designs, "profile": args.profile, "seed": args.seed, "progress": tell}
+    common = {"designs": args.designs, "profile": args.profile, "seed": args.seed}
+    common |= {"progress": tell, "executor": executor}
     if subject in WORKLOADS:
         given = {p.name: getattr(args, PREFIX + p.name, None) for p in WORKLOADS[subject].parameters}
         cache = None if args.fresh else ResultCache()
         chosen = {name: v for name, v in given.items() if v is not None}
-        return compare_workload(subject, chosen, **common, executor=executor, cache=cache)
+        return compare_workload(subject, chosen, **common, cache=cache)
     if subject is None:
         return compare_picture(shipped(), **common)
     shipped_programs = shipped_traces()
