@@ -38,6 +38,15 @@ static void die_with(pid_t parent)
 		_exit(1);
 }
 
+static void until_stdin_ends(void)
+{
+	char byte;
+
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+}
+
 static int load(char **argv)
 {
 	unsigned long pages = atol(argv[0]), file_pages = atol(argv[2]), rewritten = atol(argv[4]);
@@ -72,9 +81,7 @@ static int load(char **argv)
 	for (int child = 0; child < children; child++)
 		must(read(ready[0], &byte, 1) == 1, "pipe");
 	printf("%d %p %p\n", getpid(), (void *)memory, (void *)file);
-	fflush(stdout);
-	while (read(0, &byte, 1) > 0)
-		;
+	until_stdin_ends();
 	return 0;
 }
 
@@ -83,7 +90,7 @@ static int load(char **argv)
 static int scatter(unsigned long pages)
 {
 	unsigned long *order = malloc(pages * sizeof(*order));
-	char *memory = mmap(NULL, 2 * pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), byte;
+	char *memory = mmap(NULL, 2 * pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	must(order && memory != MAP_FAILED, "scatter");
 	die_with(getppid());
@@ -98,9 +105,7 @@ static int scatter(unsigned long pages)
 	for (unsigned long page = 0; page < pages; page++)
 		must(!madvise(memory + 2 * order[page] * PAGE, PAGE, MADV_DONTNEED), "MADV_DONTNEED");
 	printf("ready\n");
-	fflush(stdout);
-	while (read(0, &byte, 1) > 0)
-		;
+	until_stdin_ends();
 	return 0;
 }
 

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,10 @@ from rmap.cli import main
 from rmap.lab.conform import missing_ability
 from rmap.live import procfs
 from rmap.live.undo import journal_folder, machine_state
+from waiting import until
 
 COMMAND = [sys.executable, "-m", "rmap", "conform"]
 PATIENCE = 20.0
-
-
-def until(what: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return what()
 
 
 def below(pid: int) -> set[int]:

@@ -96,12 +96,6 @@ def mapped_pages(pid: int, inode: int) -> list[int]:
     return sorted(pages)
 
 
-def count_of(pfn: int) -> int:
-    """What /proc/kpagecount says of a frame."""
-    with open("/proc/kpagecount", "rb", buffering=0) as file:
-        return int(struct.unpack("<Q", os.pread(file.fileno(), 8, pfn * 8))[0])
-
-
 def rmap(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """The command, as a user runs it."""
     return subprocess.run([sys.executable, "-m", "rmap", *map(str, words)], capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ from rmap.snapshot import Who, parse_key
 
 PAGE = 4096
 PRESENT = 1 << 63
+FRAME = (1 << 55) - 1
 
 
 def entries(pid: int) -> dict[int, int]:
@@ -34,13 +35,19 @@ def brute(pids: list[int], pfn: int) -> set[tuple[int, int]]:
         (pid, address)
         for pid in pids
         for address, entry in entries(pid).items()
-        if entry & PRESENT and entry & ((1 << 55) - 1) == pfn
+        if entry & PRESENT and entry & FRAME == pfn
     }
 
 
-def count_of(pfn: int) -> int:
-    with open("/proc/kpagecount", "rb", buffering=0) as file:
+def kpage(name: str, pfn: int) -> int:
+    """What /proc/kpagecount, kpageflags or kpagecgroup says of a frame."""
+    with open(f"/proc/{name}", "rb", buffering=0) as file:
         return int(struct.unpack("<Q", os.pread(file.fileno(), 8, pfn * 8))[0])
+
+
+def count_of(pfn: int) -> int:
+    """How many entries the kernel counts for a frame."""
+    return kpage("kpagecount", pfn)
 
 
 def asked(key: str) -> Who:

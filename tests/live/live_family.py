@@ -1,7 +1,8 @@
 """Real processes for the live tests: a small interpreter that sets up memory, forks, and holds still.
 
 The script runs in a fresh, isolated interpreter. It may use ``mm`` (an anonymous private mapping by ``mmap.mmap``),
-``address(buffer)``, ``fork(work)`` and must end with ``ready(value)``, which sends ``value`` as JSON and waits.
+``address(buffer)``, ``fork(work)``, ``share_mm()`` and must end with ``ready(value)``, which sends ``value`` as JSON
+and waits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-children = []
+children, kept = [], []
 
 def mm(pages, flags=PRIVATE, fd=-1, offset=0, prot=3):
     return mmap.mmap(fd, pages * PAGE, flags, prot, offset=offset)
@@ -45,6 +46,18 @@ def fork(work):
     assert os.read(reader, 1) == b"x"
     children.append(pid)
     return pid
+
+def share_mm():
+    # a child in this very address space (CLONE_VM), asleep
+    stack = ctypes.create_string_buffer(1 << 16)
+    seconds = (ctypes.c_long * 2)(3600, 0)
+    kept.extend((stack, seconds))
+    top = ctypes.c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
+    libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    nanosleep = ctypes.cast(libc.nanosleep, ctypes.c_void_p)
+    pid = libc.clone(nanosleep, top, 0x100 | signal.SIGCHLD, ctypes.cast(seconds, ctypes.c_void_p))
+    assert pid > 0
+    children.append(pid)
 
 def ready(value):
     print(json.dumps({"pid": os.getpid(), "children": children, "value": value}), flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judged import kpage
 from live_family import family
 
 from needs import need
@@ -45,11 +46,6 @@ def brute_force(pid: int) -> dict[int, int]:
                 if entry >> 62:
                     found[address] = entry
     return found
-
-
-def kpage(name: str, pfn: int) -> int:
-    with open(f"/proc/{name}", "rb", buffering=0) as file:
-        return struct.unpack("<Q", os.pread(file.fileno(), 8, pfn * 8))[0]
 
 
 def present(picture: Snapshot, pid: int) -> dict[int, int]:
@@ -362,14 +358,7 @@ def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, tmp_path: Path
 VFORKED = """
 area = mm(4)
 touch(area, *range(4))
-CLONE_VM, SIGCHLD = 0x100, 17
-stack = ctypes.create_string_buffer(1 << 16)
-seconds = (ctypes.c_long * 2)(3600, 0)
-nanosleep = ctypes.cast(libc.nanosleep, ctypes.c_void_p)
-libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-top = ctypes.c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
-pid = libc.clone(nanosleep, top, CLONE_VM | SIGCHLD, ctypes.cast(seconds, ctypes.c_void_p))
-children.append(pid)
+share_mm()
 ready(address(area))
 """
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot import topology as pure
+from waiting import until
 
 pytestmark = pytest.mark.live
 NUMBERS = {f"I{n}" for n in range(1, 23)} - {"I18"} | {"8.2", "8.3"}
@@ -133,10 +133,7 @@ def test_the_load_goes_away_with_whoever_made_it() -> None:
         pids = [int(word) for word in maker.stdout.readline().split()]
         assert len(pids) == 1 + 4 + 1 + 2 * LINES
         maker.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while any(_lives(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(_lives(pid) for pid in pids))
 
 
 def _lives(pid: int) -> bool:
@@ -253,10 +250,7 @@ def test_frozen_processes_are_exact_and_go_on(memory: KernelMemory, capsys: pyte
         assert main(["check", "--json", "--freeze", *busy]) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["violations"] == [] and told["schema"] == 1
-        deadline = time.monotonic() + 20
-        while _ticks(int(busy[0])) <= before + 1:
-            assert time.monotonic() < deadline, "it goes on afterwards"
-            time.sleep(0.05)
+        until(lambda: _ticks(int(busy[0])) > before + 1, otherwise="it goes on afterwards")
 
 
 def _ticks(pid: int) -> int:

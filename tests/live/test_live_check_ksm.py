@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rmap.live.kernel_walk import walk_page
 from rmap.live.soundness import check_machine
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from waiting import until
 
 pytestmark = pytest.mark.live
 KSM = Path("/sys/kernel/mm/ksm")
@@ -44,10 +44,7 @@ def merged(machine_lock: None) -> Iterator[Family]:
             (KSM / "sleep_millisecs").write_text("5")
             (KSM / "pages_to_scan").write_text("2000")
             (KSM / "run").write_text("1")
-            deadline = time.monotonic() + 60
-            while _merged_pages() < PAGES - 1:
-                assert time.monotonic() < deadline, "KSM did not merge"
-                time.sleep(0.05)
+            until(lambda: _merged_pages() >= PAGES - 1, 60, "KSM did not merge")
             (KSM / "run").write_text("0")
             yield tree
         finally:

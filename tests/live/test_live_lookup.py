@@ -195,15 +195,9 @@ def test_every_kind_of_page_is_named() -> None:
 
 
 CLONED = """
-from ctypes import c_int, c_void_p
 heap = mm(4)
 touch(heap, 0)
-stack = ctypes.create_string_buffer(1 << 16)
-top = c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
-libc.clone.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
-seconds = (ctypes.c_long * 2)(1000, 0)
-nanosleep = ctypes.cast(libc.nanosleep, c_void_p)
-children.append(libc.clone(nanosleep, top, 0x100 | signal.SIGCHLD, ctypes.cast(seconds, c_void_p)))
+share_mm()
 ready(address(heap))
 """
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from judged import PAGE, PRESENT, asked, brute, entries, judged
+from judged import FRAME, PAGE, PRESENT, asked, brute, entries, judged
 from live_family import family
 
 from needs import need
@@ -17,6 +16,7 @@ from rmap.live import abilities
 from rmap.live.lookup import NoPage, look_up
 from rmap.show.who import who
 from rmap.snapshot import Who, parse_key
+from waiting import until
 
 HUGE = 512
 KSM = Path("/sys/kernel/mm/ksm")
@@ -112,10 +112,11 @@ def merging(machine_lock: None) -> Iterator[None]:
 def test_pages_merged_by_ksm_are_found_wherever_they_are(merging: None) -> None:
     with family(MERGED) as tree:
         first, second = tree.value
-        deadline = time.monotonic() + 60
-        while len({entries(pid)[at] & ((1 << 55) - 1) for pid in tree.pids for at in (first, second)}) > 1:
-            assert time.monotonic() < deadline, "KSM did not merge"
-            time.sleep(0.05)
+
+        def frames() -> set[int]:
+            return {entries(pid)[at] & FRAME for pid in tree.pids for at in (first, second)}
+
+        until(lambda: len(frames()) == 1, 60, "KSM did not merge")
         (KSM / "run").write_text("0")
         answer = judged(f"{tree.pid}:{first:#x}", tree.pids)
         assert (answer.kind, answer.status) == ("ksm", "complete")

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from judged import FRAME, PRESENT, entries, kpage
 from live_family import Family, family
 
 from needs import need
 from rmap.cli import main
 from rmap.live import abilities
 from rmap.live.watch import Round, Watch, family_of
+from waiting import until
 
-PAGE = 4096
 pytestmark = pytest.mark.live
 
 # An area between inaccessible pages: the kernel merges it with no other, and so it is called by its own address.
@@ -86,26 +85,20 @@ ready([name(small), f"anonymous {address(huge):#x}"])
 SHARER = (
     APART
     + """
-from ctypes import c_int, c_void_p
 heap = apart(300)
 touch(heap, *range(1, 301))
 def idle():
     pass
 fork(idle)
-stack = ctypes.create_string_buffer(1 << 16)
-top = c_void_p((ctypes.addressof(stack) + (1 << 16)) & ~15)
-libc.clone.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
-seconds = (ctypes.c_long * 2)(1000, 0)
-nanosleep = ctypes.cast(libc.nanosleep, c_void_p)
-children.append(libc.clone(nanosleep, top, 0x100 | signal.SIGCHLD, ctypes.cast(seconds, c_void_p)))
-assert children[-1] > 0
+share_mm()
 signal.signal(signal.SIGUSR1, lambda *_: touch(heap, *range(1, 301)))
 ready(name(heap))
 """
 )
 
 Seen = dict[int, dict[int, tuple[int, bool]]]
-"""Of each process, by page: its frame, and whether it is this process's own."""
+"""Of each process, by address: its frame, and whether it is this process's own."""
+OF_FILE, EXCLUSIVE, ZERO_PAGE = 1 << 61, 1 << 56, 1 << 24
 
 
 @pytest.fixture(autouse=True)
@@ -119,22 +112,10 @@ def read(pids: list[int]) -> Seen:
 
 
 def anonymous_pages(pid: int) -> Iterator[tuple[int, tuple[int, bool]]]:
-    with open(f"/proc/{pid}/pagemap", "rb") as pagemap, open("/proc/kpageflags", "rb") as kpageflags:
-        for start, end in private_areas(pid):
-            pagemap.seek(start // PAGE * 8)
-            entries = struct.unpack(f"<{(end - start) // PAGE}Q", pagemap.read((end - start) // PAGE * 8))
-            for page, entry in enumerate(entries, start // PAGE):
-                frame = entry & (1 << 55) - 1
-                if entry >> 63 and not entry >> 61 & 1 and frame:
-                    kpageflags.seek(frame * 8)
-                    if not int.from_bytes(kpageflags.read(8), "little") >> 24 & 1:
-                        yield page, (frame, bool(entry >> 56 & 1))
-
-
-def private_areas(pid: int) -> list[tuple[int, int]]:
-    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
-    spans = [[int(word, 16) for word in words[0].split("-")] for words in lines if words[1][3] == "p"]
-    return [(start, end) for start, end in spans if start >> 63 == 0]
+    for address, entry in entries(pid).items():
+        frame = entry & FRAME
+        if entry & PRESENT and not entry & OF_FILE and frame and not kpage("kpageflags", frame) & ZERO_PAGE:
+            yield address, (frame, bool(entry & EXCLUSIVE))
 
 
 def judge(one: Round | None, before: Seen, after: Seen) -> Round:
@@ -142,8 +123,8 @@ def judge(one: Round | None, before: Seen, after: Seen) -> Round:
     assert one is not None
     fates = {"unshared": 0, "left": 0, "gone": 0}
     for pid in before.keys() & after.keys():
-        for page, (frame, own) in before[pid].items():
-            now = after[pid].get(page)
+        for address, (frame, own) in before[pid].items():
+            now = after[pid].get(address)
             if not own and (now is None or now[1]):
                 fates["gone" if now is None else "left" if now[0] == frame else "unshared"] += 1
     assert {name: getattr(one, name) for name in fates} == fates
@@ -162,10 +143,7 @@ def tell(pids: list[int]) -> None:
 
 def rest(pids: list[int]) -> None:
     """Wait until each of them has done what it was told, and waits again."""
-    until = time.monotonic() + 60
-    while any(map(busy, pids)):
-        assert time.monotonic() < until, "the family does not come to rest"
-        time.sleep(0.01)
+    until(lambda: not any(map(busy, pids)), 60, "the family does not come to rest")
 
 
 def busy(pid: int) -> bool:
@@ -178,10 +156,7 @@ def busy(pid: int) -> bool:
 def end(pid: int) -> None:
     """Kill a process; it has let go of its memory when this returns, and its parent has not asked for it yet."""
     os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 60
-    while "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < until, "the process does not end"
-        time.sleep(0.01)
+    until(lambda: "State:\tZ" in Path(f"/proc/{pid}/status").read_text(), 60, "the process does not end")
 
 
 @contextmanager
@@ -196,19 +171,19 @@ def test_exactly_what_is_written_is_unshared_by_area() -> None:
     with at_rest(WRITERS) as tree:
         heap, other = tree.value
         watch = Watch(tree.pid)
-        entries = [read(tree.pids)]
-        first = judge(watch.look(), entries[0], entries[0])
+        seen = [read(tree.pids)]
+        first = judge(watch.look(), seen[0], seen[0])
         assert first.processes == 3
         rounds = []
         for _ in range(2):
             tell(tree.children)
-            entries.append(read(tree.pids))
-            rounds.append(judge(watch.look(), *entries[-2:]))
+            seen.append(read(tree.pids))
+            rounds.append(judge(watch.look(), *seen[-2:]))
         assert [(one.by_area[heap], one.by_area.get(other, 0)) for one in rounds] == [(32, 1), (32, 0)]
         # The parent is the last that maps what both children have copied.
         assert all(one.left >= 16 for one in rounds)
         end(tree.children[0])
-        fourth = judge(watch.look(), entries[-1], read([tree.pid, tree.children[1]]))
+        fourth = judge(watch.look(), seen[-1], read([tree.pid, tree.children[1]]))
         assert fourth.went == [tree.children[0]] and fourth.processes == 2
 
 

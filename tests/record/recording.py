@@ -7,11 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from rmap.live.record import why_not
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace
 from rmap.trace import tables as t
+from waiting import until
 
 
 def need_bpf() -> None:
@@ -86,15 +85,6 @@ def recording(target: Path, command: list[str], *options: str) -> Iterator[subpr
 def said(target: Path) -> str:
     """What a :func:`recording` said."""
     return target.with_suffix(".err").read_text()
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Wait until it is true; its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
-    return value
 
 
 def pid_in(path: Path) -> int:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from recording import end, need_root, pid_in, python, until
+from recording import end, need_root, pid_in, python
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.ptrace import frozen, state_of, threads_of, vfork_children
+from waiting import until
 
 pytestmark = pytest.mark.live
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from recording import end, need_bpf, need_perf, need_root, pid_in, python, recorded, recording, rmap, rows, said, until
+from recording import end, need_bpf, need_perf, need_root, pid_in, python, recorded, recording, rmap, rows, said
 from rmap.errors import NotPermitted, SourceError, UsageError
 from rmap.live.ptrace import state_of
 from rmap.live.record import record, session
@@ -25,6 +25,7 @@ from rmap.snapshot import Snapshot
 from rmap.trace import Trace
 from rmap.trace import tables as t
 from rmap.trace.spool import part_of
+from waiting import until
 
 pytestmark = pytest.mark.live
 

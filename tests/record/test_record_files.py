@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recording import calls, need_bpf, python, recorded, rows, until
+from recording import calls, need_bpf, python, recorded, rows
 from rmap.live.record import raw
 from rmap.live.record.actors import Actors
 from rmap.live.record.assemble import Assembler, LateAssembler
@@ -18,6 +18,7 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace import tables as t
 from rmap.trace.spool import Spool, part_of
+from waiting import until
 
 MMAP, FTRUNCATE, FALLOCATE, OPENAT, SHMAT = 9, 77, 285, 257, 30
 FDS = """

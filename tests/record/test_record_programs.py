@@ -25,13 +25,13 @@ from recording import (
     recording,
     rmap,
     rows,
-    until,
 )
 from rmap.live.ptrace import state_of
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.trace import Trace
 from rmap.trace import tables as t
+from waiting import until
 
 pytestmark = pytest.mark.live
 
@@ -259,11 +259,11 @@ def test_checkpoints_while_a_parent_waits_in_vfork(tmp_path: Path) -> None:
     need_bpf()
     source, program = tmp_path / "v.c", tmp_path / "v"
     source.write_text(
-        "#include <unistd.h>\nint main(void) { if (!vfork()) { sleep(1); _exit(0); } sleep(1); return 3; }\n"
+        "#include <unistd.h>\nint main(void) { if (!vfork()) { sleep(2); _exit(0); } sleep(2); return 3; }\n"
     )
     need(None if shutil.which("cc") else "a C compiler")
     subprocess.run(["cc", str(source), "-o", str(program)], check=True)
-    trace, said = recorded(tmp_path / "v.trace", [str(program)], "--checkpoint", "0.5,1.5")
+    trace, said = recorded(tmp_path / "v.trace", [str(program)], "--checkpoint", "1,3")
     assert trace.about["exit_status"] == 3 and trace.about["missed_checkpoints"] == 0, said
     first, second = (p.snapshot for p in trace.pictures if p.cause == "checkpoint")
     assert (len(first.processes), len(first.sharers)) == (1, 1)

@@ -81,7 +81,7 @@ def spread(picture: Snapshot) -> Entries:
     present, swapped = (flags & f.PTE_PRESENT) != 0, (flags & f.PTE_SWAP) != 0
     frame = ptes.pfn[extent].astype(np.int64)
     frame += np.where(present, step, np.where(swapped, step * f.SWAP_STEP, 0))
-    at = np.where(present, picture.reverse.dense(frame), -1)
+    at = np.where(present, picture.numbering.dense(frame), -1)
     known = at >= 0
 
     def of_frame(name: str, default: int) -> I64:

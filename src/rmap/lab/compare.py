@@ -131,11 +131,13 @@ def compare_picture(
         TraceError: the file is no picture.
     """
     profile_named(profile)
-    source = picture if isinstance(picture, Snapshot) else os.fspath(picture)
-    called = "picture" if isinstance(source, Snapshot) else os.path.basename(source)
-    summary = SHIPPED if not isinstance(source, Snapshot) and is_shipped(source) else ""
-    if executor is not None and not isinstance(source, Snapshot):
-        source = Snapshot.load(source)  # where it runs there may be no such file
+    source: str | Snapshot
+    if isinstance(picture, Snapshot):
+        source, called, summary = picture, "picture", ""
+    else:
+        path = os.fspath(picture)
+        called, summary = os.path.basename(path), SHIPPED if is_shipped(path) else ""
+        source = path if executor is None else Snapshot.load(path)  # where it runs there may be no such file
     job = partial(run_picture, source, called, summary, profile, _seed(seed))
     answers = _run(job, chosen(designs), progress, executor)
     results = tuple(result for _, result in answers)

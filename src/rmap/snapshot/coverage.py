@@ -24,6 +24,11 @@ class Mapped(NamedTuple):
     first: I64
     behind: I64
 
+    def within(self, low: int, high: int) -> Mapped:
+        """Those among the rows ``low`` to ``high - 1`` of ``ptes``."""
+        rows = slice(*np.searchsorted(self.extent, (low, high)))
+        return Mapped(self.extent[rows], self.first[rows], self.behind[rows])
+
 
 def mapped(ptes: Ptes, numbering: Numbering) -> Mapped:
     """Where the present extents of a picture lie among its frames; -1 is the place of a frame that is not described."""

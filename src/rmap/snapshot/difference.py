@@ -130,12 +130,11 @@ class _Side:
     def pages(self, row: int | None) -> _Pages:
         if row is None:
             return _NOTHING
-        ptes, numbering = self.picture.ptes, self.picture.numbering
-        extents = np.arange(self._bounds[row], self._bounds[row + 1])
-        flags = ptes.flags[extents]
-        swap, present = extents[(flags & f.PTE_SWAP) != 0], extents[(flags & f.PTE_PRESENT) != 0]
-        count = ptes.count[present].astype(np.int64)
-        dense = expand(numbering.dense(ptes.pfn[present]), count)
+        ptes, low, high = self.picture.ptes, int(self._bounds[row]), int(self._bounds[row + 1])
+        swap = low + np.flatnonzero(ptes.flags[low:high] & f.PTE_SWAP)
+        present, first, behind = self.picture.mapped.within(low, high)
+        count = behind - first
+        dense = expand(first, count)
         held = self.counted[dense]
         address = expand(ptes.address[present] >> PAGE_SHIFT, count)[held]
         frame = expand(ptes.pfn[present], count)[held]

@@ -197,7 +197,7 @@ def _compare_frames(one: _Canonical, two: _Canonical, mapcount: bool) -> str | N
 
 def _of_frames(world: _Canonical, name: str) -> I64:
     spread: I64 = world.picture.per_frame(name).astype(np.int64)
-    return spread[world.picture.reverse.dense(world.first_frames)]
+    return spread[world.picture.numbering.dense(world.first_frames)]
 
 
 # anon_vmas by the order in which the chains name them; then each one's root, parent and counters.

@@ -35,23 +35,19 @@ class Numbering:
         if not len(self._pfn):
             return np.full(len(pfns), -1, np.int64)
         if self._numbers is not None:
-            at = pfns - self._first
-            if not len(at) or (at.min() >= 0 and at.max() < len(self._numbers)):  # two passes in place of five
-                return self._numbers[at].astype(np.int64)
-            inside = (at >= 0) & (at < len(self._numbers))
-            return np.where(inside, self._numbers[np.where(inside, at, 0)], np.int64(-1))
+            return self._numbers.take(pfns - (self._first - 1), mode="clip").astype(np.int64)
         row = np.searchsorted(self._pfn, pfns, side="right") - 1
         offset = pfns - self._pfn[row]
         return np.where((row >= 0) & (offset < self._count[row]), self._base[row] + offset, -1)
 
-    # The dense number of every frame from the first to the last, where that is not too much memory: looking up a frame
-    # there takes a tenth of the time that a search takes.
+    # The dense number of every frame from the first to the last, between two -1 for all that lies beyond, where that is
+    # not too much memory: looking up a frame there takes a tenth of the time that a search takes.
     def _numbered(self) -> I32 | None:
         if not len(self._pfn):
             return None
         span = int(self._pfn[-1]) + int(self._count[-1]) - self._first
         if span > _MAX_TABLE:
             return None
-        numbers: I32 = np.full(span, -1, np.int32)
-        numbers[expand(self._pfn - self._first, self._count)] = np.arange(self.nr_frames, dtype=np.int32)
+        numbers: I32 = np.full(span + 2, -1, np.int32)
+        numbers[expand(self._pfn - (self._first - 1), self._count)] = np.arange(self.nr_frames, dtype=np.int32)
         return numbers

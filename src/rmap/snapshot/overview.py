@@ -44,13 +44,11 @@ def areas_of(picture: Snapshot, process: int) -> list[AreaView]:
     first, last = (int(n) for n in np.searchsorted(ptes.vma, [low, high]))
     vma = ptes.vma[first:last] - low
     flags, count = ptes.flags[first:last], ptes.count[first:last].astype(np.int64)
-    present = (flags & f.PTE_PRESENT) != 0
-    dense = picture.numbering.dense(ptes.pfn[first:last][present])
+    extent, dense, behind = picture.mapped.within(first, last)
     counted = counted_frames(picture).astype(np.int64)
     mappers = np.maximum(picture.per_frame("mapcount"), picture.mapper_sets.found) * counted
     n = high - low
-    behind = dense + count[present]
-    of_present = vma[present]
+    of_present = ptes.vma[extent] - low
     swap = by_row(vma, np.where((flags & f.PTE_SWAP) != 0, count, 0), n)
     rss = by_row(of_present, over_extents(counted, dense, behind), n)
     shared = by_row(of_present, over_extents((mappers > 1).astype(np.int64), dense, behind), n)

@@ -87,5 +87,5 @@ def _in_file(picture: Snapshot, key: Key) -> Resolved:
     if not len(pfns):
         return Resolved(reason=f"no recorded process maps page {page:,} of {key.path}")
     # Of several files with one path (another mount namespace, a replaced file), the one mapped most.
-    best = int(np.argmax(picture.reverse.found[picture.reverse.dense(pfns)]))
+    best = int(np.argmax(picture.reverse.found[picture.numbering.dense(pfns)]))
     return Resolved(pfn=int(pfns[best]))

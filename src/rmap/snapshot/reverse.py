@@ -67,19 +67,15 @@ class Transposed:
         # Segment and extent as one number: sorting these is the transposition, and moves nothing else.
         pairs = _rising(segment << _EXTENT_BITS | extents, segments, 1 << _EXTENT_BITS)
         pairs.sort()
-        self._mappers = np.bincount(pairs >> _EXTENT_BITS, minlength=int(self._segment[-1]) + 1 if len(cut) > 1 else 0)
-        self._start: I64 = np.concatenate(([0], np.cumsum(self._mappers)))
+        mappers = np.bincount(pairs >> _EXTENT_BITS, minlength=int(self._segment.max(initial=-1)) + 1)
+        self._start: I64 = np.cumsum(mappers) - mappers
         pairs &= (1 << _EXTENT_BITS) - 1
         self._extent: I32 = pairs.astype(np.int32)
-        self.found: I64 = self._mappers[self._segment]
-
-    def dense(self, pfns: I64) -> I64:
-        """Dense numbers of frames, -1 where the picture does not describe one."""
-        return self._numbering.dense(pfns)
+        self.found: I64 = mappers[self._segment]
 
     def entries(self, pfns: I64) -> Entries:
         """Every present entry of these frames, in the order asked, then by process and address."""
-        dense = self.dense(pfns)
+        dense = self._numbering.dense(pfns)
         position = np.flatnonzero(dense >= 0)
         known = dense[position]
         count = self.found[known]

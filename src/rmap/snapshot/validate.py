@@ -190,11 +190,11 @@ def _folios_whole(picture: Snapshot, size: I64) -> None:
 
 def _mapped_frames_described(picture: Snapshot) -> None:
     ptes, frames = picture.ptes, picture.frames
-    if not (ptes.flags & f.PTE_PRESENT).any():
+    extent, first, behind = picture.mapped
+    if not len(extent):
         return
     if not len(frames):
         raise _refuse("D10", "pages are mapped, but no frame is described")
-    extent, first, behind = picture.mapped
     last = picture.numbering.dense(ptes.pfn[extent] + ptes.count[extent] - 1)
     row = _first((first < 0) | (last != behind - 1))
     if row is not None:

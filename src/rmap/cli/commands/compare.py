@@ -153,8 +153,8 @@ def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Exe
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped
 
-    common = {"designs": args.designs, "profile": args.profile, "seed": args.seed}
-    common |= {"progress": tell, "executor": executor}
+    rules = {"designs": args.designs, "profile": args.profile, "seed": args.seed}
+    common = {**rules, "progress": tell, "executor": executor}
     if subject in WORKLOADS:
         given = {p.name: getattr(args, PREFIX + p.name, None) for p in WORKLOADS[subject].parameters}
         cache = None if args.fresh else ResultCache()
