@@ -143,6 +143,7 @@ def test_an_anonymous_page_has_as_many_mappers_as_counted(menagerie: Family) -> 
         assert (answer.found, answer.status) == (mappers, "complete")
 
 
+@pytest.mark.alone
 def test_sums_are_those_of_the_kernel_to_the_kib(menagerie: Family) -> None:
     """RSS, PSS, USS of each against smaps_rollup; libraries of others may come and go, so it may take a second look."""
     wrong: list[tuple[int, object, object]] = []
