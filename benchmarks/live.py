@@ -31,10 +31,10 @@ WHO_MS, COMMAND_S, SCAN, INDEX, ROLLUP, SHARING = 20.0, 0.2, 1.7, 10.0, 1.2, 10.
 # What a fresh process needs for one question, once it has started: imports are start-up, the rest is not.
 ASK = """
 import sys, time
-from rmap.live.abilities import refuse_without_frames
-from rmap.live.lookup import look_up
+from rmap.live.doctor.abilities import refuse_without_frames
+from rmap.live.lookup.look_up import look_up
 from rmap.snapshot.keys import parse_key
-import rmap.cli.output, rmap.show.who, rmap.live.syscalls
+import rmap.cli.output, rmap.show.who, rmap.live.sources.syscalls
 began = time.perf_counter()
 refuse_without_frames()
 answer = look_up(parse_key(sys.argv[1]))
@@ -262,8 +262,9 @@ def asked(key: str, mappers: int) -> float:
 
 def scans(pfn: int, mappers: int) -> tuple[float, float]:
     """Seconds that the search through everything takes, with all processors and with one."""
-    from rmap.live import procfs, search
-    from rmap.live.scan import everywhere
+    from rmap.live.lookup import search
+    from rmap.live.lookup.scan import everywhere
+    from rmap.live.sources import procfs
 
     mine = os.sched_getaffinity(0)
     seconds = []
@@ -278,7 +279,7 @@ def scans(pfn: int, mappers: int) -> tuple[float, float]:
 
 def quick() -> float:
     """Seconds of the kernel's own sums of every process."""
-    from rmap.live.rollup import read_rollups
+    from rmap.live.sources.rollup import read_rollups
 
     return timed(read_rollups)
 
@@ -294,12 +295,12 @@ def watch_round(pid: int) -> float:
 
 def pictures() -> dict[str, float]:
     """Seconds of a picture of the whole machine, and of what is asked of it."""
-    from rmap.snapshot import Snapshot
-    from rmap.snapshot.selection import of_pids
-    from rmap.snapshot.usage import by_process
+    from rmap import capture
+    from rmap.snapshot.questions.selection import of_pids
+    from rmap.snapshot.questions.usage import by_process
 
     began = time.perf_counter()
-    picture = Snapshot.capture(bpf=False)
+    picture = capture(bpf=False)
     captured = time.perf_counter() - began
     index = timed(lambda: picture.reverse)
     usage = timed(lambda: by_process(picture, of_pids(picture, None)))

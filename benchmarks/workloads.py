@@ -17,7 +17,7 @@ import time
 from multiprocessing.connection import Connection
 
 from rmap.designs import DEFAULT_DESIGNS, DESIGNS
-from rmap.lab.workload_run import run_workload
+from rmap.lab.compare.of_workload import run_workload
 from rmap.lab.workloads import WORKLOADS
 from rmap.units import parse_share
 

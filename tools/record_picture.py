@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from rmap.errors import NotPermitted
-from rmap.live import capture
-from rmap.live.procfs import pids, read_stat
+from rmap.live.capture.capture import capture
+from rmap.live.sources.procfs import pids, read_stat
 from rmap.snapshot import Snapshot
 
 HERE = Path(__file__).resolve().parent

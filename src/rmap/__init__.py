@@ -32,6 +32,7 @@ TYPE_CHECKING = False  # typing's own constant: importing typing would be a fift
 if TYPE_CHECKING:
     from rmap.designs import DESIGNS
     from rmap.kernel import Kernel, Process, PteRef
+    from rmap.live.capture.capture import capture
     from rmap.snapshot import Snapshot
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "UntrackedPage",
     "UsageError",
     "__version__",
+    "capture",
 ]
 
 bind_when_used(
@@ -62,6 +64,7 @@ bind_when_used(
         "Process": "rmap.kernel",
         "PteRef": "rmap.kernel",
         "Snapshot": "rmap.snapshot",
+        "capture": "rmap.live.capture.capture",
     },
 )
 

@@ -1,4 +1,7 @@
-"""Names of a package that are bound when first used, so that importing one light module of it loads no heavy one."""
+"""Names that are bound when first used, so that importing one light module of a package loads no heavy one.
+
+The one place that imports a module by its name: whatever stands in such a name, no contract of imports sees.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,27 @@ if TYPE_CHECKING:
 
 
 def bind_when_used(package: str, homes: Mapping[str, str]) -> None:
-    """Give a package names that live in its modules.
-
-    A name may be that of its module, too (``rmap.live.capture``): the import system then puts the module into the
-    package, and the name still means what is in it.
+    """Give a package names that live in its modules, none of which has the name of a module of the package.
 
     Args:
         package: its ``__name__``; called while it is imported.
         homes: name to module.
     """
-    names = {name: _name(package, name, home) for name, home in homes.items()}
-    sys.modules[package].__class__ = type("LazyPackage", (ModuleType,), names)
+    module = sys.modules[package]
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = module.__dict__[name] = getattr(module_named(homes[name]), name)
+        return value
+
+    module.__dict__["__getattr__"] = get
 
 
-def _name(package: str, name: str, home: str) -> property:
-    def get(module: ModuleType) -> Any:
-        if name not in module.__dict__:
-            module.__dict__[name] = getattr(import_module(home), name)
-        return module.__dict__[name]
+def module_named(name: str) -> ModuleType:
+    """A module of this package, imported if need be.
 
-    def put(module: ModuleType, value: object) -> None:
-        if value is not sys.modules.get(f"{package}.{name}"):
-            module.__dict__[name] = value
-
-    def drop(module: ModuleType) -> None:
-        module.__dict__.pop(name, None)
-
-    return property(get, put, drop)
+    Raises:
+        ImportError: there is no such module.
+    """
+    return import_module(name)

@@ -15,10 +15,10 @@ import pytest
 
 from needs import need
 from rmap.cli import main
-from rmap.live.abilities import abilities
+from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
 from rmap.snapshot.flags import ANON, FILE
-from rmap.snapshot.usage import usage
+from rmap.snapshot.questions.usage import usage
 
 SMALL = ["--children", "2", "--pages", "64"]
 

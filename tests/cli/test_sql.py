@@ -83,7 +83,7 @@ def test_long_and_wide_answers_fit(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_duckdb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("rmap.snapshot.arrow.find_spec", lambda name: None)
+    monkeypatch.setattr("rmap.snapshot.export.arrow.find_spec", lambda name: None)
     assert main(["sql", PICTURE, "select 1"]) == 3
     assert "pip install 'linux-rmap[data]'" in " ".join(capsys.readouterr().err.split())
 
@@ -92,7 +92,7 @@ def test_parquet_holds_the_same_tables(picture: Snapshot, tmp_path: Path) -> Non
     import duckdb
 
     from rmap.errors import UsageError
-    from rmap.snapshot.arrow import write_parquet
+    from rmap.snapshot.export.arrow import write_parquet
 
     files = write_parquet(picture, tmp_path / "out")
     assert {file.stem for file in files} == {*picture.tables, "about"}

@@ -8,13 +8,14 @@ import pytest
 
 from needs import need
 from rmap.errors import InvariantError, LimitError, SourceError
-from rmap.lab.conform import machines, play
-from rmap.lab.conform.kernel_eye import KernelEye
+from rmap.lab.conform import pair as machines
+from rmap.lab.conform import play
+from rmap.lab.conform.observe_kernel import KernelEye
+from rmap.lab.conform.observed import MARK, NUMBER_SHIFT, PAGE
 from rmap.lab.conform.play import Player
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
-from rmap.lab.conform.sight import MARK, NUMBER_SHIFT, PAGE
 from rmap.live.bpf import KernelMemory, why_not
 from rmap.mm.pte import RW
 

@@ -15,7 +15,7 @@ from conform.conftest import need_zram
 from needs import need
 from rmap.cli import main
 from rmap.lab.conform import missing_ability
-from rmap.live import procfs
+from rmap.live.sources import procfs
 from rmap.live.undo import journal_folder, machine_state
 from waiting import until
 

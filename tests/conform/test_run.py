@@ -33,8 +33,8 @@ from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.run import DEFAULT_STEPS
 from rmap.lab.conform.stage import Stage
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
-from rmap.live import procfs
 from rmap.live.bpf import why_not
+from rmap.live.sources import procfs
 from rmap.live.undo import undo_left_behind
 from rmap.show.conform import conformance
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from rmap.lab.conform import Step, scenario
-from rmap.lab.conform.machines import Both
+from rmap.lab.conform.pair import Both
 from rmap.lab.conform.puppets import ADVICE
 from rmap.lab.conform.scenario import FEWEST_STEPS, MOST_STEPS, PAGE
 from rmap.lab.conform.shrink import shrink

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rmap.lab.conform.differences import differences
-from rmap.lab.conform.sight import NOT_SEEN, NUMBER_SHIFT, PAGE, SWAP_SLOT, ZERO_PAGE, Area, SeenMm, Sight, sight_of
+from rmap.lab.conform.observed import NOT_SEEN, NUMBER_SHIFT, PAGE, SWAP_SLOT, ZERO_PAGE, Area, SeenMm, Sight, sight_of
 
 RW = 0x100073
 AREA: Area = (0x1000, 0x4000, RW, 1, NOT_SEEN, NOT_SEEN, 70, (70,))

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rmap.errors import SourceError
-from rmap.live import procfs, undo
+from rmap.live import undo
+from rmap.live.sources import procfs
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rmap import Kernel, Process
-from rmap.lab.figures import Meter
+from rmap.lab.compare.figures import Meter
 from rmap.mm.walk import walk1
 
 PAGE = 4096

@@ -8,7 +8,7 @@ import pytest
 from rmap import Kernel, Snapshot
 from rmap.snapshot import SnapshotBuilder, shipped
 from rmap.snapshot import flags as f
-from rmap.snapshot.isomorphic import isomorphic
+from rmap.snapshot.rules.isomorphic import isomorphic
 
 DESIGNS = ("anon_vma_chain", "pte_chain")
 PAGE = 4096

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from rmap.designs.anon_vma_chain import AnonVmaChainDesign
 from rmap.errors import LimitError
+from rmap.lab.compare.workers import Answer, Say
 from rmap.lab.results import Correctness, DesignResult, Subject
-from rmap.lab.workers import Answer, Say
 from rmap.mm.interface import Candidate1, Candidates, Query
 
 SUBJECT = Subject("workload", "job", "a job", 1, 1, 1, 1)

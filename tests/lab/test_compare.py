@@ -20,11 +20,11 @@ from lab.test_workloads import SMALL
 from rmap import DESIGNS, Kernel
 from rmap.designs import DEFAULT_DESIGNS
 from rmap.errors import InvariantError, LimitError, UsageError
-from rmap.lab.compare import compare_workload
+from rmap.lab.compare.compare import compare_workload
+from rmap.lab.compare.figures import LABELS
+from rmap.lab.compare.workers import chosen, once_per_design
 from rmap.lab.correctness import correctness
-from rmap.lab.figures import LABELS
 from rmap.lab.results import Comparison, DesignResult, Subject
-from rmap.lab.workers import chosen, once_per_design
 
 CHILDREN, PAGES, REWRITTEN = 4, 700, 70
 BOTH = ["pte_chain", "anon_vma_chain"]

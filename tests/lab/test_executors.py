@@ -12,12 +12,12 @@ import pytest
 
 from rmap.cli import main
 from rmap.errors import LimitError, SourceError, UsageError
-from rmap.lab import compare, workers_pool
-from rmap.lab.cache import ResultCache, cache_folder, key_of
-from rmap.lab.cluster import executor_at
-from rmap.lab.compare import compare_picture, compare_trace, compare_workload
+from rmap.lab.compare import compare, workers_pool
+from rmap.lab.compare.cache import ResultCache, cache_folder, key_of
+from rmap.lab.compare.cluster import executor_at
+from rmap.lab.compare.compare import compare_picture, compare_trace, compare_workload
+from rmap.lab.compare.results_json import answer_from_plain, answer_to_plain
 from rmap.lab.replay.shipped import shipped_traces
-from rmap.lab.results_json import answer_from_plain, answer_to_plain
 from rmap.snapshot import shipped
 
 SMALL = {"children": 2, "pages": 64}
@@ -73,7 +73,7 @@ def test_a_key_is_of_everything_that_decides_a_result(monkeypatch: pytest.Monkey
         key_of("T1", {"scale": 0.2}, "6.18", 1, "pte_chain"), key_of("T1", {"scale": 0.1}, "7.0", 1, "pte_chain"),
         key_of("T1", {"scale": 0.1}, "6.18", 2, "pte_chain"), key_of("T1", {"scale": 0.1}, "6.18", 1, "anonmm"),
     }  # fmt: skip
-    monkeypatch.setattr("rmap.lab.cache.source_digest", lambda: "another source")
+    monkeypatch.setattr("rmap.lab.compare.cache.source_digest", lambda: "another source")
     keys.add(key_of("T1", {"scale": 0.1}, "6.18", 1, "pte_chain"))
     assert len(keys) == 7
 

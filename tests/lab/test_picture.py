@@ -9,9 +9,9 @@ import pytest
 
 from rmap import Kernel, Snapshot
 from rmap.errors import TraceError, UsageError
-from rmap.lab.compare import compare_picture
-from rmap.lab.first_screen import run
-from rmap.lab.picture_run import REGION_PAGES, SHIPPED
+from rmap.lab.compare.compare import compare_picture
+from rmap.lab.compare.demo import run
+from rmap.lab.compare.of_snapshot import REGION_PAGES, SHIPPED
 from rmap.lab.results import Comparison, DesignResult
 from rmap.snapshot import shipped
 

@@ -7,7 +7,7 @@ import pytest
 
 from lab.test_workloads import played
 from rmap.designs import DESIGNS
-from rmap.lab.sampling import draw, measure_walks
+from rmap.lab.compare.sampling import draw, measure_walks
 from rmap.lab.workloads import WORKLOADS
 from rmap.lab.workloads.base import MAX_PTES
 

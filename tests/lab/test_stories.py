@@ -16,7 +16,7 @@ from rmap.lab.explain import LIVE, STORIES, TOLD_UNDER, live_offset, offset, tel
 from rmap.lab.explain.stage import WIDTH, Stage
 from rmap.lab.explain.trace import trace
 from rmap.lab.results import Story
-from rmap.live import Abilities, abilities
+from rmap.live.doctor.abilities import Abilities, abilities
 
 
 def lines(story: Story, step: int) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import struct
 from pathlib import Path
 
-from rmap.live.lookup import look_up
+from rmap.live.lookup.look_up import look_up
 from rmap.snapshot import Who, parse_key
 
 PAGE = 4096

@@ -17,14 +17,15 @@ from judged import kpage
 from live_family import family
 
 from needs import need
-from rmap.live import abilities, capture
-from rmap.live.pagemap import Pagemap
-from rmap.live.procfs import read_maps
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
+from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
 
 PAGE = 4096
-CAPTURE = import_module("rmap.live.capture")  # the module: the package has a function of this name
+CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package has a function of this name
 pytestmark = pytest.mark.live
 
 
@@ -202,7 +203,7 @@ def test_without_the_ioctl_the_same_is_found(monkeypatch: pytest.MonkeyPatch) ->
     script = SPARSE.replace("1 << 26", "1 << 18").replace("1 << 20", "1 << 17")
     with family(script) as tree:
         first = present(capture([tree.pid]), tree.pid)
-        monkeypatch.setattr("rmap.live.pagemap.fcntl.ioctl", refuse)
+        monkeypatch.setattr("rmap.live.sources.pagemap_columns.fcntl.ioctl", refuse)
         assert present(capture([tree.pid]), tree.pid) == first
 
 
@@ -366,7 +367,7 @@ ready(address(area))
 @pytest.mark.parametrize("kcmp", [True, False])
 def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not kcmp:
-        monkeypatch.setattr("rmap.live.same_mm.kcmp_vm", lambda pid, other: None)
+        monkeypatch.setattr("rmap.live.sources.same_mm.kcmp_vm", lambda pid, other: None)
     with family(VFORKED) as tree:
         picture = capture(tree.pids)
         assert picture.processes.pid.tolist() == [tree.pid]
@@ -376,7 +377,7 @@ def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.M
 
 
 def test_without_kcmp_a_forked_child_is_still_another_mm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rmap.live.same_mm.kcmp_vm", lambda pid, other: None)
+    monkeypatch.setattr("rmap.live.sources.same_mm.kcmp_vm", lambda pid, other: None)
     with family(FORKED) as tree:
         assert capture(tree.pids).processes.pid.tolist() == sorted(tree.pids)
 
@@ -417,7 +418,8 @@ def test_a_process_that_has_ended_is_not_in_the_picture() -> None:
 REFUSED = """
 import os, sys
 from rmap.errors import NotPermitted
-from rmap.live import abilities, capture
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 os.setgid(65534); os.setuid(65534)
 try:
     capture([os.getppid()])
@@ -428,7 +430,7 @@ except NotPermitted as error:
 UNCAPABLE = """
 import ctypes, os
 from rmap.errors import NotPermitted
-from rmap.live import capture
+from rmap.live.capture.capture import capture
 ctypes.CDLL(None).prctl(24, 21)                        # PR_CAPBSET_DROP, CAP_SYS_ADMIN
 header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
 libc = ctypes.CDLL(None)

@@ -19,14 +19,15 @@ from load import CLOSED_PAGES, EVERY_CHILD, LINES, Load, load
 
 from needs import need
 from rmap.cli import main
-from rmap.live import abilities, capture
 from rmap.live import soundness as module
 from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import check_machine
 from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.snapshot import topology as pure
+from rmap.snapshot.rules import anon_vmas as pure
 from waiting import until
 
 pytestmark = pytest.mark.live

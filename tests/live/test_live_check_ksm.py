@@ -10,11 +10,11 @@ from live_family import Family, family
 
 from needs import need
 from rmap.cli import main
-from rmap.live import abilities
 from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.live.kernel_walk import walk_page
 from rmap.live.soundness import check_machine
-from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from waiting import until
 
@@ -64,7 +64,7 @@ def test_merged_pages_break_nothing(merged: Family, capsys: pytest.CaptureFixtur
         assert found.report.violations == []
         lines = {row.invariant: row for row in found.report.checked}
         assert "KSM holds them" in lines["I8"].note
-        picture = Snapshot.capture(merged.pids, memory=memory)
+        picture = capture(merged.pids, memory=memory)
         pfn = int(picture.pfns()[picture.per_frame("kind") == f.KSM][0])
         assert len(picture.who(pfn).mappings) >= PAGES
         assert walk_page(memory, pfn).kind == "ksm"

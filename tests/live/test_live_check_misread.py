@@ -16,16 +16,17 @@ from load import Load, load
 
 from needs import need
 from rmap.cli import main
-from rmap.live import abilities, capture
 from rmap.live import soundness as module
 from rmap.live.bpf import KernelMemory, StructPages, Topology, why_not
-from rmap.live.pagemap import Pagemap
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import MachineCheck, check_machine
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.trees import NODE_COLUMNS, Trees
-from rmap.snapshot import check as of_pages
 from rmap.snapshot import flags as f
-from rmap.snapshot import topology as pure
-from rmap.snapshot.findings import DESCRIBED
+from rmap.snapshot.rules import anon_vmas as pure
+from rmap.snapshot.rules import check as of_pages
+from rmap.snapshot.rules.findings import DESCRIBED
 
 pytestmark = pytest.mark.live
 PAGE, PFN = 4096, (1 << 55) - 1

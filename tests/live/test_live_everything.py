@@ -15,9 +15,9 @@ from load import Load, load
 
 from needs import need
 from rmap.cli.registry import COMMANDS
-from rmap.live import abilities
+from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, shipped
-from rmap.snapshot.usage import usage
+from rmap.snapshot.questions.usage import usage
 
 PAGE = 4096
 ROOT = Path(__file__).parents[2]

@@ -29,8 +29,8 @@ from file_cases import (
 from live_family import Family, family
 
 from needs import need
-from rmap.live import abilities
-from rmap.live.memcg import hierarchy
+from rmap.live.doctor.abilities import abilities
+from rmap.live.sources.memcg import hierarchy
 
 PAGES = 128
 FRAME = (1 << 55) - 1

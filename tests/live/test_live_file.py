@@ -16,7 +16,8 @@ from file_cases import PAGE, clean_file, drop, mapped_pages, on_disk, read_pages
 from live_family import family
 
 from needs import need
-from rmap.live import abilities, capture
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 
 PAGES = 300
 pytestmark = pytest.mark.live

@@ -15,7 +15,8 @@ from file_cases import PAGE, clean_file, on_disk, read_pages, resident, rmap, to
 from live_family import family
 
 from needs import need
-from rmap.live import abilities, capture
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 
 pytestmark = pytest.mark.live
 

@@ -18,12 +18,13 @@ from judged import count_of
 from live_family import Family, family
 
 from needs import need
-from rmap.live import abilities, capture
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
-from rmap.snapshot.freed import Freed, freed_by
-from rmap.snapshot.groups import groups
-from rmap.snapshot.selection import of_pids
-from rmap.snapshot.usage import usage
+from rmap.snapshot.questions.freed import Freed, freed_by
+from rmap.snapshot.questions.groups import groups
+from rmap.snapshot.questions.selection import of_pids
+from rmap.snapshot.questions.usage import usage
 
 KIB = 1024
 TOLERANCE = 256 * KIB

@@ -15,12 +15,13 @@ from live_family import family
 
 from needs import need
 from rmap.errors import NotPermitted
-from rmap.live import abilities, capture
 from rmap.live.bpf import KernelMemory, Topology, libbpf
 from rmap.live.bpf.topology import parse
-from rmap.live.pagemap import Pagemap
-from rmap.live.procfs import read_maps
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import open_memory
+from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import flags as f
 
 PAGE = 4096

@@ -13,14 +13,15 @@ from load import Load, load
 
 from needs import need
 from rmap.cli import main
-from rmap.live import abilities, capture
 from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
 from rmap.live.kernel_walk import anchors, compare, walk_page
 from rmap.live.soundness import walks
 from rmap.live.trees import read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.snapshot.family import family_of
+from rmap.snapshot.questions.family import family_of
 
 pytestmark = pytest.mark.live
 PAGE = 4096

@@ -13,10 +13,10 @@ from live_family import family
 from load import load
 
 from needs import need
-from rmap.live import abilities
-from rmap.live.entry import Entries
-from rmap.live.lookup import NoPage, look_up
-from rmap.live.pagemap import Pagemap
+from rmap.live.doctor.abilities import abilities
+from rmap.live.lookup.look_up import NoPage, look_up
+from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.snapshot import parse_key
 
 pytestmark = pytest.mark.live

@@ -12,8 +12,8 @@ from judged import FRAME, PAGE, PRESENT, asked, brute, entries, judged
 from live_family import family
 
 from needs import need
-from rmap.live import abilities
-from rmap.live.lookup import NoPage, look_up
+from rmap.live.doctor.abilities import abilities
+from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.show.who import who
 from rmap.snapshot import Who, parse_key
 from waiting import until

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmap.live import frames, page_state, procfs
-from rmap.live.frames import Described, Extents, VmaColumns, mark_special
-from rmap.live.page_state import PageState, kinds
-from rmap.live.pagemap import decode
-from rmap.live.same_mm import groups, same_page_tables
+from rmap.live.capture import frames
+from rmap.live.capture.frames import Described, Extents, VmaColumns, mark_special
+from rmap.live.sources import kpage_columns as page_state
+from rmap.live.sources import procfs
+from rmap.live.sources.kpage_columns import PageState, kinds
+from rmap.live.sources.pagemap_columns import decode
+from rmap.live.sources.same_mm import groups, same_page_tables
 from rmap.snapshot import flags as f
 
 

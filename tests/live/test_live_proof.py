@@ -14,11 +14,12 @@ from live_family import Family, family
 from test_live_check_ksm import merged as merged  # a fixture
 
 from needs import need
-from rmap.live import abilities, capture
-from rmap.live.lookup import look_up
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
+from rmap.live.lookup.look_up import look_up
 from rmap.snapshot import Key, Snapshot, Who
-from rmap.snapshot.groups import groups
-from rmap.snapshot.usage import usage
+from rmap.snapshot.questions.groups import groups
+from rmap.snapshot.questions.usage import usage
 
 PRESENT = 1 << 63
 PFN = (1 << 55) - 1

@@ -12,11 +12,13 @@ from judged import PAGE, PRESENT, brute, entries
 from live_family import family
 
 from needs import need
-from rmap.live import abilities, mapped_at, scan, search
-from rmap.live.lookup import look_up
-from rmap.live.one_page import count_of, page_at
-from rmap.live.page_state import kinds, read_page_state
-from rmap.live.search import Hit
+from rmap.live.doctor.abilities import abilities
+from rmap.live.lookup import mappings as mapped_at
+from rmap.live.lookup import scan, search
+from rmap.live.lookup.look_up import look_up
+from rmap.live.lookup.search import Hit
+from rmap.live.sources.kpage import count_of, page_at
+from rmap.live.sources.kpage_columns import kinds, read_page_state
 from rmap.snapshot import Who, parse_key
 
 MASK = (1 << 55) - 1

@@ -17,7 +17,7 @@ from live_family import Family, family
 
 from needs import need
 from rmap.cli import main
-from rmap.live import abilities
+from rmap.live.doctor.abilities import abilities
 from rmap.live.watch import Round, Watch, family_of
 from waiting import until
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmap.columns import I64
-from rmap.live import page_state
+from rmap.live.sources import kpage_columns as page_state
 from rmap.snapshot import flags as f
 
 FRAMES = 1 << 12

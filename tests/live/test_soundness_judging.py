@@ -10,7 +10,7 @@ import pytest
 
 from rmap.live import soundness as module
 from rmap.live.soundness import RACED_MAX, MachineCheck, check_machine
-from rmap.snapshot.findings import Checked, Found, Report, Violation
+from rmap.snapshot.rules.findings import Checked, Found, Report, Violation
 
 ME, OTHER, BUSY = os.getpid(), 11, 12
 

@@ -12,7 +12,7 @@ import pytest
 from rmap.live.bpf import IntervalTree, KernelAnonVmas, KernelLinks, KernelVmas, Topology
 from rmap.live.kernel_walk import descend, meets, vma_address
 from rmap.live.trees import Trees, inspect_trees, join
-from rmap.snapshot.findings import Violation
+from rmap.snapshot.rules.findings import Violation
 
 PAGE = 4096
 MM = 0x500

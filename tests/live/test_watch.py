@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmap.live import procfs, watch
+from rmap.live import watch
+from rmap.live.sources import procfs
 from rmap.live.watch import Watch
 
 PAGE = 4096

@@ -8,7 +8,7 @@ from model.player import Call, Player, shortened
 from model.random_calls import designs_differ, failure, random_calls, twins_differ
 from rmap import Kernel
 from rmap.designs import DEFAULT_DESIGNS, design_names
-from rmap.snapshot.isomorphic import isomorphic
+from rmap.snapshot.rules.isomorphic import isomorphic
 
 DESIGNS = tuple(design_names())
 ALL = tuple(design_names(variants=True))

@@ -15,7 +15,7 @@ import numpy as np
 
 from needs import need
 from rmap.errors import NotPermitted
-from rmap.live.abilities import missing_frames
+from rmap.live.doctor.abilities import missing_frames
 from rmap.live.record import why_not
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace

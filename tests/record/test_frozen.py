@@ -14,7 +14,7 @@ import pytest
 
 from recording import end, need_root, pid_in, python
 from rmap.errors import NotPermitted, SourceError
-from rmap.live.ptrace import frozen, state_of, threads_of, vfork_children
+from rmap.live.sources.ptrace import frozen, state_of, threads_of, vfork_children
 from waiting import until
 
 pytestmark = pytest.mark.live
@@ -110,7 +110,7 @@ def test_a_process_that_is_killed_meanwhile_ends(counter: tuple[int, Path]) -> N
 
 def test_whoever_stops_it_may_be_killed(counter: tuple[int, Path]) -> None:
     pid, path = counter
-    text = "import sys,time;from rmap.live.ptrace import frozen\nwith frozen([int(sys.argv[1])]):time.sleep(99)"
+    text = "import sys,time;from rmap.live.sources.ptrace import frozen\nwith frozen([int(sys.argv[1])]):time.sleep(99)"
     stopper = subprocess.Popen([sys.executable, "-c", text, str(pid)])
     until(lambda: {state_of(tid) for tid in threads_of(pid)} == {"t"})
     assert not moves(path)
@@ -178,7 +178,7 @@ time.sleep(60)
 def test_another_users_process_is_refused(counter: tuple[int, Path]) -> None:
     need_root()
     pid, path = counter
-    text = "import sys;from rmap.live.ptrace import frozen\nwith frozen([int(sys.argv[1])]):pass"
+    text = "import sys;from rmap.live.sources.ptrace import frozen\nwith frozen([int(sys.argv[1])]):pass"
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
     done = subprocess.run([*nobody, sys.executable, "-c", text, str(pid)], capture_output=True, text=True, check=False)
     assert f"{NotPermitted.__name__}: process {pid} may not be stopped by this user" in done.stderr

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from rmap.errors import SourceError, TraceError
-from rmap.live import ptrace
 from rmap.live.record import by_perf, session
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.live.record.raw import empty
 from rmap.live.record.run import pack
 from rmap.live.record.session import Checkpoints, Session
 from rmap.live.record.tracer import Tracer
+from rmap.live.sources import ptrace
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace.spool import Spool, part_of

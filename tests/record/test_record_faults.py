@@ -18,9 +18,9 @@ import pytest
 
 from recording import end, need_bpf, need_perf, need_root, pid_in, python, recorded, recording, rmap, rows, said
 from rmap.errors import NotPermitted, SourceError, UsageError
-from rmap.live.ptrace import state_of
 from rmap.live.record import record, session
 from rmap.live.record.run import keep_leftover
+from rmap.live.sources.ptrace import state_of
 from rmap.snapshot import Snapshot
 from rmap.trace import Trace
 from rmap.trace import tables as t

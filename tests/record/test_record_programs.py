@@ -26,7 +26,7 @@ from recording import (
     rmap,
     rows,
 )
-from rmap.live.ptrace import state_of
+from rmap.live.sources.ptrace import state_of
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.trace import Trace

@@ -17,7 +17,7 @@ from rmap.errors import NotPermitted
 from rmap.lab.replay import results as r
 from rmap.lab.replay.results import ReplayReport
 from rmap.lab.replay.run import replay
-from rmap.live.abilities import missing_frames
+from rmap.live.doctor.abilities import missing_frames
 from rmap.live.record.by_bpf import BpfRecorder
 from rmap.live.record.run import record
 from rmap.live.record.session import Checkpoints

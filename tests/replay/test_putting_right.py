@@ -14,7 +14,7 @@ from rmap.lab.replay.results import Checkpoint
 from rmap.mm import fault, truncate
 from rmap.mm.fault import touch
 from rmap.snapshot import flags as f
-from rmap.snapshot.isomorphic import isomorphic
+from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.trace import tables as t
 from rmap.units import PAGE_SIZE
 

@@ -13,7 +13,7 @@ from rmap.lab.replay import player
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
 from rmap.mm.mm_struct import START_BRK
-from rmap.snapshot.isomorphic import isomorphic
+from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.units import PAGE_SIZE
 
 FILE, SEGMENT = "/lib/library.so", "/dev/shm/segment"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rmap.live.soundness import MachineCheck
 from rmap.show.check import check, runs, watch_line
 from rmap.snapshot import Checked
-from rmap.snapshot.findings import Report, Violation
+from rmap.snapshot.rules.findings import Report, Violation
 
 FACTS = {
     "release": "6.18.44",

@@ -8,7 +8,7 @@ import pytest
 
 from rmap.lab.results import Comparison, Correctness, DesignResult, Eviction, Figure, FirstScreen, Structure, Subject
 from rmap.show.compare import comparison, cost_table, done_line, figure_cells, subject_line
-from rmap.show.first_screen import first_screen
+from rmap.show.demo import first_screen
 
 RIGHT = Correctness(ptes_found=412_806, ptes_total=412_806, ptes_invented=0, pages=104_233, pages_wrong=0)
 

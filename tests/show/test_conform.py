@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rmap.lab.conform import Conformance, Divergence, Incident
-from rmap.lab.conform.machines import Compared
+from rmap.lab.conform.pair import Compared
 from rmap.show.conform import conformance
 
 RUN = Conformance(

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from rmap.show.family import branches, family
 from rmap.show.family_svg import family_svg
-from rmap.snapshot.family import Family, FamilyAnonVma, FamilyVma
+from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGE = 4096

@@ -14,8 +14,8 @@ import pytest
 
 from needs import need
 from rmap.cli import main
-from rmap.lab.report import run_report
-from rmap.lab.unit_costs import DEFAULTS
+from rmap.lab.compare.report import run_report
+from rmap.lab.compare.unit_costs import DEFAULTS
 from rmap.show.chart import Line, line_chart
 from rmap.show.report import report_page
 

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 from rmap.lab.results import Step, Story
 from rmap.lab.workloads import WORKLOADS, Parameter
-from rmap.live.abilities import Abilities
+from rmap.live.doctor.abilities import Abilities
+from rmap.show.capture_notes import capture_notes
 from rmap.show.doctor import WORDS, doctor
-from rmap.show.picture import capture_notes
 from rmap.show.refusal import refusal
 from rmap.show.story import stories, story
 from rmap.show.text import columns, plural, whole_size, wrap

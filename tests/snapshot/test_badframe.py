@@ -6,7 +6,7 @@ import pytest
 
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
-from rmap.snapshot.badframe import KPF_BUDDY, frame_of, frames_of_log, verdict
+from rmap.snapshot.questions.badframe import KPF_BUDDY, frame_of, frames_of_log, verdict
 
 
 @pytest.mark.parametrize(

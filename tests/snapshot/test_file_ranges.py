@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmap.columns import runs
-from rmap.snapshot.file_ranges import cells_of, ranges_of, ranges_of_view
-from rmap.snapshot.file_view import FileView, MappedRange
+from rmap.snapshot.questions.file_ranges import cells_of, ranges_of, ranges_of_view
+from rmap.snapshot.questions.file_view import FileView, MappedRange
 
 PAGES = 40
 _sets = st.sets(st.integers(0, PAGES - 1))

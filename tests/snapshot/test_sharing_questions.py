@@ -14,11 +14,11 @@ from snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
 from rmap.errors import UsageError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.freed import Freed, freed_by
-from rmap.snapshot.groups import WAYS, count, groups
-from rmap.snapshot.selection import of_cgroup, of_pids, row_of, with_descendants
-from rmap.snapshot.sharing import sharing
-from rmap.snapshot.usage import usage
+from rmap.snapshot.questions.freed import Freed, freed_by
+from rmap.snapshot.questions.groups import WAYS, count, groups
+from rmap.snapshot.questions.selection import of_cgroup, of_pids, row_of, with_descendants
+from rmap.snapshot.questions.sharing import sharing
+from rmap.snapshot.questions.usage import usage
 
 KINDS = (f.ANON, f.FILE, f.SHMEM, f.KSM, f.ZERO, f.HUGETLB)
 

@@ -13,8 +13,8 @@ from snapshot_worlds import EXCLUSIVE, HEAP, PAGE, RW, changed, column, parent_a
 from rmap.errors import InvariantError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.check import Report, inspect
-from rmap.snapshot.topology import inspect_topology, topology_of
+from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
+from rmap.snapshot.rules.check import Report, inspect
 
 INDEX = HEAP >> 12
 

@@ -10,7 +10,7 @@ from snapshot_worlds import HEAP, LIBC, PAGE, RW, changed, column, parent_and_ch
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.family import Family, family_of
+from rmap.snapshot.questions.family import Family, family_of
 
 INDEX = HEAP >> 12
 

@@ -7,14 +7,13 @@ docstrings.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from rmap.errors import UsageError
+from rmap.lazy import module_named
 
 TYPE_CHECKING = False  # typing's own constant; importing typing costs a fifth of `rmap --help`
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Command(Protocol):
         """What a command module offers."""
@@ -76,5 +75,5 @@ def load(verb: str) -> Command:
         near = get_close_matches(verb, COMMANDS, n=1)
         hint = f"; did you mean `rmap {near[0]}`?" if near else ""
         raise UsageError(f"no command {verb!r}{hint} (`rmap --help` lists them)")
-    command: Command = import_module(f"rmap.cli.commands.{verb}")
+    command: Any = module_named(f"rmap.cli.commands.{verb}")
     return command

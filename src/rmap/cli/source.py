@@ -40,7 +40,7 @@ def selected(args: Namespace, picture: Snapshot) -> Bool:
     Raises:
         UsageError: a process or cgroup that is not in the picture.
     """
-    from rmap.snapshot.selection import of_cgroup, of_pids
+    from rmap.snapshot.questions.selection import of_cgroup, of_pids
 
     chosen = of_pids(picture, args.pid)
     return chosen if args.cgroup is None else chosen & of_cgroup(picture, args.cgroup)
@@ -52,16 +52,16 @@ def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **opti
     Args:
         pids: only these processes; None for all.
         for_one_page: one page is asked for: how many others changed meanwhile is no news.
-        options: as for ``rmap.live.capture``.
+        options: as for ``rmap.capture``.
 
     Raises:
         NotPermitted: this user may not see page frames.
     """
-    from rmap.show.picture import capture_notes
-    from rmap.snapshot import Snapshot
+    from rmap.live.capture.capture import capture as take_picture
+    from rmap.show.capture_notes import capture_notes
 
     with waiting() as doing:
-        picture = Snapshot.capture(
+        picture = take_picture(
             pids, progress=lambda done, total: doing(f"reading process {done} of {total}"), **options
         )
     for line in capture_notes({**picture.about, "raced": 0} if for_one_page else picture.about):
@@ -75,7 +75,7 @@ def absence(pid: int) -> str | None:
     Raises:
         NotPermitted: the kernel does not show its memory map to this user.
     """
-    from rmap.live import procfs
+    from rmap.live.sources import procfs
 
     if pid == os.getpid():
         return f"process {pid} is rmap itself, which leaves itself out"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from rmap.errors import UsageError
+from rmap.lazy import module_named
 
 if TYPE_CHECKING:
     from rmap.mm.interface import DesignCore, ReverseMap, ReverseMapFactory
@@ -54,7 +54,7 @@ class DesignInfo:
         return self._load(self.variants[name])
 
     def _load(self, type_name: str) -> ReverseMapFactory:
-        return cast("ReverseMapFactory", getattr(import_module(self.module), type_name))
+        return cast("ReverseMapFactory", getattr(module_named(self.module), type_name))
 
     def __call__(self, core: DesignCore, profile: Profile) -> ReverseMap:
         return self.factory(core, profile)

@@ -354,7 +354,7 @@ class Kernel:
     # -- pictures -------------------------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot:
         """This machine's memory as a picture."""
-        from rmap.kernel.picture import take_picture
+        from rmap.kernel.snapshot import take_picture
 
         return take_picture(self)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool, rows_of
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
-from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
 from rmap.live.trees import Trees
 from rmap.units import PAGE_SHIFT
 

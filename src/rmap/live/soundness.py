@@ -21,18 +21,18 @@ import numpy as np
 
 from rmap.columns import I8, I64, Bool, rows_of
 from rmap.errors import NotPermitted
-from rmap.live import procfs
 from rmap.live.bpf import KernelMemory, StructPages, Topology
-from rmap.live.capture import capture
+from rmap.live.capture.capture import capture
 from rmap.live.kernel_walk import anchors, meets
-from rmap.live.page_state import read_counts
+from rmap.live.sources import procfs
+from rmap.live.sources.kpage_columns import read_counts
 from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.snapshot import topology as pure
-from rmap.snapshot.check import inspect_pages
-from rmap.snapshot.findings import NAMED, Checked, Found, Report, Violation, report_of
-from rmap.snapshot.topology import WHAT, inspect_topology, pointer, root_is_last
+from rmap.snapshot.rules import anon_vmas as pure
+from rmap.snapshot.rules.anon_vmas import WHAT, inspect_topology, pointer, root_is_last
+from rmap.snapshot.rules.check import inspect_pages
+from rmap.snapshot.rules.findings import NAMED, Checked, Found, Report, Violation, report_of
 from rmap.units import format_count
 
 READINGS = 3

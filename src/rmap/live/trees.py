@@ -13,8 +13,8 @@ import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.snapshot import flags as f
-from rmap.snapshot.findings import NAMED, Checked, Found, Violation
-from rmap.snapshot.topology import pointer
+from rmap.snapshot.rules.anon_vmas import pointer
+from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
 from rmap.units import PAGE_SHIFT, format_count
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import SourceError
-from rmap.live import procfs
+from rmap.live.sources import procfs
 
 LOCK = "machine-state.lock"
 _SUFFIX = ".undo"

@@ -28,11 +28,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rmap.columns import I64, Bool, expand
-from rmap.live import procfs
-from rmap.live.entry import EXCLUSIVE, FILE, PFN_MASK, entry_of
-from rmap.live.pagemap import Pagemap, ranges_to_read
-from rmap.live.same_mm import compare_mms, groups
-from rmap.live.syscalls import address_of
+from rmap.live.sources import procfs
+from rmap.live.sources.pagemap import EXCLUSIVE, FILE, PFN_MASK, entry_of
+from rmap.live.sources.pagemap_columns import Pagemap, ranges_to_read
+from rmap.live.sources.same_mm import compare_mms, groups
+from rmap.live.sources.syscalls import address_of
 from rmap.snapshot.flags import VM_SHARED
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 

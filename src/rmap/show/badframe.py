@@ -10,7 +10,7 @@ from rmap.show.who import mapping_rows
 from rmap.units import PAGE_SHIFT, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.bad_frames import BadFrame
+    from rmap.live.lookup.bad_frames import BadFrame
 
 
 def bad_frames(found: Sequence[BadFrame], *, limit: int | None) -> list[str]:

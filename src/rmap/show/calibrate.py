@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rmap.lab.calibrate import Measured
-from rmap.lab.unit_costs import UnitCosts
+from rmap.lab.compare.calibrate import Measured
+from rmap.lab.compare.unit_costs import UnitCosts
 from rmap.show.text import columns, wrap
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rmap.show.picture import facts_line
+from rmap.show.capture_notes import facts_line
 from rmap.show.text import labelled, more, plural, wrap
 from rmap.units import format_count
 

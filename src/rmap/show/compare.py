@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rmap.lab.compare.unit_costs import UnitCosts
 from rmap.lab.results import Comparison, DesignResult, Figure, Structure, Subject
-from rmap.lab.unit_costs import UnitCosts
 from rmap.show.text import WIDTH, plural, wrap
 from rmap.units import format_bytes, format_count
 

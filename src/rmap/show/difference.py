@@ -9,7 +9,7 @@ from rmap.show.text import WIDTH, columns, labelled, more, wrap
 from rmap.units import PAGE_SHIFT, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.difference import Difference, FileChange, ProcessChange
+    from rmap.snapshot.questions.difference import Difference, FileChange, ProcessChange
 
 COLUMNS = ("change", "pid", "command", "before", "after", "gained", "lost", "unshared", "shared")
 FILES = 8

@@ -9,7 +9,7 @@ from rmap.show.text import labelled, plural, whole_size, wrap
 from rmap.units import format_bytes
 
 if TYPE_CHECKING:
-    from rmap.live.machine import Machine
+    from rmap.live.doctor.machine import Machine
 
 STATE_WIDTH = 5
 _FACT = 11
@@ -31,7 +31,7 @@ WORDS = {
     ),
     "recording": ("events of a program as they happen (BPF)", "rmap record by BPF; perf is the other way"),
 }
-"""What each ability is, and what it is for, by its name in ``rmap.live.abilities``; and recording."""
+"""What each ability is, and what it is for, by its name in ``rmap.live.doctor.abilities``; and recording."""
 
 
 def doctor(

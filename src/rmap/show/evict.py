@@ -8,7 +8,7 @@ from rmap.show.text import labelled, plural, wrap
 from rmap.units import PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.eviction import Eviction, Found
+    from rmap.live.evict.plan import Eviction, Found
 
 _LABEL = 10
 

@@ -9,7 +9,7 @@ from rmap.show.text import WIDTH, hex_address, labelled, more, plural, whole_siz
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.family import Family, FamilyAnonVma, FamilyVma
+    from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
 
 _KINDS = {"anon": "anonymous", "file": "page cache", "shmem": "shared memory"}
 _TREE_WIDTH = 34

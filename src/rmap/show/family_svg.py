@@ -16,7 +16,7 @@ from rmap.show.text import plural, whole_size
 from rmap.units import PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.family import Family, FamilyAnonVma, FamilyVma
+    from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
 
 VMAS = 40
 """VMAs that are drawn; the rest is counted."""

@@ -9,9 +9,9 @@ from rmap.show.text import WIDTH, columns, labelled, more, plural
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.file_pages import FilePages
-    from rmap.snapshot.file_ranges import Cell, FileRange
-    from rmap.snapshot.file_view import FileView
+    from rmap.live.files.file import FilePages
+    from rmap.snapshot.questions.file_ranges import Cell, FileRange
+    from rmap.snapshot.questions.file_view import FileView
 
 CELLS = 64
 _NAMED = 3

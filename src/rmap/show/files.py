@@ -9,8 +9,8 @@ from rmap.show.text import WIDTH, columns, more, plural, wrap
 from rmap.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.open_files import CachedFile
-    from rmap.snapshot.file_view import MappedFile
+    from rmap.live.files.open_files import CachedFile
+    from rmap.snapshot.questions.file_view import MappedFile
 
 _COLUMNS = {"resident": "resident", "size": "size", "mapped-by": "mapped_by", "open-by": "open_by"}
 _T = TypeVar("_T", "CachedFile", "MappedFile")

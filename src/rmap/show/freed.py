@@ -9,7 +9,7 @@ from rmap.show.text import WIDTH, plural, wrap
 from rmap.units import PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.freed import Freed, Held
+    from rmap.snapshot.questions.freed import Freed, Held
 
 _NAMED = 3
 _SIZE = 10

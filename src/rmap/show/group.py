@@ -9,7 +9,7 @@ from rmap.show.text import WIDTH, columns, more
 from rmap.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.groups import Group
+    from rmap.snapshot.questions.groups import Group
 
 _HEADER = ("GROUP", "PROCS", "SUM RSS", "EACH ONCE", "ONLY HERE", "SUM PSS", "SWAP")
 _LEGEND = [

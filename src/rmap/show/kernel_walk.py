@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rmap.show.text import columns, hex_address, labelled, more, plural, whole_size
-from rmap.snapshot.topology import pointer
+from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from rmap.show.text import WIDTH, columns, labelled, more, plural
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.file_view import FileView
-    from rmap.snapshot.overview import AreaView
+    from rmap.snapshot.questions.file_view import FileView
+    from rmap.snapshot.questions.overview import AreaView
 
 _PIDS = 4
 

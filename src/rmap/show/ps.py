@@ -9,7 +9,7 @@ from rmap.show.text import columns, more
 from rmap.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.usage import ProcessUsage
+    from rmap.snapshot.questions.usage import ProcessUsage
 
 _SIZES = {"rss": "RSS", "pss": "PSS", "uss": "USS", "swap": "SWAP", "page_tables": "TABLES"}
 _FIELDS = {"command": "comm", "tables": "page_tables", "shares": "shared_with"}

@@ -13,10 +13,10 @@ from html import escape
 
 from rmap import __version__
 from rmap.designs import DESIGNS
-from rmap.lab.report import ReportRun
+from rmap.lab.compare.report import ReportRun
+from rmap.lab.compare.unit_costs import UnitCosts, predicted
+from rmap.lab.compare.work import STEPS
 from rmap.lab.results import DesignResult
-from rmap.lab.unit_costs import UnitCosts, predicted
-from rmap.lab.work import STEPS
 from rmap.show.chart import Line, line_chart
 from rmap.units import format_bytes, format_count
 

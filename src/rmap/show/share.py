@@ -9,7 +9,7 @@ from rmap.show.text import columns, more
 from rmap.units import format_bytes
 
 if TYPE_CHECKING:
-    from rmap.snapshot.sharing import Sharing
+    from rmap.snapshot.questions.sharing import Sharing
 
 Names = Sequence[tuple[int, str]]
 """Pid and command of each process, by row of the picture."""

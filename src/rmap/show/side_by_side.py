@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rmap.lab.compare.unit_costs import UnitCosts, load, predicted
+from rmap.lab.compare.work import OPERATIONS_SHOWN, steps_per_unit
 from rmap.lab.results import Comparison, DesignResult, Walk
-from rmap.lab.unit_costs import UnitCosts, load, predicted
-from rmap.lab.work import OPERATIONS_SHOWN, steps_per_unit
 from rmap.show.text import columns, wrap
 from rmap.units import format_bytes, format_count
 

@@ -10,7 +10,7 @@ from rmap.show.text import GAP, hex_address, more, plural, wrap
 from rmap.units import format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.sql import TableOf
+    from rmap.snapshot.export.sql import TableOf
 
 HEX = ("address", "pfn", "start", "end", "vma_start", "vma_end")
 """Columns of these names are addresses and frames, and shown in hex; ``--json``, ``--jsonl`` and ``--csv`` do not."""

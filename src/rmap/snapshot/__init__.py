@@ -13,13 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rmap.snapshot.answer import Mapping, Who
     from rmap.snapshot.builder import SnapshotBuilder
-    from rmap.snapshot.check import Checked
-    from rmap.snapshot.isomorphic import isomorphic
     from rmap.snapshot.keys import Key, parse_key
-    from rmap.snapshot.picture import Snapshot, Walk
-    from rmap.snapshot.resolve import Resolved, resolve
+    from rmap.snapshot.questions.answer import Mapping, Who
+    from rmap.snapshot.questions.resolve import Resolved, resolve
+    from rmap.snapshot.rules.check import Checked
+    from rmap.snapshot.rules.isomorphic import isomorphic
+    from rmap.snapshot.snapshot import Snapshot, Walk
 
 __all__ = [
     "Checked",
@@ -39,17 +39,17 @@ __all__ = [
 bind_when_used(
     __name__,
     {
-        "Checked": "rmap.snapshot.check",
+        "Checked": "rmap.snapshot.rules.check",
         "Key": "rmap.snapshot.keys",
-        "Mapping": "rmap.snapshot.answer",
-        "Resolved": "rmap.snapshot.resolve",
-        "Snapshot": "rmap.snapshot.picture",
+        "Mapping": "rmap.snapshot.questions.answer",
+        "Resolved": "rmap.snapshot.questions.resolve",
+        "Snapshot": "rmap.snapshot.snapshot",
         "SnapshotBuilder": "rmap.snapshot.builder",
-        "Walk": "rmap.snapshot.picture",
-        "Who": "rmap.snapshot.answer",
-        "isomorphic": "rmap.snapshot.isomorphic",
+        "Walk": "rmap.snapshot.snapshot",
+        "Who": "rmap.snapshot.questions.answer",
+        "isomorphic": "rmap.snapshot.rules.isomorphic",
         "parse_key": "rmap.snapshot.keys",
-        "resolve": "rmap.snapshot.resolve",
+        "resolve": "rmap.snapshot.questions.resolve",
     },
 )
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rmap.columns import I32, I64
 from rmap.snapshot import flags as f
-from rmap.snapshot.picture import Snapshot
+from rmap.snapshot.snapshot import Snapshot
 from rmap.snapshot.tables import TABLES, Column, Frames, Ptes, Table
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 

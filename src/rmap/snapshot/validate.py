@@ -2,7 +2,7 @@
 
 A picture that passes is consistent in itself: every id leads to a row, VMAs and extents are in order and do not
 overlap, every mapped frame is described. It may still contradict the kernel's rules; that is what
-:func:`rmap.snapshot.check.check` asks.
+:func:`rmap.snapshot.rules.check.check` asks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rmap.snapshot.tables import TABLES
 from rmap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from rmap.snapshot.picture import Snapshot
+    from rmap.snapshot.snapshot import Snapshot
 
 _ABOUT_TYPES: dict[str, type] = {
     "source": str,

@@ -7,7 +7,7 @@ requirement; :mod:`rmap.trace.tables` has the kinds of events.
 from __future__ import annotations
 
 from rmap.trace.builder import TraceBuilder
-from rmap.trace.film import Picture, Trace
 from rmap.trace.tables import Events, Files, Opens
+from rmap.trace.trace import Picture, Trace
 
 __all__ = ["Events", "Files", "Opens", "Picture", "Trace", "TraceBuilder"]

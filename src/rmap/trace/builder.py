@@ -9,7 +9,7 @@ import numpy as np
 
 from rmap.snapshot import Snapshot
 from rmap.trace import tables as t
-from rmap.trace.film import Picture, Trace
+from rmap.trace.trace import Picture, Trace
 
 
 class TraceBuilder:

@@ -42,7 +42,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Find the frames, and judge them."""
     from rmap.cli.source import picture_of
-    from rmap.live.bad_frames import bad_frames, recorded_frames
+    from rmap.live.lookup.bad_frames import bad_frames, recorded_frames
     from rmap.show.badframe import bad_frames as lines
 
     pfns = _frames(args)
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     if args.input is not None:
         found = recorded_frames(picture_of(args), pfns)
     else:
-        from rmap.live.abilities import refuse_without_frames
+        from rmap.live.doctor.abilities import refuse_without_frames
 
         refuse_without_frames()
         with waiting() as doing:
@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
 
 
 def _frames(args: Namespace) -> list[int]:
-    from rmap.snapshot.badframe import frame_of, frames_of_log
+    from rmap.snapshot.questions.badframe import frame_of, frames_of_log
 
     if args.frames:
         return list(dict.fromkeys(frame_of(text) for text in args.frames))

@@ -33,8 +33,8 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Measure, keep, tell."""
-    from rmap.lab.calibrate import calibrate
-    from rmap.lab.unit_costs import as_plain, config_file, save
+    from rmap.lab.compare.calibrate import calibrate
+    from rmap.lab.compare.unit_costs import as_plain, config_file, save
     from rmap.show.calibrate import calibrated
 
     if not 1 <= args.rounds <= 1000:

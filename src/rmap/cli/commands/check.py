@@ -43,7 +43,7 @@ from rmap.errors import UsageError
 if TYPE_CHECKING:
     from rmap.live.bpf import KernelMemory
     from rmap.live.soundness import MachineCheck
-    from rmap.snapshot.findings import Report
+    from rmap.snapshot.rules.findings import Report
 
 MOST_KINDS = 4
 """Kinds of differences not judged that are named."""
@@ -73,9 +73,9 @@ def run(args: Namespace) -> int:
 
 
 def _check_picture(args: Namespace) -> int:
+    from rmap.show.capture_notes import picture_facts
     from rmap.show.check import SHOWN, check
-    from rmap.show.picture import picture_facts
-    from rmap.snapshot.check import inspect
+    from rmap.snapshot.rules.check import inspect
 
     picture = picture_of(args, topology=True)
     facts = picture_facts(picture)
@@ -154,7 +154,7 @@ def _memory() -> Iterator[KernelMemory | None]:
 def _frozen(pids: list[int]) -> AbstractContextManager[Any]:
     if not pids:
         return nullcontext()
-    from rmap.live.ptrace import frozen
+    from rmap.live.sources.ptrace import frozen
 
     return frozen(pids)
 
@@ -170,7 +170,7 @@ def _as_data(report: Report) -> dict[str, Any]:
 
 
 def _machine_data(found: MachineCheck) -> dict[str, Any]:
-    from rmap.snapshot.findings import DESCRIBED
+    from rmap.snapshot.rules.findings import DESCRIBED
 
     verdict = "unsettled" if found.not_judged or found.too_much_moved else "sound"
     rest = {
@@ -185,7 +185,7 @@ def _machine_data(found: MachineCheck) -> dict[str, Any]:
 
 # What stands beside the answer, on stderr.
 def _talk(found: MachineCheck) -> Iterator[str]:
-    from rmap.show.picture import capture_notes
+    from rmap.show.capture_notes import capture_notes
     from rmap.show.text import plural, wrap
 
     yield from capture_notes(found.facts)

@@ -45,7 +45,7 @@ from rmap.lab.results import Comparison, Progress
 from rmap.units import parse_share, parse_size
 
 if TYPE_CHECKING:
-    from rmap.lab.unit_costs import UnitCosts
+    from rmap.lab.compare.unit_costs import UnitCosts
 
 PICTURE_SUFFIX = ".rmap"
 TRACE_SUFFIXES = (".trace", ".trace.part")
@@ -70,7 +70,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Compare each subject in turn."""
-    from rmap.lab.unit_costs import load
+    from rmap.lab.compare.unit_costs import load
     from rmap.show.compare import comparisons
 
     prices = load(args.unit_costs)
@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
 
 
 def _predicted(results: list[Comparison], prices: UnitCosts) -> list[dict[str, dict[str, float]]]:
-    from rmap.lab.unit_costs import predicted
+    from rmap.lab.compare.unit_costs import predicted
 
     return [{d.design: dict(predicted(prices, d.costs)) for d in result.designs} for result in results]
 
@@ -95,7 +95,7 @@ def _executor(args: Namespace) -> Iterator[Executor | None]:
     if args.executor is None:
         yield None
         return
-    from rmap.lab.cluster import executor_at
+    from rmap.lab.compare.cluster import executor_at
 
     with executor_at(args.executor) as executor:
         yield executor
@@ -107,16 +107,16 @@ def _pool(executor: Executor | None) -> Iterator[Executor]:
     if executor is not None:
         yield executor
         return
-    from rmap.lab.workers_pool import local_pool
+    from rmap.lab.compare.workers_pool import local_pool
 
     with local_pool() as pool:
         yield pool
 
 
 def _report(args: Namespace, executor: Executor | None) -> int:
-    from rmap.lab.cache import ResultCache
-    from rmap.lab.report import run_report
-    from rmap.lab.unit_costs import load
+    from rmap.lab.compare.cache import ResultCache
+    from rmap.lab.compare.report import run_report
+    from rmap.lab.compare.unit_costs import load
     from rmap.show.report import report_page
 
     target = Path(args.report)
@@ -147,8 +147,8 @@ def _command_line(args: Namespace) -> str:
 
 
 def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Executor | None) -> Comparison:
-    from rmap.lab.cache import ResultCache
-    from rmap.lab.compare import compare_picture, compare_trace, compare_workload
+    from rmap.lab.compare.cache import ResultCache
+    from rmap.lab.compare.compare import compare_picture, compare_trace, compare_workload
     from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped

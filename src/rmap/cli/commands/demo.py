@@ -44,8 +44,8 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Run the main job."""
-    from rmap.lab import first_screen
-    from rmap.show.first_screen import first_screen as shown
+    from rmap.lab.compare import demo as first_screen
+    from rmap.show.demo import first_screen as shown
 
     if args.here and args.snap is not None:
         raise UsageError("--here takes its own picture: give it, or SNAP, not both")

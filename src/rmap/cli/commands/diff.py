@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
     from rmap.show.difference import difference as lines_of
     from rmap.show.difference import notes, sorted_changes
     from rmap.snapshot import Snapshot
-    from rmap.snapshot.difference import changes_of, difference
+    from rmap.snapshot.questions.difference import changes_of, difference
 
     before = Snapshot.load(args.before)
     if args.after is not None:
@@ -77,8 +77,8 @@ def _name(path: str | None, picture: Snapshot) -> str:
 
 # The pids that --pid and --cgroup choose, in either picture; None for all.
 def _chosen(args: Namespace, before: Snapshot, after: Snapshot) -> set[int] | None:
-    from rmap.snapshot.difference import pids_in
-    from rmap.snapshot.selection import of_cgroup
+    from rmap.snapshot.questions.difference import pids_in
+    from rmap.snapshot.questions.selection import of_cgroup
 
     pids = None if args.pid is None else set(args.pid)
     for pid in (pids or set()) - pids_in(before, after):

@@ -28,8 +28,8 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Ask for every ability."""
-    from rmap.live.abilities import abilities, refused_processes
-    from rmap.live.machine import machine
+    from rmap.live.doctor.abilities import abilities, refused_processes
+    from rmap.live.doctor.machine import machine
     from rmap.live.record import why_not
     from rmap.show.doctor import doctor
 

@@ -52,7 +52,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find the pages, push them out, look again."""
-    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.doctor.abilities import refuse_without_frames
     from rmap.live.evict import Nothing, evict, target_of
     from rmap.show.evict import announcement, eviction, verdict
     from rmap.snapshot import parse_key

@@ -90,7 +90,7 @@ def _draw(args: Namespace) -> int:
     from rmap.show.family import family
     from rmap.show.family_svg import family_svg
     from rmap.snapshot import parse_key, resolve
-    from rmap.snapshot.family import family_of
+    from rmap.snapshot.questions.family import family_of
 
     key = parse_key(args.story)
     _refuse_early(args, key)

@@ -46,9 +46,9 @@ def run(args: Namespace) -> int:
     """Look at the file."""
     if args.input is not None:
         return _recorded(args)
-    from rmap.live.file_pages import file_pages
+    from rmap.live.files.file import file_pages
     from rmap.show.file import CELLS, as_data, file, sorted_ranges
-    from rmap.snapshot.file_ranges import cells_of
+    from rmap.snapshot.questions.file_ranges import cells_of
 
     found = file_pages(args.path)
     ranges = sorted_ranges(found.ranges, args.sort)
@@ -62,8 +62,8 @@ def run(args: Namespace) -> int:
 def _recorded(args: Namespace) -> int:
     from rmap.cli.source import picture_of
     from rmap.show.file import CELLS, recorded_file, sorted_ranges
-    from rmap.snapshot.file_ranges import cells_of, ranges_of_view
-    from rmap.snapshot.file_view import file_view, files_named
+    from rmap.snapshot.questions.file_ranges import cells_of, ranges_of_view
+    from rmap.snapshot.questions.file_view import file_view, files_named
 
     picture = picture_of(args)
     named = files_named(picture, args.path) or files_named(picture, os.path.realpath(args.path))

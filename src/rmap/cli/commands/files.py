@@ -41,9 +41,9 @@ def run(args: Namespace) -> int:
     """Find them, and ask the page cache."""
     if args.input is not None:
         return _recorded(args)
-    from rmap.live.open_files import cached_files, meminfo
+    from rmap.live.files.open_files import cached_files, meminfo
+    from rmap.show.capture_notes import capture_notes
     from rmap.show.files import files, sorted_files
-    from rmap.show.picture import capture_notes
 
     chosen = _pids(args)
     with waiting() as doing:
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
 
 # None for all.
 def _pids(args: Namespace) -> set[int] | None:
-    from rmap.live import procfs
+    from rmap.live.sources import procfs
 
     if args.pid is None and args.cgroup is None:
         return None
@@ -80,7 +80,7 @@ def _pids(args: Namespace) -> set[int] | None:
 def _recorded(args: Namespace) -> int:
     from rmap.cli.source import picture_of, selected
     from rmap.show.files import recorded_files, sorted_files
-    from rmap.snapshot.file_view import mapped_files
+    from rmap.snapshot.questions.file_view import mapped_files
 
     picture = picture_of(args)
     found = sorted_files(mapped_files(picture, selected(args, picture)), args.sort)

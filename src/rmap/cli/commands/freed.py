@@ -45,7 +45,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Choose the processes, and count."""
     from rmap.show.freed import freed
-    from rmap.snapshot.freed import freed_by
+    from rmap.snapshot.questions.freed import freed_by
 
     if bool(args.pids) == (args.cgroup is not None):
         raise UsageError("name processes (PID...), or a cgroup (--cgroup PATH)")
@@ -62,7 +62,7 @@ def run(args: Namespace) -> int:
 
 
 def _chosen(args: Namespace, picture: Snapshot) -> Bool:
-    from rmap.snapshot.selection import of_cgroup, of_pids, with_descendants
+    from rmap.snapshot.questions.selection import of_cgroup, of_pids, with_descendants
 
     chosen = of_cgroup(picture, args.cgroup) if args.cgroup is not None else of_pids(picture, args.pids)
     return with_descendants(picture, chosen) if args.tree else chosen

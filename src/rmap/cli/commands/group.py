@@ -42,7 +42,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Group and count."""
     from rmap.show.group import group, sorted_groups
-    from rmap.snapshot.groups import groups
+    from rmap.snapshot.questions.groups import groups
 
     picture = picture_of(args)
     found = sorted_groups(groups(picture, args.by, selected(args, picture)), args.sort)

@@ -31,7 +31,7 @@ from rmap.cli.source import NICE, picture_of, selected
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from rmap.snapshot.usage import ProcessUsage
+    from rmap.snapshot.questions.usage import ProcessUsage
 
 COLUMNS = ("pid", "command", "rss", "pss", "uss", "swap", "tables", "shares")
 
@@ -64,8 +64,8 @@ def run(args: Namespace) -> int:
 
 
 def _rows(args: Namespace) -> tuple[list[ProcessUsage], bool]:
-    from rmap.live.abilities import missing_frames
-    from rmap.snapshot.usage import by_process
+    from rmap.live.doctor.abilities import missing_frames
+    from rmap.snapshot.questions.usage import by_process
 
     missing = missing_frames() if args.input is None and not args.quick else None
     if args.quick or missing:
@@ -77,9 +77,9 @@ def _rows(args: Namespace) -> tuple[list[ProcessUsage], bool]:
 
 
 def _quick(args: Namespace) -> list[ProcessUsage]:
-    from rmap.live import procfs
-    from rmap.live.rollup import read_rollups
-    from rmap.show.picture import capture_notes
+    from rmap.live.sources import procfs
+    from rmap.live.sources.rollup import read_rollups
+    from rmap.show.capture_notes import capture_notes
 
     if args.input is not None:
         raise UsageError("--quick asks the running kernel: a recorded picture (-i) has every entry anyway")

@@ -41,8 +41,8 @@ def run(args: Namespace) -> int:
     import numpy as np
 
     from rmap.show.share import share, shared_data
-    from rmap.snapshot.selection import of_pids, with_descendants
-    from rmap.snapshot.sharing import sharing
+    from rmap.snapshot.questions.selection import of_pids, with_descendants
+    from rmap.snapshot.questions.sharing import sharing
 
     picture = picture_of(args)
     chosen = of_pids(picture, args.pids)

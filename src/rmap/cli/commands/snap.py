@@ -42,8 +42,8 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
-    from rmap.live.abilities import refuse_without_frames
-    from rmap.show.picture import picture_facts, picture_line
+    from rmap.live.doctor.abilities import refuse_without_frames
+    from rmap.show.capture_notes import picture_facts, picture_line
     from rmap.snapshot.storage import refuse_target
 
     if args.output is None and args.parquet is None:
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     if target is not None:
         refuse_target(target, force=args.force)  # asked before the work, not after it
     if args.parquet is not None:
-        from rmap.snapshot.arrow import refuse_folder, refuse_without, write_parquet
+        from rmap.snapshot.export.arrow import refuse_folder, refuse_without, write_parquet
 
         refuse_without("pyarrow", "Parquet")
         refuse_folder(args.parquet, force=args.force)

@@ -39,7 +39,7 @@ from rmap.cli.parser import add_output_options, row_limit
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from rmap.snapshot.sql import Answer, Database
+    from rmap.snapshot.export.sql import Answer, Database
 
 ROWS = 50
 _COUNTED = 100_000
@@ -60,8 +60,8 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Open, ask, print."""
     from rmap.snapshot import Snapshot
-    from rmap.snapshot.arrow import refuse_without
-    from rmap.snapshot.sql import Database
+    from rmap.snapshot.export.arrow import refuse_without
+    from rmap.snapshot.export.sql import Database
 
     if args.csv + args.json + args.jsonl > 1:
         raise UsageError("--csv, --json and --jsonl are different formats: choose one")
@@ -97,7 +97,7 @@ def _show(args: Namespace, answer: Answer) -> None:
 
 def _list(args: Namespace, database: Database) -> int:
     from rmap.show.sql import contents
-    from rmap.snapshot.sql import EXAMPLES, MACROS
+    from rmap.snapshot.export.sql import EXAMPLES, MACROS
 
     tables = database.tables()
     if args.csv or args.jsonl:

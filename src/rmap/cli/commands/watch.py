@@ -50,7 +50,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Look, wait, look again."""
-    from rmap.live.abilities import refuse_without_frames
+    from rmap.live.doctor.abilities import refuse_without_frames
     from rmap.live.watch import Watch
     from rmap.show.watch import summary
 

@@ -109,8 +109,8 @@ def _one_of(key: Key) -> str:
 
 # One page of the running machine, without reading all of it.
 def _now(args: Namespace, key: Key) -> int:
-    from rmap.live.abilities import refuse_without_frames
-    from rmap.live.lookup import NoPage, look_up
+    from rmap.live.doctor.abilities import refuse_without_frames
+    from rmap.live.lookup.look_up import NoPage, look_up
 
     refuse_without_frames()
     with waiting() as doing:
@@ -131,8 +131,8 @@ def _tell(args: Namespace, answer: Who, origin: str) -> int:
 
 def _areas(args: Namespace, pid: int) -> int:
     from rmap.show.overview import areas
-    from rmap.snapshot.overview import areas_of
-    from rmap.snapshot.selection import row_of
+    from rmap.snapshot.questions.overview import areas_of
+    from rmap.snapshot.questions.selection import row_of
 
     picture = picture_of(args)
     row = row_of(picture, pid)
@@ -148,7 +148,7 @@ def _areas(args: Namespace, pid: int) -> int:
 
 def _whole_file(args: Namespace, key: Key) -> int:
     from rmap.show.overview import mapped_file
-    from rmap.snapshot.file_view import file_view, files_named
+    from rmap.snapshot.questions.file_view import file_view, files_named
 
     picture = picture_of(args)
     named = files_named(picture, key.path) or files_named(picture, os.path.realpath(key.path))

@@ -8,7 +8,7 @@ what diverges down to the few calls that matter, as a script that can be run.
 
 from __future__ import annotations
 
-from rmap.lab.conform.machines import Diverged, Model, Pair
+from rmap.lab.conform.pair import Diverged, Model, Pair
 from rmap.lab.conform.play import Player
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.puppets import PuppetDied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rmap.lab.conform.sight import (
+from rmap.lab.conform.observed import (
     KIND,
     MARK,
     NO_ENTRY,

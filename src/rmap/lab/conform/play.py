@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from rmap.errors import InvariantError, SyscallError
-from rmap.lab.conform.machines import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
+from rmap.lab.conform.pair import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
 from rmap.lab.conform.puppets import PuppetDied
 from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, Step, pages
 from rmap.lab.conform.stage import Stage

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from rmap.errors import NotPermitted
-from rmap.live.page_state import KpageFile
-from rmap.live.pagemap import Pagemap
+from rmap.live.sources.kpage_columns import KpageFile
+from rmap.live.sources.pagemap_columns import Pagemap
 
 SOURCE = Path(__file__).with_name("puppet.c")
 SHIPPED = Path(__file__).with_name("puppet")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from rmap.designs import design_named
 from rmap.errors import NotPermitted, SourceError, UsageError
-from rmap.lab.conform.machines import Compared
+from rmap.lab.conform.pair import Compared
 from rmap.lab.conform.play import Played, Player, Totals, nr_pages_for
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario, Step, scenario

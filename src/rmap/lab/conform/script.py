@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rmap.lab.conform.machines import NR_PAGES, Pair
+from rmap.lab.conform.pair import NR_PAGES, Pair
 from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, Step, pages, spell_number
 from rmap.lab.conform.swap import swap_to_zram
 from rmap.live.bpf import KernelMemory, why_not

@@ -16,10 +16,10 @@ import numpy as np
 
 from rmap.errors import NotPermitted, SourceError
 from rmap.lab.results import Step, Story
-from rmap.live import abilities
-from rmap.live.page_state import read_counts
-from rmap.live.pagemap import Pagemap
-from rmap.live.procfs import read_maps
+from rmap.live.doctor.abilities import abilities
+from rmap.live.sources.kpage_columns import read_counts
+from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.live.sources.procfs import read_maps
 
 PFN_MASK = (1 << 55) - 1
 PROT_NONE = 0

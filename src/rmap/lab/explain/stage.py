@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Iterable
 
 from rmap.kernel import Kernel, Process
+from rmap.lab.compare.figures import Meter, follows_entries
 from rmap.lab.explain.trace import Looked, trace
-from rmap.lab.figures import Meter, follows_entries
 from rmap.lab.results import Step, Story
 from rmap.mm.costs import OPERATIONS
 from rmap.mm.frames import EXCLUSIVE

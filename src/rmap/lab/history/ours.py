@@ -14,9 +14,9 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.kernel import Kernel
-from rmap.lab.figures import Meter
-from rmap.lab.sampling import draw, measure_walks
-from rmap.lab.work import STEPS
+from rmap.lab.compare.figures import Meter
+from rmap.lab.compare.sampling import draw, measure_walks
+from rmap.lab.compare.work import STEPS
 from rmap.lab.workloads import WORKLOADS, Sample
 from rmap.mm.walk import walk1, walk_many
 from rmap.snapshot import Snapshot, shipped

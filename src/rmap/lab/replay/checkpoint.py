@@ -15,10 +15,10 @@ from rmap.columns import I64
 from rmap.kernel.entries import ANON, FILE, OTHER, SHMEM, SWAPPED
 from rmap.lab.replay import agreement, resync
 from rmap.lab.replay import results as r
+from rmap.lab.replay.anon_vmas import topology
 from rmap.lab.replay.causes import Judge, Known, by_cause
 from rmap.lab.replay.pairs import Entry, Side, page_of, pid_of
 from rmap.lab.replay.seen import Seen
-from rmap.lab.replay.topology import topology
 from rmap.mm.costs import ADOPT
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f

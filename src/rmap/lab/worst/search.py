@@ -10,8 +10,8 @@ import numpy as np
 
 from rmap.designs import design_named
 from rmap.errors import UsageError
-from rmap.lab.figures import Meter
-from rmap.lab.work import STEPS
+from rmap.lab.compare.figures import Meter
+from rmap.lab.compare.work import STEPS
 from rmap.lab.worst.adversaries import adversary
 from rmap.lab.worst.arena import MOVES, Arena
 from rmap.mm.walk import walk_many

@@ -19,7 +19,7 @@ from rmap.columns import I64, Bool
 from rmap.errors import NotPermitted
 from rmap.live.bpf.libbpf import BpfObject, refusal, run
 from rmap.live.bpf.topology import Topology, parse
-from rmap.live.pagemap import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 OBJECT = Path(__file__).with_name("memory.bpf.o")

@@ -4,7 +4,7 @@ The kernel's calls answer with success whether or not a page went. So what is in
 and afterwards, from the page cache and the page tables, and only that is told. A page that is gone and there again
 within 100 ms came back; so did one that is there in another frame, or whose only mapper has waited for it since.
 
-Without leave only the named pages are touched (:mod:`rmap.snapshot.eviction` says by what means, and what each skips).
+Without leave only the named pages are touched (:mod:`rmap.live.evict.plan` says by what means, and what each skips).
 With it, the memory cgroup that most of them are charged to is reclaimed, everything in it alike: memory.force_empty
 (v1) or memory.reclaim (v2), until the pages are gone. Reclaim of a node, drop_caches and a DAMON that others use are
 never touched: what they push out is everybody's.
@@ -19,12 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rmap.columns import I64, Bool, runs
-from rmap.live import memcg
-from rmap.live.evict.targets import FileTarget, Target, free_swap, major_faults
-from rmap.live.residency import mapped
-from rmap.live.syscalls import MADV_PAGEOUT, MADV_POPULATE_READ, cachestat, madvise, process_madvise, sync_range
-from rmap.snapshot import flags as f
-from rmap.snapshot.eviction import (
+from rmap.live.evict.plan import (
     FADVISE,
     FINAL,
     MEANS,
@@ -38,6 +33,11 @@ from rmap.snapshot.eviction import (
     plan,
     stays,
 )
+from rmap.live.evict.targets import FileTarget, Target, free_swap, major_faults
+from rmap.live.sources import memcg
+from rmap.live.sources.residency import mapped
+from rmap.live.sources.syscalls import MADV_PAGEOUT, MADV_POPULATE_READ, cachestat, madvise, process_madvise, sync_range
+from rmap.snapshot import flags as f
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
 _BACK = 0.1  # seconds in which a page that is used comes back

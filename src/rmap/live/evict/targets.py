@@ -12,17 +12,17 @@ import numpy as np
 
 from rmap.columns import I64, Bool, expand, runs
 from rmap.errors import UsageError
-from rmap.live import procfs
-from rmap.live.file_mappers import Mappers, OpenedFile, mappers_of, open_file
-from rmap.live.lookup import NoPage, look_up
-from rmap.live.page_state import PageState, kinds, read_page_state
-from rmap.live.pagemap import PFN_MASK, Pagemap
-from rmap.live.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
+from rmap.live.evict.plan import Found, Pages
+from rmap.live.files.mappers import Mappers, OpenedFile, mappers_of, open_file
+from rmap.live.lookup.look_up import NoPage, look_up
+from rmap.live.sources import procfs
+from rmap.live.sources.kpage_columns import PageState, kinds, read_page_state
+from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
 from rmap.snapshot import flags as f
-from rmap.snapshot.answer import Mapping, Who
-from rmap.snapshot.eviction import Found, Pages
-from rmap.snapshot.file_ranges import distinct
 from rmap.snapshot.keys import Key
+from rmap.snapshot.questions.answer import Mapping, Who
+from rmap.snapshot.questions.file_ranges import distinct
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 _LOCKED = f.KPF_MLOCKED | f.KPF_UNEVICTABLE

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import NotPermitted, TraceError, UsageError
-from rmap.live.abilities import missing_frames
 from rmap.live.bpf import KernelMemory
-from rmap.live.ptrace import wait_for_thread_end
+from rmap.live.doctor.abilities import missing_frames
 from rmap.live.record.actors import Actors
 from rmap.live.record.by_bpf import RING_BYTES, BpfRecorder
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.live.record.launch import Launched, launch
 from rmap.live.record.raw import Recorder
 from rmap.live.record.session import Checkpoints, Outcome, Session
+from rmap.live.sources.ptrace import wait_for_thread_end
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot.storage import refuse_target
 from rmap.trace import Trace

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rmap.errors import SourceError
-from rmap.live import procfs
-from rmap.live import ptrace as p
+from rmap.live.sources import procfs
+from rmap.live.sources import ptrace as p
 
 _OPTIONS = p.O_FORK | p.O_VFORK | p.O_CLONE | p.O_EXEC | p.O_VFORKDONE | p.O_EXIT
 _WAIT = p.WALL | p.WNOTHREAD | os.WNOHANG

@@ -1,0 +1,1 @@
+"""Designs against workloads: jobs, figures, reports."""

@@ -1,0 +1,1 @@
+"""A picture of the running machine: read, described, settled."""

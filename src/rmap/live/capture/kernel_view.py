@@ -1,0 +1,252 @@
+"""The kernel's own reverse map as tables of a picture: anon_vmas, chains, and what hangs on them.
+
+/proc and the kernel's memory are read one after the other, while the machine runs. A VMA that is not the same in both
+has no chain in the picture, and the anon_vmas it is linked to are marked as not whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmap.columns import I64, Bool, rows_of
+from rmap.live.bpf import KernelMemory, Topology
+from rmap.live.capture.frames import Described, Extents, VmaColumns, single_pages
+from rmap.snapshot import SnapshotBuilder
+from rmap.snapshot import flags as f
+from rmap.snapshot.builder import join_extents
+
+_ANON_TAG = 1
+_TAG_MASK = 3
+_NOWHERE = -1
+_READINGS = 4
+"""How often all VMAs are read until the counters of their anon_vmas agree with what was read. A millisecond each."""
+
+
+@dataclass
+class KernelView:
+    """What was read of the anon_vmas, and where it went in the picture.
+
+    Attributes:
+        memory: to read on from.
+        address: int64, ascending: of the anon_vmas in the picture.
+        row: int64: their rows.
+        unmatched: VMAs of the picture that the kernel's memory does not have so.
+        mm: address of each process's ``mm_struct``, by pid.
+    """
+
+    memory: KernelMemory
+    address: I64
+    row: I64
+    unmatched: int
+    mm: dict[int, int]
+
+    def describe(self, frames: Described) -> Bool:
+        """Write into frames what their struct pages say: page index, anon_vma, PG_anon_exclusive.
+
+        Returns:
+            bool, of each frame: its struct page contradicts what /proc said of it a moment ago.
+        """
+        state = frames.state
+        pages = self.memory.struct_pages(state.pfn)
+        tracked = ~np.isin(frames.kind, f.UNTRACKED)
+        anon = frames.kind == f.ANON
+        tagged = pages.mapping & _TAG_MASK == _ANON_TAG
+        doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
+        doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
+        # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
+        # whatever its other flags look like.
+        unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
+        of_driver = unhung & (state.flags & f.KPF_LRU == 0)
+        doubtful |= unhung & ~of_driver
+        frames.kind[of_driver] = f.KERNEL
+        frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
+        indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
+        frames.index[indexed] = pages.index[indexed]
+        senseless = indexed & (frames.index < 0)  # freed, and something else by now
+        doubtful |= senseless
+        frames.file[senseless] = frames.index[senseless] = _NOWHERE
+        state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
+        frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+        return doubtful
+
+    def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described, doubtful: Bool) -> Extents:
+        """Mark the entries that are writable, dirty, or of an exclusive page in swap: what the page tables say.
+
+        Args:
+            doubtful: bool, of each frame: written where an entry of pagemap does not map it any more.
+        """
+        state, done = frames.state, []
+        pid = vmas.pid[extents.vma]
+        for one in np.unique(pid).tolist():
+            part = single_pages(extents.take(pid == one))
+            raw = self.memory.ptes(self.mm.get(one, 0), part.address)
+            present = (part.flags & f.PTE_PRESENT) != 0
+            same = present & raw.maps(part.address, part.pfn)
+            doubtful[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
+            flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
+            flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
+            done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
+        return Extents(*(np.concatenate(column) for column in zip(*done)))
+
+    def changed(self, frames: Described, rows: I64) -> Bool:
+        """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""
+        pages = self.memory.struct_pages(frames.state.pfn[rows])
+        index, hung = frames.index[rows], frames.anon_vma[rows]
+        now = self._row_of(pages.mapping & ~_TAG_MASK)
+        exclusive = (frames.state.flags[rows] & f.KPF_ANON_EXCLUSIVE) != 0
+        moved: Bool = (index >= 0) & (pages.index != index) | (hung >= 0) & (now != hung)
+        return moved | (hung >= 0) & (pages.exclusive != exclusive)
+
+    def settle_writable(self, extents: Extents, vmas: VmaColumns, frames: Described) -> None:
+        """Look again at anonymous pages that are writable and not exclusive (I17): a fork may have come between.
+
+        The mark of a page and the entries that map it are read one after the other. What is not so each time both are
+        read again is marked ``raced``.
+        """
+        state = frames.state
+        both = f.PTE_PRESENT | f.PTE_WRITE
+        pages = single_pages(extents.take(extents.flags & both == both))
+        at = np.searchsorted(state.pfn, pages.pfn)
+        exclusive = (state.flags[at] & f.KPF_ANON_EXCLUSIVE) != 0
+        rows = np.flatnonzero((frames.kind[at] == f.ANON) & ~exclusive & ~state.raced[at])
+        for _ in range(_READINGS):
+            if not len(rows):
+                return
+            stays = self._still_writable(pages.take(rows), vmas)
+            stays &= ~self.memory.struct_pages(pages.pfn[rows]).exclusive
+            stays &= self._still_writable(pages.take(rows), vmas)
+            state.raced[at[rows[~stays]]] = True
+            rows = rows[stays]
+
+    # Which of these pages their entries map writable, now.
+    def _still_writable(self, pages: Extents, vmas: VmaColumns) -> Bool:
+        writable = np.zeros(len(pages.pfn), np.bool_)
+        pid = vmas.pid[pages.vma]
+        for one in np.unique(pid).tolist():
+            own = np.flatnonzero(pid == one)
+            raw = self.memory.ptes(self.mm.get(one, 0), pages.address[own])
+            writable[own] = raw.write & raw.maps(pages.address[own], pages.pfn[own])
+        return writable
+
+    def _row_of(self, address: I64) -> I64:
+        at = rows_of(self.address, address, ascending=True)
+        return np.where(at >= 0, self.row[at] if len(self.row) else _NOWHERE, _NOWHERE)
+
+
+def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
+    """Read every VMA of the machine, and complete the VMAs of a picture: flags, pgoff, anon_vma, chain.
+
+    Args:
+        memory: the kernel's.
+        builder: with all processes and VMAs added.
+    """
+    topology = _read_steady(memory)
+    kernel_row = _matched(topology, builder)
+    matched = np.zeros(len(topology.vmas), np.bool_)
+    matched[kernel_row[kernel_row >= 0]] = True
+    ids = _add_anon_vmas(topology, matched, builder)
+    vmas, rows = topology.vmas, builder.rows("vmas")
+    columns = (kernel_row, vmas.flags[kernel_row] & f.VM_ALL, vmas.pgoff[kernel_row], vmas.anon_vma[kernel_row])
+    first = np.searchsorted(topology.links.vma, np.arange(len(vmas) + 1)).tolist()
+    linked = ids[topology.links.anon_vma].tolist()
+    for number, (row, at, flags, pgoff, active) in enumerate(zip(rows, *(column.tolist() for column in columns))):
+        if at < 0:
+            continue
+        row["flags"], row["pgoff"] = flags, pgoff
+        row["anon_vma"] = int(ids[active]) if active >= 0 else _NOWHERE
+        builder.add_chain(number, linked[first[at] : first[at + 1]])
+    builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
+    order = np.flatnonzero(ids >= 0)
+    builder.about["pte_write"] = memory.page_tables is None
+    mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
+    return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
+
+
+# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time in
+# the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those whose
+# tree has VMAs of nobody: of a process on its way out or in, which does not show them.
+def _read_steady(memory: KernelMemory) -> Topology:
+    before: set[tuple[int, ...]] = set()
+    for _ in range(_READINGS):
+        topology = memory.topology()
+        table = topology.anon_vmas
+        doubtful = np.flatnonzero(_unaccounted(topology))
+        strange = np.array([_has_strangers(memory, topology, row) for row in doubtful.tolist()], np.bool_)
+        table.torn[doubtful[strange]] = True
+        doubtful = doubtful[~strange]
+        columns = (table.address, table.root, table.parent, table.num_children, table.num_active_vmas)
+        now = set(zip(*(column[doubtful].tolist() for column in columns)))
+        if now <= before:
+            break
+        before = now
+    else:
+        table.torn[doubtful] = True
+    return topology
+
+
+def _has_strangers(memory: KernelMemory, topology: Topology, row: int) -> bool:
+    tree = memory.anon_vma_tree(int(topology.anon_vmas.address[row]))
+    return bool((~np.isin(tree.vma, topology.vmas.address)).any())
+
+
+# Which anon_vmas count other children or other active VMAs than were read.
+def _unaccounted(topology: Topology) -> Bool:
+    table, vmas = topology.anon_vmas, topology.vmas
+    _, first = np.unique(vmas.address, return_index=True)  # a shared mm shows its VMAs once per process
+    active = vmas.anon_vma[first]
+    counted = np.bincount(active[active >= 0], minlength=len(table))
+    children = np.bincount(table.parent[table.parent >= 0], minlength=len(table))
+    return (counted != table.num_active_vmas) | (children != table.num_children)
+
+
+# For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
+def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
+    pids = [process["pid"] for process in builder.rows("processes")]
+    wanted = {(pids[row["process"]], row["start"], row["end"]): i for i, row in enumerate(builder.rows("vmas"))}
+    found = np.full(len(wanted), _NOWHERE, np.int64)
+    vmas = topology.vmas
+    whole = np.ones(len(vmas), np.bool_)
+    whole[topology.truncated] = False
+    for at, key in enumerate(zip(vmas.pid.tolist(), vmas.start.tolist(), vmas.end.tolist())):
+        place = wanted.get(key)
+        if place is not None and whole[at]:
+            found[place] = at
+    return found
+
+
+# Those that a VMA of the picture is linked to; the id of each row of the kernel's table, -1 for the others.
+def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) -> I64:
+    table, links = topology.anon_vmas, topology.links
+    wanted = np.zeros(len(table), np.bool_)
+    wanted[links.anon_vma[matched[links.vma]]] = True
+    whole = ~table.torn
+    # A process that shares another's mm shows its VMAs once more, under another pid: the same VMAs.
+    seen = np.isin(topology.vmas.address, topology.vmas.address[matched])
+    whole[links.anon_vma[~seen[links.vma]]] = False
+    for above in (table.root, table.parent):
+        known = (above >= 0) & wanted[above]
+        whole[wanted & ~known] = False
+    ids = np.where(wanted, np.cumsum(wanted) - 1, _NOWHERE)
+    own = np.flatnonzero(wanted)
+    columns = (
+        table.root,
+        table.parent,
+        table.refcount,
+        table.num_children,
+        table.num_active_vmas,
+        table.address,
+        whole,
+    )
+    for root, parent, refcount, children, active, address, is_whole in zip(*(c[own].tolist() for c in columns)):
+        builder.add_anon_vma(
+            root=int(ids[root]) if root >= 0 else _NOWHERE,
+            parent=int(ids[parent]) if parent >= 0 else _NOWHERE,
+            refcount=refcount,
+            num_children=children,
+            num_active_vmas=active,
+            address=address,
+            whole=is_whole,
+        )
+    return ids

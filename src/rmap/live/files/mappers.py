@@ -1,0 +1,235 @@
+"""Who maps a file of the running machine, and who holds it open.
+
+A file is known by what our own mapping of it looks like in /proc: device and inode in maps may be others than those of
+stat (btrfs, overlayfs). So neither its path nor its mount namespace matters, and a deleted file or a memfd, opened by
+way of /proc/PID/fd/N or /proc/PID/map_files/..., is a file like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rmap.columns import I64
+from rmap.errors import NotPermitted, UsageError
+from rmap.live.lookup.place import area_at
+from rmap.live.sources import procfs
+from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.residency import mapped
+from rmap.live.sources.same_mm import compare_mms, groups
+from rmap.units import PAGE_MASK, PAGE_SHIFT
+
+_FILE = 1 << 61
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file that this process has opened, to ask about it.
+
+    Attributes:
+        fd: open for reading.
+        path: as the kernel names it now.
+        size: bytes.
+        identity: device and inode as in /proc/PID/maps.
+        key: device and inode as of stat.
+    """
+
+    fd: int
+    path: str
+    size: int
+    identity: tuple[int, int]
+    key: tuple[int, int]
+
+    @property
+    def pages(self) -> int:
+        """How many pages it has."""
+        return (self.size + ~PAGE_MASK) >> PAGE_SHIFT
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+
+def open_file(path: str) -> OpenedFile:
+    """Open a regular file, a memfd, a deleted file.
+
+    Raises:
+        NotPermitted: this user may not read it.
+        UsageError: it is something else: a directory, a device.
+        OSError: it is not there.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        raise NotPermitted(
+            f"{path}: this user may not read this file",
+            needed="permission to read the file" if os.geteuid() == 0 else "CAP_DAC_READ_SEARCH, or to be its owner",
+        ) from None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"{path} is {_what(found.st_mode)}: only a regular file has pages of its own")
+        return OpenedFile(
+            fd, procfs.read_link(f"/proc/self/fd/{fd}"), found.st_size, _identity(fd, found),
+            (found.st_dev, found.st_ino),
+        )  # fmt: skip
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _what(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a directory"), (stat.S_ISBLK, "a block device"), (stat.S_ISCHR, "a character device"),
+        (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    )  # fmt: skip
+    return next((name for test, name in kinds if test(mode)), "no file")
+
+
+def _identity(fd: int, found: os.stat_result) -> tuple[int, int]:
+    try:
+        with mapped(fd, 0, 1) as address:
+            area = area_at(os.getpid(), address)
+    except OSError:  # a file that cannot be mapped: nobody maps it
+        area = None
+    return (area.dev, area.inode) if area is not None and area.inode else (found.st_dev, found.st_ino)
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """A process with areas of a file.
+
+    Attributes:
+        pid: the lowest of those that share its memory.
+        page, address, pfn: int64 columns, one row for each entry that maps a page of the file: the page's number in
+            the file, where (bytes), its frame (0 where the kernel hides it).
+        copies: private copies of its pages, made on writing.
+    """
+
+    pid: int
+    comm: str
+    page: I64
+    address: I64
+    pfn: I64
+    copies: int
+
+
+@dataclass
+class Mappers:
+    """Everybody with an area of a file; processes that ended meanwhile, or may not be read."""
+
+    found: list[Mapper] = field(default_factory=list)
+    ended: int = 0
+    refused: list[int] = field(default_factory=list)
+
+    @property
+    def ptes(self) -> int:
+        """Entries that map a page of it."""
+        return sum(len(one.page) for one in self.found)
+
+
+def mappers_of(file: OpenedFile, first: int = 0, count: int | None = None) -> Mappers:
+    """Find everybody who maps a file: all memory maps are read, and of page tables those of its areas.
+
+    Args:
+        first, count: only entries of these pages; None means all.
+    """
+    answer = Mappers()
+    areas: dict[int, list[procfs.MapsLine]] = {}
+    for pid in procfs.pids():
+        try:
+            lines = _areas(pid, file)
+        except (FileNotFoundError, ProcessLookupError):
+            answer.ended += 1
+        except PermissionError:
+            answer.refused.append(pid)
+        else:
+            if lines:
+                areas[pid] = lines
+    last = None if count is None else first + count
+    for pid in groups(sorted(areas), compare_mms):
+        try:
+            answer.found.append(_read(pid, areas[pid], first, last))
+        except (FileNotFoundError, ProcessLookupError):
+            answer.ended += 1
+        except PermissionError:
+            answer.refused.append(pid)
+    return answer
+
+
+def _areas(pid: int, file: OpenedFile) -> list[procfs.MapsLine]:
+    dev, inode = file.identity
+    mark = f" {os.major(dev):02x}:{os.minor(dev):02x} {inode} ".encode()
+    with open(f"/proc/{pid}/maps", "rb") as maps:
+        text = maps.read()
+    if mark not in text:
+        return []
+    lines = [procfs.parse_maps_line(line.decode(errors="replace")) for line in text.splitlines() if mark in line]
+    if file.identity == file.key:
+        return lines
+    return [line for line in lines if _is_it(pid, line, file)]
+
+
+# Subvolumes of one btrfs have one device in maps, and inode numbers of their own.
+def _is_it(pid: int, line: procfs.MapsLine, file: OpenedFile) -> bool:
+    try:
+        found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
+    except OSError:
+        return True
+    return (found.st_dev, found.st_ino) == file.key
+
+
+def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) -> Mapper:
+    columns: list[tuple[I64, I64, I64]] = [(np.empty(0, np.int64),) * 3]
+    copies = 0
+    with Pagemap(pid) as pagemap:
+        for line in lines:
+            behind = line.offset >> PAGE_SHIFT
+            start = max(line.start, line.start + (first - behind << PAGE_SHIFT))
+            end = line.end if last is None else min(line.end, line.start + (last - behind << PAGE_SHIFT))
+            if start >= end:
+                continue
+            address, entry = pagemap.read([(start, end)])
+            ours = (entry < 0) & ((entry & _FILE) != 0)
+            copies += int(((entry < 0) & ((entry & _FILE) == 0)).sum())
+            address, entry = address[ours], entry[ours]
+            columns.append((behind + (address - line.start >> PAGE_SHIFT), address, entry & PFN_MASK))
+    page, address, pfn = (np.concatenate(column) for column in zip(*columns))
+    return Mapper(pid, procfs.read_stat(pid).comm, page, address, pfn, copies)
+
+
+def open_by(key: tuple[int, int]) -> dict[int, list[int]]:
+    """Who holds a file open: pid -> descriptors. This process is left out.
+
+    Args:
+        key: device and inode as of stat.
+    """
+    holders: dict[int, list[int]] = {}
+    for pid in _others():
+        for name, found in descriptors(pid):
+            if (found.st_dev, found.st_ino) == key:
+                holders.setdefault(pid, []).append(int(name))
+    return {pid: sorted(fds) for pid, fds in holders.items()}
+
+
+def descriptors(pid: int) -> list[tuple[str, os.stat_result]]:
+    """The open files of a process, number and stat; what may not be seen, or is closed meanwhile, is left out."""
+    found = []
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return []
+    for name in names:
+        try:
+            found.append((name, os.stat(f"/proc/{pid}/fd/{name}")))
+        except OSError:
+            continue
+    return found
+
+
+def _others() -> Iterable[int]:
+    return (pid for pid in procfs.pids() if pid != os.getpid())

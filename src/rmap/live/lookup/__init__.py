@@ -1,0 +1,1 @@
+"""One page of the running machine: who maps it."""

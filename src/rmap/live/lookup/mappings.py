@@ -1,0 +1,117 @@
+"""From entries found to what is told of them: whose, in which area; whether they still are; why others are missing."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect
+from collections.abc import Iterable
+from itertools import groupby
+from typing import NamedTuple
+
+from rmap.live.lookup.place import area_at
+from rmap.live.lookup.search import Hit, Search
+from rmap.live.sources import procfs
+from rmap.live.sources.pagemap import Entries
+from rmap.snapshot import flags as f
+from rmap.snapshot.questions.answer import Mapping
+
+_INIT_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+_NAMED = 4
+_FEW = 2
+
+
+class Told(NamedTuple):
+    """A mapping, and when its process began: a pid may be given away."""
+
+    mapping: Mapping
+    start_time: int
+
+
+def told(hits: Iterable[Hit]) -> tuple[list[Told], bool]:
+    """What there is to tell of these entries (in order); and whether any process or area of theirs has gone since."""
+    known: list[Told] = []
+    gone = False
+    for pid, group in groupby(hits, lambda hit: hit.pid):
+        addresses = [hit.address for hit in group]
+        try:
+            who, areas = procfs.read_stat(pid), _areas(pid, addresses)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            gone = True
+            continue
+        gone = gone or None in areas
+        known += [
+            Told(_mapping(who, address, area), who.start_time) for address, area in zip(addresses, areas) if area
+        ]
+    return known, gone
+
+
+# The area of each of these addresses (ascending): read one by one, or all at once where they are many.
+def _areas(pid: int, addresses: list[int]) -> list[procfs.MapsLine | None]:
+    if len(addresses) <= _FEW:
+        return [area_at(pid, address) for address in addresses]
+    lines = procfs.read_maps(pid)
+    starts = [line.start for line in lines]
+    below = (lines[bisect(starts, address) - 1] if address >= starts[0] else None for address in addresses)
+    return [line if line and address < line.end else None for address, line in zip(addresses, below)]
+
+
+def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
+    path, offset = (area.path, area.offset + address - area.start) if area.inode else (None, None)
+    return Mapping(who.pid, who.comm, address, area.start, area.end, f.perms(area.flags), path, offset)
+
+
+def changed(looked: Search, known: Iterable[Told]) -> bool:
+    """Whether one of these is not any more what it was: another page, another process of that pid."""
+    for pid, group in groupby(known, lambda one: one.mapping.pid):
+        ours = list(group)
+        try:
+            with Entries(pid) as entries:
+                if not all(looked.matches(entries.entry(one.mapping.address)) for one in ours):
+                    return True
+            if procfs.read_stat(pid).start_time != ours[0].start_time:
+                return True
+        except OSError:
+            return True
+    return False
+
+
+def reasons(looked: Search, missing: int) -> list[str]:
+    """Why entries that the kernel counts were not found.
+
+    Args:
+        missing: how many.
+    """
+    if missing <= 0:
+        return []
+    found = []
+    if looked.refused:
+        found.append(_refused(sorted(looked.refused)))
+    if _inside_a_namespace():
+        n = f"{missing:,} {'mapper' if missing == 1 else 'mappers'}" if not looked.refused else "mappers"
+        found.append(f"{n} outside this PID namespace: rmap sees only the processes within")
+    if ended := looked.ended():
+        found.append(f"{ended:,} {'process' if ended == 1 else 'processes'} ended while the page was looked for")
+    if not found:
+        found.append("no process that is visible here has them: the kernel itself, or one that /proc does not show")
+    return found
+
+
+def _refused(pids: list[int]) -> str:
+    named = ", ".join(map(_name, pids[:_NAMED])) + (", ..." if len(pids) > _NAMED else "")
+    whom = "anybody, not even to root" if os.geteuid() == 0 else "this user"
+    if len(pids) == 1:
+        return f"process {named} does not show its memory to {whom}"
+    return f"{len(pids):,} processes do not show their memory to {whom}: {named}"
+
+
+# ``1 (init, uid 0)``: what can be told of a process that shows no more.
+def _name(pid: int) -> str:
+    try:
+        return f"{pid} ({procfs.read_stat(pid).comm}, uid {os.stat(f'/proc/{pid}').st_uid})"
+    except OSError:
+        return str(pid)
+
+
+def _inside_a_namespace() -> bool:
+    number = procfs.read_link("/proc/self/ns/pid").strip("pid:[]")
+    return number.isdigit() and int(number) != _INIT_PIDNS

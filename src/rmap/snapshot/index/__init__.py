@@ -1,0 +1,1 @@
+"""What is worked out once of a picture's tables, for every question."""

@@ -1,0 +1,98 @@
+"""Who maps a page of a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmap.snapshot import flags as f
+from rmap.snapshot.questions.answer import NOTES, Mapping, Who
+from rmap.units import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from rmap.snapshot.snapshot import Snapshot
+
+
+def who(picture: Snapshot, pfn: int) -> Who:
+    """Answer for one frame; see :meth:`rmap.snapshot.snapshot.Snapshot.who`."""
+    entries = picture.reverse.entries(np.array([pfn], np.int64))
+    mappings = _mappings(picture, entries.extent.tolist(), entries.address.tolist())
+    run = picture.frame_run(pfn)
+    if run < 0:
+        note = "not in the picture: it holds only frames that a recorded process maps"
+        return Who(pfn, "unknown", None, 0, "unmapped", [], note=note)
+    frames = picture.frames
+    within = pfn - int(frames.pfn[run])
+    order = int(frames.order[run])
+    mapcount = int(frames.mapcount[run])
+    status, note = _status(picture, run, mapcount, len(mappings) + int(frames.own[run]))
+    file = int(frames.file[run])
+    offset = int(frames.head_offset[run]) + within if order else 0
+    return Who(
+        pfn,
+        f.FRAME_KINDS[frames.kind[run]],
+        mapcount,
+        len(mappings),
+        status,
+        mappings,
+        order=order,
+        head=pfn - offset,
+        file=picture.files.path[file] if file >= 0 else None,
+        file_offset=(int(frames.index[run]) + within) << PAGE_SHIFT if file >= 0 else None,
+        note=note,
+        own=int(frames.own[run]),
+        flags=int(frames.flags[run]),
+    )
+
+
+def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str, str]:
+    frames = picture.frames
+    kind = int(frames.kind[run])
+    if kind in f.UNTRACKED and found != mapcount:
+        return "approximate", NOTES[kind]
+    if frames.raced[run]:
+        return "raced", "the page changed while the picture was taken"
+    if frames.order[run] and picture.about["mapcount"] == "average":
+        return "approximate", "this kernel counts mappings of large folios on average only"
+    if found == mapcount:
+        return ("complete", NOTES.get(kind, "")) if found else ("unmapped", "")
+    if found < mapcount:
+        return "hidden", f"{mapcount - found:,} of its mappings are in processes that were not recorded"
+    return "raced", "more entries were found than the kernel counts"
+
+
+def who_swap(picture: Snapshot, swap_type: int, offset: int) -> Who:
+    """Which entries name one swap slot; see :meth:`rmap.snapshot.snapshot.Snapshot.who_swap`."""
+    ptes = picture.ptes
+    entry = swap_type | offset << f.SWAP_TYPE_BITS
+    behind = entry - ptes.pfn
+    inside = (behind >= 0) & (behind % f.SWAP_STEP == 0) & (behind < ptes.count.astype(np.int64) * f.SWAP_STEP)
+    extents = np.flatnonzero(((ptes.flags & f.PTE_SWAP) != 0) & inside)
+    addresses = ptes.address[extents] + (behind[extents] // f.SWAP_STEP << PAGE_SHIFT)
+    mappings = _mappings(picture, extents.tolist(), addresses.tolist())
+    status = "approximate" if mappings else "unmapped"
+    note = "the kernel does not show how many entries name a swap slot"
+    return Who(None, "swap", None, len(mappings), status, mappings, swap=(swap_type, offset), note=note)
+
+
+def _mappings(picture: Snapshot, extents: list[int], addresses: list[int]) -> list[Mapping]:
+    vmas, processes, files = picture.vmas, picture.processes, picture.files
+    answer = []
+    for extent, address in zip(extents, addresses):
+        vma = int(picture.ptes.vma[extent])
+        process = int(vmas.process[vma])
+        start, file, pgoff = int(vmas.start[vma]), int(vmas.file[vma]), int(vmas.pgoff[vma])
+        answer.append(
+            Mapping(
+                pid=int(processes.pid[process]),
+                comm=processes.comm[process],
+                address=address,
+                vma_start=start,
+                vma_end=int(vmas.end[vma]),
+                perms=f.perms(int(vmas.flags[vma])),
+                file=files.path[file] if file >= 0 else None,
+                offset=(pgoff << PAGE_SHIFT) + address - start if file >= 0 and pgoff >= 0 else None,
+            )
+        )
+    return answer

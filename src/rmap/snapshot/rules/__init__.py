@@ -1,0 +1,1 @@
+"""The kernel's invariants, asked of a picture."""

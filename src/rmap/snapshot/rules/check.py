@@ -1,0 +1,281 @@
+"""Is a picture sound? The numbered invariants (``docs/rules.md``, 6.2) as far as a picture can carry them.
+
+Those about anon_vmas (I1 to I11, I13, I16) need the kernel's own topology, I14 anonymous page indexes, I15 to
+I17 bits that /proc does not show: a picture taken from /proc alone is checked for I19 to I21 and for pagemap's
+exclusive bit (rule 8.2). What cannot be checked is returned with its reason, never passed over. I12 and I22 are about
+trees, which a picture does not hold.
+
+Violations are data (:func:`inspect`): whoever looks at a running machine must tell a race from a finding, and reads
+again before it judges. :func:`check` is for whoever holds a picture to be right: it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rmap.columns import I64, Bool
+from rmap.errors import InvariantError
+from rmap.snapshot import flags as f
+from rmap.snapshot.rules.anon_vmas import WHAT, inspect_topology, topology_of
+from rmap.snapshot.rules.findings import NAMED, Checked, Found, Report, Violation, report_of
+from rmap.units import PAGE_SHIFT, format_count
+
+if TYPE_CHECKING:
+    from rmap.snapshot.snapshot import Snapshot
+
+__all__ = ["Checked", "Report", "Violation", "check", "inspect", "inspect_pages"]
+
+_MOST_NAMED = 8  # entries of one page that a violation lists
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Every present entry of a picture with what its frame says; one row per entry, columns of equal length."""
+
+    pfn: I64
+    vma: I64
+    address: I64
+    pte_flags: I64
+    kind: I64
+    flags: I64
+    mapcount: I64
+    order: I64
+    index: I64
+    anon_vma: I64
+    file: I64
+    steady: Bool  # the page did not change while the picture was taken
+
+
+def check(picture: Snapshot) -> list[Checked]:
+    """Check every invariant this picture can carry.
+
+    Returns:
+        one row per invariant, in order.
+
+    Raises:
+        InvariantError: the first violation, with its objects.
+    """
+    report = inspect(picture)
+    for violation in report.violations:
+        count = next(row.violations for row in report.checked if row.invariant == violation.invariant)
+        objects = ", ".join(line.strip() for line in violation.objects)
+        raise InvariantError(violation.invariant, f"{violation.message}: {objects}; {format_count(count)} such in all")
+    return report.checked
+
+
+def inspect(picture: Snapshot) -> Report:
+    """Check every invariant this picture can carry, and collect what is wrong instead of raising."""
+    if picture.about["topology"] == "none":
+        reason = "the picture has no anon_vmas (/proc does not show them)"
+        found = [Found(Checked(number, what, 0, "VMAs", reason), []) for number, what in WHAT.items()]
+    else:
+        found = list(inspect_topology(topology_of(picture)))
+    return report_of(found + inspect_pages(picture))
+
+
+def inspect_pages(picture: Snapshot, *, strict: bool | None = None) -> list[Found]:
+    """The invariants of pages and entries alone: I13 to I17, I19 to I21, and rule 8.2.
+
+    Args:
+        picture: the picture.
+        strict: whether no page was ever swapped in or split off a large folio, so that I16 has no exception. None:
+            true of a model's picture, which says if there was swap; unknown, so not true, of a machine's.
+    """
+    pages = _pages(picture)
+    if strict is None:
+        strict = picture.about["source"] == "model"
+    checks: tuple[Callable[[Snapshot, Pages], Iterator[Found]], ...] = (
+        _anchored,
+        _index,
+        partial(_exclusive, strict=strict),
+        _writable,
+        _counts,
+        _complete,
+        _file_pages,
+    )
+    return [found for one in checks for found in one(picture, pages)]
+
+
+def _pages(picture: Snapshot) -> Pages:
+    entries = picture.reverse.entries(picture.pfns())
+    at = entries.position
+
+    def frame(name: str) -> I64:
+        spread: I64 = picture.per_frame(name).astype(np.int64)
+        return spread[at]
+
+    return Pages(
+        pfn=picture.pfns()[at],
+        vma=picture.ptes.vma[entries.extent].astype(np.int64),
+        address=entries.address,
+        pte_flags=picture.ptes.flags[entries.extent].astype(np.int64),
+        kind=frame("kind"),
+        flags=frame("flags"),
+        mapcount=frame("mapcount"),
+        order=frame("order"),
+        index=frame("index"),
+        anon_vma=frame("anon_vma"),
+        file=frame("file"),
+        steady=frame("raced") == 0,
+    )
+
+
+# One invariant of entries: of those asked about, which are right.
+def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
+    rows = np.flatnonzero(asked & ~right).tolist()
+    found = []
+    for i in rows[:NAMED]:
+        vma = int(pages.vma[i])
+        process = int(picture.vmas.process[vma])
+        pid = int(picture.processes.pid[process])
+        objects = (
+            f"pfn {pages.pfn[i]:#x} ({f.FRAME_KINDS[pages.kind[i]]}, index {pages.index[i]:#x}, "
+            f"mapcount {pages.mapcount[i]})",
+            f"entry at {pages.address[i]:#x} of {pid} {picture.processes.comm[process]}",
+            f"VMA {picture.vmas.start[vma]:x}-{picture.vmas.end[vma]:x}, pgoff {picture.vmas.pgoff[vma]:#x}",
+        )
+        found.append(Violation(line.invariant, text, objects, (pid,), (pid, int(pages.address[i]))))
+    return Found(line._replace(checked=int(asked.sum()), violations=len(rows)), found)
+
+
+def _linear(picture: Snapshot, pages: Pages) -> I64:
+    return picture.vmas.pgoff[pages.vma] + ((pages.address - picture.vmas.start[pages.vma]) >> PAGE_SHIFT)
+
+
+def _index(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I14", "an anonymous page's index gives its address in every VMA", 0, "entries")
+    asked = (pages.kind == f.ANON) & (pages.index >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
+    if not asked.any():
+        line = line._replace(reason="the picture has no index of an anonymous page")
+    right = pages.index == _linear(picture, pages)
+    yield _demand(picture, pages, asked, right, line, "the page is not where its index says")
+
+
+def _exclusive(picture: Snapshot, pages: Pages, strict: bool) -> Iterator[Found]:
+    once = Checked("I15", "an exclusive page is mapped once", 0, "entries")
+    active = Checked("I16", "an exclusive small page hangs on the active anon_vma", 0, "entries")
+    if not picture.about["anon_exclusive"]:
+        for line in (once, active):
+            yield Found(line._replace(reason="PG_anon_exclusive is not shown by /proc"), [])
+        return
+    asked = ((pages.flags & f.KPF_ANON_EXCLUSIVE) != 0) & pages.steady
+    right = (pages.mapcount == 1) & (pages.kind != f.KSM)
+    yield _demand(picture, pages, asked, right, once, "an exclusive page is mapped more than once, or is KSM's")
+    if picture.about.get("swapped"):
+        reason = "pages came back from swap: such a page may keep its anon_vma"
+        yield Found(active._replace(reason=reason), [])
+        return
+    asked &= (pages.order == 0) & (pages.anon_vma >= 0) & (picture.vmas.anon_vma[pages.vma] >= 0)
+    right = pages.anon_vma == picture.vmas.anon_vma[pages.vma]
+    if not len(picture.anon_vmas):
+        active = active._replace(reason="the picture has no anon_vmas")
+    if not strict:
+        if kept := int((asked & ~right).sum()):
+            note = f"{format_count(kept)} hang on another: they were swapped out or in a large folio (4.7, 4.12)"
+            active = active._replace(note=note)
+        asked &= right
+    yield _demand(picture, pages, asked, right, active, "an exclusive page hangs on another anon_vma than its VMA's")
+
+
+def _writable(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I17", "a writable entry of an anonymous page means: exclusive", 0, "entries")
+    if not (picture.about["pte_write"] and picture.about["anon_exclusive"]):
+        why = "whether an entry is writable is not in the picture: /proc does not show it"
+        yield Found(line._replace(reason=why), [])
+        return
+    asked = (pages.kind == f.ANON) & ((pages.pte_flags & f.PTE_WRITE) != 0) & pages.steady
+    right = (pages.flags & f.KPF_ANON_EXCLUSIVE) != 0
+    yield _demand(picture, pages, asked, right, line, "a page that is not exclusive is mapped writable")
+
+
+def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    # I18, "the anon_vma of a shared page is the active one or an ancestor of it", is not asked: a fork that takes up an
+    # old anon_vma again (rule 2.7) makes pages that hang on a descendant of the active one. I13 holds even then.
+    line = Checked("I13", "a page's anon_vma is in the chain of every VMA that maps it", 0, "entries")
+    if not len(picture.anon_vmas):
+        yield Found(line._replace(reason="the picture has no anon_vmas"), [])
+        return
+    n = len(picture.anon_vmas)
+    asked = (pages.kind == f.ANON) & (pages.anon_vma >= 0) & pages.steady
+    if picture.about["topology"] == "kernel":  # a VMA that changed while the picture was taken has no chain in it
+        known = asked & (picture.vmas.anon_vma[pages.vma] >= 0)
+        if left := int(asked.sum()) - int(known.sum()):
+            line = line._replace(note=f"not asked of {format_count(left)}: no chain was recorded of their VMA")
+        asked = known
+    chains = picture.anon_vma_chains
+    links = np.sort(chains.vma.astype(np.int64) * n + chains.anon_vma)
+    wanted = pages.vma * n + pages.anon_vma
+    linked = (
+        links[np.minimum(np.searchsorted(links, wanted), len(links) - 1)] == wanted if len(links) else asked & False
+    )
+    yield _demand(picture, pages, asked, linked, line, "the page's anon_vma is not in the VMA's chain")
+
+
+def _counts(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("8.2", "pagemap calls a page exclusive iff its mapcount is 1", 0, "entries")
+    if picture.about["source"] != "kernel":
+        yield Found(line._replace(reason="only the kernel's own pictures carry this bit"), [])
+        return
+    asked = pages.steady & ~np.isin(pages.kind, f.UNTRACKED)
+    if picture.about["mapcount"] == "average":
+        asked &= pages.order == 0
+    right = ((pages.pte_flags & f.PTE_EXCLUSIVE) != 0) == (pages.mapcount == 1)
+    yield _demand(picture, pages, asked, right, line, "pagemap's bit 56 and the mapcount differ")
+
+
+def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    found = picture.reverse.found + picture.per_frame("own")
+    kind = picture.per_frame("kind")
+    mapcount = picture.per_frame("mapcount").astype(np.int64)
+    asked = ~np.isin(kind, f.UNTRACKED) & ~picture.per_frame("raced").astype(np.bool_)
+    if picture.about["mapcount"] == "average":
+        asked &= picture.per_frame("order") == 0
+    model = picture.about["source"] == "model"
+    surplus = np.flatnonzero(asked & (found > mapcount)).tolist()
+    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], found[i]) for i in surplus[:NAMED]]
+    what = "no more entries map a page than its mapcount says"
+    yield Found(Checked("I19", what, int(asked.sum()), "pages", violations=len(surplus)), violations)
+    fewer = asked & (found < mapcount)
+    if model:  # a model's picture is whole: nobody can be hidden
+        missing = np.flatnonzero(fewer).tolist()
+        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], found[i]) for i in missing[:NAMED]]
+        line = Checked("I20", "no fewer entries either", int(asked.sum()), "pages", violations=len(missing))
+        yield Found(line, violations)
+        return
+    hidden = int(fewer.sum())
+    note = f"{format_count(hidden)} have mappings in processes that were not recorded" if hidden else ""
+    complete = int(asked.sum()) - hidden - len(surplus)
+    yield Found(Checked("I20", "pages whose every mapping is in the picture", complete, "pages", note=note), [])
+
+
+def _miscounted(picture: Snapshot, pages: Pages, i: int, number: str, mapcount: int, found: int) -> Violation:
+    pfn = int(picture.pfns()[i])
+    kind = picture.frames.kind[picture.frame_run(pfn)]
+    rows = np.arange(*np.searchsorted(pages.pfn, (pfn, pfn + 1)))  # entries stand in the order of their pages
+    process = picture.vmas.process[pages.vma[rows]]
+    objects = [f"pfn {pfn:#x} ({f.FRAME_KINDS[kind]})"]
+    objects += [
+        f"entry at {pages.address[row]:#x} of {picture.processes.pid[p]} {picture.processes.comm[p]}"
+        for row, p in zip(rows[:_MOST_NAMED].tolist(), process.tolist())
+    ]
+    if len(rows) > _MOST_NAMED:
+        objects.append(f"... {len(rows) - _MOST_NAMED:,} more entries")
+    pids = tuple(np.unique(picture.processes.pid[process]).tolist())
+    text = f"the page's mapcount is {mapcount}, but {found} entries map it"
+    return Violation(number, text, tuple(objects), pids, pfn)
+
+
+def _file_pages(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+    line = Checked("I21", "a file page lies where its offset in the file says, in every VMA", 0, "entries")
+    asked = (pages.file >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
+    right = pages.index == _linear(picture, pages)
+    if picture.about["source"] == "model":  # on a real machine one page may have two names (overlayfs, btrfs)
+        right &= picture.vmas.file[pages.vma] == pages.file
+    if not asked.any():
+        line = line._replace(reason="the picture has no file page")
+    yield _demand(picture, pages, asked, right, line, "the page is not at its place in the file")
