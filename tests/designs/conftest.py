@@ -14,14 +14,14 @@ from rmap.mm.costs import WALK
 from rmap.mm.fork import exit_mmap, fork
 from rmap.mm.frames import NEW_ANON, ONE
 from rmap.mm.interface import How, PteBatch, Query
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.oracle import mappers, transpose
 from rmap.mm.page_tables import ensure, span
 from rmap.mm.profile import profile_named
 from rmap.mm.pte import PRESENT, RW
-from rmap.mm.vma import VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE, Vma
 from rmap.mm.walk import walk1, walk_many
 from rmap.mm.zap import free_pgtables, unmap_page_range
+from rmap.uapi.vm_flags import VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE
 
 PAGE = 4096
 BASE = 0x10000000

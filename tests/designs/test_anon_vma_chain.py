@@ -10,9 +10,9 @@ import pytest
 
 from rmap.designs.anon_vma_chain import AnonVmaChainDesign
 from rmap.errors import InvariantError
-from rmap.mm.address_space import File
 from rmap.mm.costs import LOCKS_ANON_VMA, OBJECTS_FREED, OBJECTS_MADE
-from rmap.mm.vma import VM_DONTCOPY, VM_EXEC, VM_READ, VM_WRITE, Vma
+from rmap.mm.mm_types import File, Vma
+from rmap.uapi.vm_flags import VM_DONTCOPY, VM_EXEC, VM_READ, VM_WRITE
 
 MakeWorld = Callable[..., Any]
 RW_FLAGS = VM_READ | VM_WRITE

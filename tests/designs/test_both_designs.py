@@ -11,7 +11,7 @@ import pytest
 
 from rmap.designs import DEFAULT_DESIGNS, DESIGNS, DesignInfo, design_named, design_names
 from rmap.errors import InvariantError, UsageError
-from rmap.mm.address_space import File
+from rmap.mm.mm_types import File
 from rmap.mm.pte import PRESENT
 from rmap.mm.walk import hits
 

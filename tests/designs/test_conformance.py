@@ -17,7 +17,7 @@ from rmap.designs.pte_chain import PteChain
 from rmap.errors import InvariantError, UsageError
 from rmap.mm.costs import BLOCKS_VISITED, ENTRIES_WRITTEN, NODES_VISITED
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, How, PteBatch, Query, Why
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,7 @@ from rmap.designs.virtual_scan import VirtualScan
 from rmap.errors import InvariantError
 from rmap.mm.costs import BLOCKS_VISITED, NODES_VISITED, PTES_CHECKED
 from rmap.mm.interface import CloneWhy, How, PteBatch, Query, Why
-from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Mm, Vma
 
 
 # -- virtual_scan -------------------------------------------------------------------------------------------------

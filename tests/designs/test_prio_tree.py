@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from rmap.designs.parts.prio_tree import PrioTree
 from rmap.mm.costs import COUNTERS, NODES_VISITED
-from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Mm, Vma
 
 PAGE = 4096
 MM = Mm(1)

@@ -23,6 +23,8 @@ from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON, KPF_RESERVED, KPF_SWAPBACKED, KPF_ZERO_PAGE
+from rmap.uapi.vm_flags import perms
 
 PAGE = 4096
 CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package has a function of this name
@@ -121,11 +123,11 @@ def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
             assert frames.cgroup[run] == kpage("kpagecgroup", pfn)
         kinds = picture.per_frame("kind")
         flags = picture.per_frame("flags")
-        steady = f.KPF_ANON | f.KPF_SWAPBACKED | f.KPF_ZERO_PAGE | f.KPF_RESERVED
+        steady = KPF_ANON | KPF_SWAPBACKED | KPF_ZERO_PAGE | KPF_RESERVED
         for pfn, kind, bits in list(zip(picture.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
             now = kpage("kpageflags", pfn)
             assert bits & steady == now & steady
-            assert (kind == f.ANON) == bool(now & f.KPF_ANON)
+            assert (kind == f.ANON) == bool(now & KPF_ANON)
 
 
 def test_a_private_tree_is_complete() -> None:
@@ -161,7 +163,7 @@ def test_vmas_are_those_of_maps() -> None:
             picture = capture([tree.pid], vm_flags=vm_flags)
             vmas = picture.vmas
             told = [
-                f"{vmas.start[row]:08x}-{vmas.end[row]:08x} {f.perms(int(vmas.flags[row]))}" for row in range(len(vmas))
+                f"{vmas.start[row]:08x}-{vmas.end[row]:08x} {perms(int(vmas.flags[row]))}" for row in range(len(vmas))
             ]
             maps = Path(f"/proc/{tree.pid}/maps").read_text().splitlines()
             assert told == [" ".join(line.split()[:2]) for line in maps if "[vsyscall]" not in line]

@@ -27,6 +27,7 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules import anon_vmas as pure
 from rmap.snapshot.rules import check as of_pages
 from rmap.snapshot.rules.findings import DESCRIBED
+from rmap.uapi.kpageflags import KPF_LRU
 
 pytestmark = pytest.mark.live
 PAGE, PFN = 4096, (1 << 55) - 1
@@ -160,7 +161,7 @@ def test_a_page_of_the_page_cache_without_a_mapping(
 ) -> None:
     picture = capture(still.pids, memory=memory)
     kind, flags = picture.per_frame("kind"), picture.per_frame("flags")
-    file = (kind == f.FILE) & (picture.reverse.found > 0) & (flags & f.KPF_LRU != 0)
+    file = (kind == f.FILE) & (picture.reverse.found > 0) & (flags & KPF_LRU != 0)
     own = file & (picture.reverse.found == picture.per_frame("mapcount"))
     (pfn,) = picture.pfns()[own][:1]
     misread_pages(monkeypatch, np.array([pfn]), mapping=lambda column: column & 0)

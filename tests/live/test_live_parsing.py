@@ -17,6 +17,20 @@ from rmap.live.sources.kpage_columns import PageState, kinds
 from rmap.live.sources.pagemap_columns import decode
 from rmap.live.sources.same_mm import groups, same_page_tables
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import (
+    KPF_ANON,
+    KPF_COMPOUND_HEAD,
+    KPF_COMPOUND_TAIL,
+    KPF_HUGE,
+    KPF_KSM,
+    KPF_LRU,
+    KPF_NOPAGE,
+    KPF_RESERVED,
+    KPF_SWAPBACKED,
+    KPF_THP,
+    KPF_ZERO_PAGE,
+)
+from rmap.uapi.vm_flags import VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WIPEONFORK, perms
 
 
 def test_maps_lines() -> None:
@@ -26,11 +40,11 @@ def test_maps_lines() -> None:
     assert (line.start, line.end, line.offset, line.inode) == (0x7FCCEFE5D000, 0x7FCCEFE83000, 0x26000, 339380)
     assert line.dev == os.makedev(0xFE, 0x10)
     assert line.path == "/usr/lib/a b\nc (deleted)"
-    assert f.perms(line.flags) == "r-xp"
-    assert not line.flags & f.VM_SHARED
+    assert perms(line.flags) == "r-xp"
+    assert not line.flags & VM_SHARED
     anonymous = procfs.parse_maps_line("1000-2000 rw-s 00000000 00:00 0 ")
-    assert (anonymous.path, anonymous.inode, f.perms(anonymous.flags)) == ("", 0, "rw-s")
-    assert anonymous.flags & f.VM_SHARED
+    assert (anonymous.path, anonymous.inode, perms(anonymous.flags)) == ("", 0, "rw-s")
+    assert anonymous.flags & VM_SHARED
 
 
 def test_smaps_gives_every_flag() -> None:
@@ -41,8 +55,8 @@ def test_smaps_gives_every_flag() -> None:
         "Rss:                   4 kB\nVmFlags: rd wr mr mw me ac wf \n"
     )
     shared, heap = procfs.parse_smaps(text)
-    assert shared.flags == f.VM_READ | f.VM_MAYREAD | f.VM_MAYEXEC | f.VM_MAYSHARE | f.VM_LOCKED
-    assert heap.flags & f.VM_WIPEONFORK
+    assert shared.flags == VM_READ | VM_MAYREAD | VM_MAYEXEC | VM_MAYSHARE | VM_LOCKED
+    assert heap.flags & VM_WIPEONFORK
     assert heap.path == "[heap]"
 
 
@@ -78,7 +92,7 @@ def test_entries_are_decoded() -> None:
     ]
 
 
-H, T = f.KPF_COMPOUND_HEAD, f.KPF_COMPOUND_TAIL
+H, T = KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL
 
 
 @pytest.mark.parametrize(
@@ -117,15 +131,15 @@ def test_windows_are_aligned_and_cover_everything_once(pieces: list[tuple[int, i
 
 def test_kinds() -> None:
     cases = {
-        f.KPF_ANON | f.KPF_SWAPBACKED: f.ANON,
-        f.KPF_ANON | f.KPF_KSM: f.KSM,
-        f.KPF_ANON | f.KPF_HUGE: f.HUGETLB,
-        f.KPF_LRU: f.FILE,
+        KPF_ANON | KPF_SWAPBACKED: f.ANON,
+        KPF_ANON | KPF_KSM: f.KSM,
+        KPF_ANON | KPF_HUGE: f.HUGETLB,
+        KPF_LRU: f.FILE,
         0: f.FILE,
-        f.KPF_SWAPBACKED: f.SHMEM,
-        f.KPF_ZERO_PAGE | f.KPF_THP: f.ZERO,
-        f.KPF_RESERVED: f.KERNEL,
-        f.KPF_NOPAGE: f.DEVICE,
+        KPF_SWAPBACKED: f.SHMEM,
+        KPF_ZERO_PAGE | KPF_THP: f.ZERO,
+        KPF_RESERVED: f.KERNEL,
+        KPF_NOPAGE: f.DEVICE,
     }
     assert kinds(np.array(list(cases), np.int64)).tolist() == list(cases.values())
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rmap.columns import I64
 from rmap.live.sources import kpage_columns as page_state
-from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL
 
 FRAMES = 1 << 12
 
@@ -22,7 +22,7 @@ class Machine:
     def __init__(self, orders: list[int]) -> None:
         self.order = np.zeros(FRAMES, np.int64)
         self.head = np.arange(FRAMES)
-        self.flags = np.full(FRAMES, f.KPF_ANON, np.int64)
+        self.flags = np.full(FRAMES, KPF_ANON, np.int64)
         self.mapcount = np.arange(FRAMES) % 7
         self.read = 0
         at = 0
@@ -38,8 +38,8 @@ class Machine:
         if order:
             self.order[at : at + (1 << order)] = order
             self.head[at : at + (1 << order)] = at
-            self.flags[at] |= f.KPF_COMPOUND_HEAD
-            self.flags[at + 1 : at + (1 << order)] |= f.KPF_COMPOUND_TAIL
+            self.flags[at] |= KPF_COMPOUND_HEAD
+            self.flags[at + 1 : at + (1 << order)] |= KPF_COMPOUND_TAIL
 
     def file(self, name: str) -> Any:
         """In place of ``KpageFile``."""

@@ -11,9 +11,9 @@ from itertools import groupby, pairwise
 
 from rmap.mm.core import Core
 from rmap.mm.interface import CloneWhy, DesignCore, How, ReverseMap
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile, profile_named
-from rmap.mm.vma import VM_ACCOUNT, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_ACCOUNT, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE
 
 PAGE = 4096
 BASE = 0x100000000000

@@ -11,15 +11,15 @@ from mm.areas import PAGE, VM_R, VM_RW, World, at
 from rmap import Kernel
 from rmap.errors import SyscallError
 from rmap.kernel.process import Process
-from rmap.mm.address_space import File
 from rmap.mm.costs import MADVISE
 from rmap.mm.frames import SWAPBACKED, SWAPCACHE
 from rmap.mm.madvise import ADVICE, FLAG_ADVICE, NOT_MODELLED, madvise
 from rmap.mm.madvise_pages import LARGEST_REQUEST_PAGES
+from rmap.mm.mm_types import File, Vma
 from rmap.mm.mmap import mmap
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWAP
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
@@ -33,7 +33,6 @@ from rmap.mm.vma import (
     VM_SEQ_READ,
     VM_SHARED,
     VM_WIPEONFORK,
-    Vma,
 )
 from rmap.units import PMD_SIZE
 

@@ -8,7 +8,6 @@ import pytest
 
 from mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.merge import (
     Proposal,
     copy_vma,
@@ -19,7 +18,8 @@ from rmap.mm.merge import (
     vma_merge_new_range,
     vma_modify_flags,
 )
-from rmap.mm.vma import VM_DONTEXPAND, VM_IO, VM_MIXEDMAP, VM_PFNMAP, Vma
+from rmap.mm.mm_types import File, Vma
+from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_IO, VM_MIXEDMAP, VM_PFNMAP
 
 NEW = [
     # before (* is the new range), family, child, after (None: does not merge)

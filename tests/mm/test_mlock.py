@@ -8,13 +8,13 @@ import pytest
 
 from mm.areas import PAGE, VM_R, World, at
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.costs import MLOCK
 from rmap.mm.frames import PG_MLOCKED
 from rmap.mm.mlock import mlock, munlock
+from rmap.mm.mm_types import File
 from rmap.mm.mmap import mmap
 from rmap.mm.page_tables import ptep_of
-from rmap.mm.vma import VM_IO, VM_LOCKED, VM_LOCKED_MASK, VM_MAYREAD, VM_READ
+from rmap.uapi.vm_flags import VM_IO, VM_LOCKED, VM_LOCKED_MASK, VM_MAYREAD, VM_READ
 
 
 @pytest.fixture

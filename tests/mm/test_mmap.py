@@ -8,14 +8,13 @@ import pytest
 
 from mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.costs import MMAP, MUNMAP
 from rmap.mm.fault import touch
 from rmap.mm.fork import exit_mmap, fork
-from rmap.mm.mm_struct import MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE
+from rmap.mm.mm_types import MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE, File, Vma
 from rmap.mm.mmap import mmap, munmap
 from rmap.mm.stack import STACK_LIMIT, expand_stack
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_GROWSDOWN,
@@ -26,7 +25,6 @@ from rmap.mm.vma import (
     VM_READ,
     VM_SHARED,
     VM_WRITE,
-    Vma,
 )
 from rmap.units import PMD_SIZE
 

@@ -8,15 +8,15 @@ import pytest
 
 from mm.areas import PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.costs import MPROTECT
 from rmap.mm.fault import touch
 from rmap.mm.mlock import mlock
+from rmap.mm.mm_types import File
 from rmap.mm.mmap import mmap
 from rmap.mm.mprotect import mprotect
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW
-from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_NORESERVE, VM_READ, VM_WRITE
+from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_NORESERVE, VM_READ, VM_WRITE
 
 R, W, RWX = VM_READ, VM_READ | VM_WRITE, VM_ACCESS
 

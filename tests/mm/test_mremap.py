@@ -11,11 +11,11 @@ from rmap import Kernel
 from rmap.errors import SyscallError
 from rmap.mm.costs import MREMAP
 from rmap.mm.fault import touch
-from rmap.mm.mm_struct import TASK_SIZE
+from rmap.mm.mm_types import TASK_SIZE
 from rmap.mm.mmap import mmap
 from rmap.mm.mremap import mremap
 from rmap.mm.page_tables import ptep_of
-from rmap.mm.vma import VM_DONTEXPAND, VM_LOCKED, VM_PFNMAP
+from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_PFNMAP
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 
 from mm.areas import BASE_PAGE, PAGE, VM_MAY, World, at
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.fault import touch
 from rmap.mm.madvise import FLAG_ADVICE, madvise
 from rmap.mm.mlock import mlock, munlock
+from rmap.mm.mm_types import File
 from rmap.mm.mmap import mmap, munmap
 from rmap.mm.mprotect import mprotect
 from rmap.mm.mremap import mremap
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_LOCKED,

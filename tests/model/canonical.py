@@ -19,9 +19,9 @@ import numpy as np
 
 from rmap import Kernel
 from rmap.mm.frames import ANON, SWAPCACHE, ZERO_PFN
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.pte import FLAG_BITS, PRESENT, SPECIAL, SWAP
-from rmap.mm.vma import VM_PFNMAP, Vma
+from rmap.uapi.vm_flags import VM_PFNMAP
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 State = tuple[Any, ...]

@@ -17,7 +17,7 @@ from rmap.designs.anon_vma_chain import AnonVmaChainDesign
 from rmap.designs.parts import chained_anon_vmas
 from rmap.mm import merge
 from rmap.mm.interface import CloneWhy, How, PteBatch
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 
 @dataclass(frozen=True)

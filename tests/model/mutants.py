@@ -20,7 +20,7 @@ from rmap.mm import fork, move, truncate, walk, zap
 from rmap.mm.core import Core
 from rmap.mm.costs import COW
 from rmap.mm.interface import PteBatch, Query
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from model.words import PAGE, area, at, layout, mapcount, mapped, read, write, written
 from rmap import Kernel, Process
-from rmap.mm.vma import vma_address
+from rmap.mm.mm_types import vma_address
 
 HERE = at(0) >> 12
 

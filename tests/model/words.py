@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rmap import Kernel, Process
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 PAGE = 4096
 BASE = 0x100000000000

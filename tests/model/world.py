@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap import Kernel, LimitError, Process, SyscallError
-from rmap.mm.mm_struct import START_BRK
+from rmap.mm.mm_types import START_BRK
 
 PAGE = 4096
 BASE = START_BRK

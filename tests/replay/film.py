@@ -11,15 +11,15 @@ from rmap.errors import SyscallError
 from rmap.kernel import Kernel, Process
 from rmap.kernel.inodes import Inodes
 from rmap.kernel.process import OpenFile
-from rmap.lab.replay import calls
-from rmap.mm.mm_struct import START_BRK
+from rmap.mm.mm_types import START_BRK
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace.tables import CLONE_VM
+from rmap.uapi import mman
+from rmap.uapi.unistd import NR as NUMBER
 from rmap.units import PAGE_SIZE
 
-NUMBER = {name: nr for nr, name in calls.NAMES.items()}
 PROTS = {"": 0, "r": 1, "rw": 3, "rx": 5, "rwx": 7}
 
 
@@ -113,9 +113,9 @@ class Film:
         opened, row = self._files[file] if file else (None, -1)
         kind = "shared" if shared else "private"
         result = process.mmap(pages * PAGE_SIZE, prot, kind, file=opened, offset=offset, addr=addr, stack=stack)
-        flags = calls.MAP_SHARED if shared else calls.MAP_PRIVATE
-        flags |= (0 if file else calls.MAP_ANONYMOUS) | (calls.MAP_FIXED if addr else 0)
-        flags |= calls.MAP_STACK if stack else 0
+        flags = mman.MAP_SHARED if shared else mman.MAP_PRIVATE
+        flags |= (0 if file else mman.MAP_ANONYMOUS) | (mman.MAP_FIXED if addr else 0)
+        flags |= mman.MAP_STACK if stack else 0
         fd = 3 if file else -1
         arguments = (addr or 0, pages * PAGE_SIZE, PROTS[prot], flags, fd, offset)
         self.made.syscall(process.pid, NUMBER["mmap"], *arguments, result=result, file=row)
@@ -133,14 +133,14 @@ class Film:
 
     def madvise(self, process: Process, addr: int, pages: int, advice: str) -> None:
         """Give advice, with whatever answer."""
-        number = next(n for n, name in calls.ADVICE.items() if name == advice)
+        number = mman.MADVICE[advice]
         result = _answer(lambda: process.madvise(addr, pages * PAGE_SIZE, advice))
         self.made.syscall(process.pid, NUMBER["madvise"], addr, pages * PAGE_SIZE, number, result=result)
 
     def mremap(self, process: Process, addr: int, old: int, new: int) -> int:
         """Resize, with leave to move."""
         result = process.mremap(addr, old * PAGE_SIZE, new * PAGE_SIZE)
-        arguments = (addr, old * PAGE_SIZE, new * PAGE_SIZE, calls.MREMAP_MAYMOVE)
+        arguments = (addr, old * PAGE_SIZE, new * PAGE_SIZE, mman.MREMAP_MAYMOVE)
         self.made.syscall(process.pid, NUMBER["mremap"], *arguments, result=result)
         return result
 

@@ -9,8 +9,8 @@ from rmap.lab.replay import calls
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
 from rmap.lab.replay.results import Played
-from rmap.mm.mm_struct import START_BRK
-from rmap.snapshot import flags as f
+from rmap.mm.mm_types import START_BRK
+from rmap.uapi.vm_flags import VM_NOHUGEPAGE
 from rmap.units import PAGE_SIZE
 
 BOTH = ("anon_vma_chain", "pte_chain")
@@ -360,4 +360,4 @@ def test_one_flag_decides_whether_areas_merge() -> None:
     assert not answer.agrees
     (layout,) = (row for row in answer.checkpoints[-1].agreements if row.what == r.LAYOUT)
     assert (layout.equal, layout.total) == (0, 2)
-    assert hex(f.VM_NOHUGEPAGE)[2] in layout.first or "end" in layout.first
+    assert hex(VM_NOHUGEPAGE)[2] in layout.first or "end" in layout.first

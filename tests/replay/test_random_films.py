@@ -12,7 +12,7 @@ from rmap.kernel import Process
 from rmap.lab.replay import player
 from rmap.lab.replay import results as r
 from rmap.lab.replay.player import Player
-from rmap.mm.mm_struct import START_BRK
+from rmap.mm.mm_types import START_BRK
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.units import PAGE_SIZE
 

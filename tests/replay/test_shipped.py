@@ -21,10 +21,10 @@ from rmap.mm.fault import touch
 from rmap.mm.frames import ANON
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, TRACKED_MASK
-from rmap.mm.vma import VM_WRITE
 from rmap.snapshot import Snapshot
 from rmap.trace import Picture, Trace
 from rmap.trace import tables as t
+from rmap.uapi.vm_flags import VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 MOST_BYTES = 400 << 10

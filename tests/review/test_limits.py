@@ -10,7 +10,7 @@ import pytest
 from rmap import Kernel
 from rmap.errors import LimitError, UsageError
 from rmap.kernel.process import Process
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm
 from rmap.mm.page_tables import PageTables, ensure, ptep_of
 
 PAGE = 4096

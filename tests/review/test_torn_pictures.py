@@ -8,11 +8,12 @@ import pytest
 from rmap import Kernel
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
 
 PAGE = 4096
 BASE = 0x10000000
-RW = f.VM_READ | f.VM_WRITE
-SHARED = RW | f.VM_SHARED | f.VM_MAYSHARE
+RW = VM_READ | VM_WRITE
+SHARED = RW | VM_SHARED | VM_MAYSHARE
 
 
 class Draft:
@@ -193,7 +194,7 @@ def test_swap_entries_keep_their_exclusive_marker(design: str) -> None:
 
 
 @pytest.mark.parametrize("twins", [True, False])
-@pytest.mark.parametrize("flags", [RW | f.VM_PFNMAP, SHARED | f.VM_PFNMAP, SHARED | f.VM_MIXEDMAP])
+@pytest.mark.parametrize("flags", [RW | VM_PFNMAP, SHARED | VM_PFNMAP, SHARED | VM_MIXEDMAP])
 def test_frames_of_a_device_are_mapped_from_the_start_or_not_at_all(draft: Draft, flags: int, twins: bool) -> None:
     area = draft.area(0, 4, flags)
     draft.entry(area, 1, 1, f.PTE_PRESENT | f.PTE_SPECIAL)
@@ -201,7 +202,7 @@ def test_frames_of_a_device_are_mapped_from_the_start_or_not_at_all(draft: Draft
     process = kernel.processes[10]
     process.read(BASE, PAGE)
     process.read(BASE, 4 * PAGE)
-    if flags & f.VM_SHARED:
+    if flags & VM_SHARED:
         process.write(BASE, PAGE)
     assert [kernel.pfn(process, BASE + page * PAGE) is None for page in range(4)] == [True, False, True, True]
     kernel.check()

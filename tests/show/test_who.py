@@ -8,7 +8,7 @@ import pytest
 
 from rmap.show.who import who
 from rmap.snapshot import Mapping, Who
-from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_DIRTY, KPF_MLOCKED, KPF_WRITEBACK
 
 
 def mapping(pid: int, address: int, start: int) -> Mapping:
@@ -77,9 +77,9 @@ def test_a_file_page_of_a_large_folio_with_hidden_mappers() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "file", "flags": f.KPF_DIRTY | f.KPF_WRITEBACK}, "page cache, dirty, being written, 4 KiB"),
-        ({"kind": "file", "flags": f.KPF_MLOCKED}, "page cache, clean, locked in memory, 4 KiB"),
-        ({"flags": f.KPF_DIRTY}, "anonymous, 4 KiB"),  # anonymous memory has no other copy: it is never clean
+        ({"kind": "file", "flags": KPF_DIRTY | KPF_WRITEBACK}, "page cache, dirty, being written, 4 KiB"),
+        ({"kind": "file", "flags": KPF_MLOCKED}, "page cache, clean, locked in memory, 4 KiB"),
+        ({"flags": KPF_DIRTY}, "anonymous, 4 KiB"),  # anonymous memory has no other copy: it is never clean
         ({"order": 9}, "anonymous, 4 KiB of a 2 MiB huge page (THP)"),
         ({"order": 5}, "anonymous, 4 KiB of a 128 KiB folio"),
         ({"kind": "hugetlb", "order": 18}, "hugetlb, 4 KiB of a 1 GiB huge page"),

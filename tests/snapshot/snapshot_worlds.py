@@ -9,14 +9,16 @@ import numpy as np
 
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON, KPF_SWAPBACKED
+from rmap.uapi.vm_flags import VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE
 
 PAGE = 4096
 HEAP = 0x7F00_0000_0000
 LIBC = 0x7F10_0000_0000
-RW = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
-RX = f.VM_READ | f.VM_EXEC | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
-EXCLUSIVE = f.KPF_ANON | f.KPF_SWAPBACKED | f.KPF_ANON_EXCLUSIVE
-SHARED = f.KPF_ANON | f.KPF_SWAPBACKED
+RW = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+RX = VM_READ | VM_EXEC | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+EXCLUSIVE = KPF_ANON | KPF_SWAPBACKED | f.KPF_ANON_EXCLUSIVE
+SHARED = KPF_ANON | KPF_SWAPBACKED
 
 
 def column(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -6,24 +6,38 @@ import pytest
 
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
-from rmap.snapshot.questions.badframe import KPF_BUDDY, frame_of, frames_of_log, verdict
+from rmap.snapshot.questions.badframe import frame_of, frames_of_log, verdict
+from rmap.uapi.kpageflags import (
+    KPF_ANON,
+    KPF_BUDDY,
+    KPF_DIRTY,
+    KPF_HUGE,
+    KPF_HWPOISON,
+    KPF_KSM,
+    KPF_LRU,
+    KPF_NOPAGE,
+    KPF_SLAB,
+    KPF_SWAPBACKED,
+    KPF_SWAPCACHE,
+    KPF_ZERO_PAGE,
+)
 
 
 @pytest.mark.parametrize(
     ("kind", "flags", "kills", "loses"),
     [
-        (f.ANON, f.KPF_ANON, True, True),
-        (f.ANON, f.KPF_ANON | f.KPF_SWAPCACHE, False, False),
-        (f.ANON, f.KPF_ANON | f.KPF_SWAPCACHE | f.KPF_DIRTY, True, True),
-        (f.KSM, f.KPF_KSM | f.KPF_ANON, True, True),
-        (f.FILE, f.KPF_LRU, False, False),
-        (f.FILE, f.KPF_LRU | f.KPF_DIRTY, True, True),
-        (f.SHMEM, f.KPF_SWAPBACKED, True, True),
-        (f.HUGETLB, f.KPF_HUGE, True, True),
-        (f.KERNEL, f.KPF_SLAB, False, True),
-        (f.ZERO, f.KPF_ZERO_PAGE, False, True),
+        (f.ANON, KPF_ANON, True, True),
+        (f.ANON, KPF_ANON | KPF_SWAPCACHE, False, False),
+        (f.ANON, KPF_ANON | KPF_SWAPCACHE | KPF_DIRTY, True, True),
+        (f.KSM, KPF_KSM | KPF_ANON, True, True),
+        (f.FILE, KPF_LRU, False, False),
+        (f.FILE, KPF_LRU | KPF_DIRTY, True, True),
+        (f.SHMEM, KPF_SWAPBACKED, True, True),
+        (f.HUGETLB, KPF_HUGE, True, True),
+        (f.KERNEL, KPF_SLAB, False, True),
+        (f.ZERO, KPF_ZERO_PAGE, False, True),
         (f.FILE, KPF_BUDDY, False, False),
-        (f.DEVICE, f.KPF_NOPAGE, False, False),
+        (f.DEVICE, KPF_NOPAGE, False, False),
     ],
 )
 def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: bool) -> None:
@@ -34,10 +48,10 @@ def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: boo
 
 
 def test_poison_and_folios_are_said() -> None:
-    known = verdict(f.FILE, f.KPF_HWPOISON | f.KPF_LRU, 0, True)
+    known = verdict(f.FILE, KPF_HWPOISON | KPF_LRU, 0, True)
     assert known.what.startswith("known to be bad") and known.kills and known.does.startswith("nothing more")
-    assert "the folio of 512 pages is split" in verdict(f.ANON, f.KPF_ANON, 9, True).does
-    assert "split" not in verdict(f.HUGETLB, f.KPF_HUGE, 9, True).does
+    assert "the folio of 512 pages is split" in verdict(f.ANON, KPF_ANON, 9, True).does
+    assert "split" not in verdict(f.HUGETLB, KPF_HUGE, 9, True).does
 
 
 def test_the_lines_of_a_kernel_log() -> None:

@@ -15,6 +15,7 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
 from rmap.snapshot.rules.check import Report, inspect
+from rmap.uapi.kpageflags import KPF_ANON
 
 INDEX = HEAP >> 12
 
@@ -163,7 +164,7 @@ BROKEN: dict[str, Callable[[], Snapshot]] = {
     "I14": one_value("frames", "index", 1, INDEX + 2),
     "I15": exclusive_and_mapped_twice,
     "I16": one_value("frames", "anon_vma", 3, 0),
-    "I17": one_value("frames", "flags", 3, f.KPF_ANON),
+    "I17": one_value("frames", "flags", 3, KPF_ANON),
     "I19": one_value("frames", "mapcount", 5, 1),
     "I20": one_value("frames", "mapcount", 5, 3),
     "I21": one_value("frames", "index", slice(4, 7), [1, 2, 4]),

@@ -11,6 +11,7 @@ from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.family import Family, family_of
+from rmap.uapi.kpageflags import KPF_ANON
 
 INDEX = HEAP >> 12
 
@@ -75,7 +76,7 @@ def three_generations() -> Snapshot:
         builder.add_chain(vma, chain)
         builder.add_ptes(vma, column(HEAP), column(0x50), f.PTE_PRESENT)
     facts: dict[str, Any] = {"kind": f.ANON, "mapping": f.MAPPING_ANON, "index": 7, "anon_vma": a0}
-    builder.set_frames(column(0x50), mapcount=4, flags=f.KPF_ANON, **facts)
+    builder.set_frames(column(0x50), mapcount=4, flags=KPF_ANON, **facts)
     return builder.build()
 
 

@@ -10,6 +10,8 @@ from snapshot_worlds import HEAP, PAGE, changed, column, parent_and_child
 
 from rmap.snapshot import Snapshot, SnapshotBuilder, isomorphic
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON
+from rmap.uapi.vm_flags import VM_LOCKED, VM_READ
 
 
 def test_names_do_not_matter() -> None:
@@ -34,7 +36,7 @@ def test_the_order_of_frames_does_not_matter() -> None:
 DIFFERENT: dict[str, tuple[str, str, int | slice, Any, str]] = {
     "the child is nobody's child": ("processes", "ppid", 1, 0, "parent of process 1"),
     "a VMA is larger": ("vmas", "end", 1, 0x7F10_0000_0000 + 3 * PAGE, "VMA"),
-    "a VMA is read-only": ("vmas", "flags", 0, f.VM_READ, "flags of process 0"),
+    "a VMA is read-only": ("vmas", "flags", 0, VM_READ, "flags of process 0"),
     "a VMA has no file": ("vmas", "file", 1, -1, "file of process 0"),
     "a VMA shows another part of its file": ("vmas", "pgoff", 1, 2, "file offset"),
     "a page is not shared": ("ptes", "pfn", 5, 0x1010, "which frame is at process 1"),
@@ -46,7 +48,7 @@ DIFFERENT: dict[str, tuple[str, str, int | slice, Any, str]] = {
     "a kind": ("frames", "kind", 0, f.KSM, "kind of frame number 0"),
     "an order": ("frames", "order", slice(4, 7), 0, "order"),
     "an index": ("frames", "index", 0, 5, "index of frame number 0"),
-    "an exclusive page": ("frames", "flags", 0, f.KPF_ANON, "PG_anon_exclusive of frame number 0"),
+    "an exclusive page": ("frames", "flags", 0, KPF_ANON, "PG_anon_exclusive of frame number 0"),
     "an anchor": ("frames", "anon_vma", 3, 0, "anon_vma of frame number"),
     "an active anon_vma": ("vmas", "anon_vma", 2, 0, "active anon_vma"),
     "a chain": ("anon_vma_chains", "anon_vma", slice(1, 3), [0, 1], "chain of process 1"),
@@ -90,9 +92,9 @@ def test_what_one_side_does_not_know_is_not_compared() -> None:
     more = Snapshot(changed(two, "frames", "mapcount", 5, 4), two.about)
     assert "mapcount" in (isomorphic(one, more) or "")
     assert isomorphic(one, more, mapcount=False) is None
-    locked = Snapshot(changed(two, "vmas", "flags", 0, int(two.vmas.flags[0]) | f.VM_LOCKED), two.about)
+    locked = Snapshot(changed(two, "vmas", "flags", 0, int(two.vmas.flags[0]) | VM_LOCKED), two.about)
     assert isomorphic(one, locked) is None
-    assert "flags" in (isomorphic(one, locked, vma_flags=f.VM_LOCKED) or "")
+    assert "flags" in (isomorphic(one, locked, vma_flags=VM_LOCKED) or "")
 
 
 def test_siblings_are_paired_by_age_not_by_pid() -> None:

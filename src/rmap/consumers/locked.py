@@ -8,8 +8,8 @@ from rmap.columns import I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.frames import MLOCK_MISSED, PG_MLOCKED
 from rmap.mm.interface import Query
-from rmap.mm.vma import VM_LOCKED
 from rmap.mm.walk import Hits
+from rmap.uapi.vm_flags import VM_LOCKED
 
 
 def positions(found: Hits) -> I64:

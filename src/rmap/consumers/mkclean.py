@@ -12,8 +12,8 @@ from rmap.mm.costs import MKCLEAN
 from rmap.mm.frames import PG_DIRTY
 from rmap.mm.interface import Query
 from rmap.mm.pte import DIRTY, RW
-from rmap.mm.vma import VM_SHARED
 from rmap.mm.walk import hits
+from rmap.uapi.vm_flags import VM_SHARED
 
 
 def folio_mkclean(core: Core, pfns: I64) -> int:

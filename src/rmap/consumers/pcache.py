@@ -24,7 +24,7 @@ from rmap.errors import UsageError
 from rmap.mm.core import Core
 from rmap.mm.fault import touch
 from rmap.mm.frames import PG_DIRTY
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import DIRTY, PRESENT, SPECIAL
 from rmap.mm.walk import walk1

@@ -10,8 +10,8 @@ from rmap.mm.core import Core
 from rmap.mm.costs import REFERENCED
 from rmap.mm.interface import Query
 from rmap.mm.pte import ACCESSED, NOT_ACCESSED
-from rmap.mm.vma import VM_RAND_READ, VM_SEQ_READ
 from rmap.mm.walk import hits
+from rmap.uapi.vm_flags import VM_RAND_READ, VM_SEQ_READ
 
 
 def folio_referenced(core: Core, pfns: I64) -> I64:

@@ -16,7 +16,7 @@ from rmap.columns import I64
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_PAGE_TABLE, PTES_CHECKED, PTES_IN_VAIN, PTES_UNMAPPED, UNMAP_WALK
 from rmap.mm.pte import ACCESSED
-from rmap.mm.vma import VM_LOCKED
+from rmap.uapi.vm_flags import VM_LOCKED
 
 SWAP_CLUSTER_MAX = 32
 """Entries that one call takes away at most."""

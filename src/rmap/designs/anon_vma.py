@@ -30,9 +30,8 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import LOCKS_ANON_VMA, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.frames import TAG_ANON, TAG_BITS, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, PteBatch, Query, ReverseMap
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 
 PAGE_MAPCOUNT = 4
 VMA_FIELDS = {64: 24, 32: 12}

@@ -16,8 +16,8 @@ from rmap.designs.parts.link_list import LinkList
 from rmap.designs.parts.slab import objects_per_slab_2_6_0
 from rmap.mm.costs import LOCKS_ANON_VMA
 from rmap.mm.interface import CloneWhy, DesignCore
+from rmap.mm.mm_types import Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 
 
 class AnonVmaChainDesign(ChainedAnonVmas):

@@ -28,8 +28,8 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import ENTRIES_WRITTEN, NODES_VISITED
 from rmap.mm.frames import TAG_BITS, TAG_LAZY, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, Linear, PteBatch, Query
+from rmap.mm.mm_types import Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 

@@ -28,9 +28,8 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import LOCKS_ANON_VMA, NODES_VISITED, OBJECTS_FREED, OBJECTS_MADE, VMAS_LOOKED_UP
 from rmap.mm.frames import ANON, TAG_ANON, TAG_BITS, TAG_SHIFT
 from rmap.mm.interface import At, Candidate1, Candidates, DesignCore, How, PteBatch, Query, ReverseMap, Why
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 PAGE_MAPCOUNT = 4

@@ -28,9 +28,8 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import NODES_VISITED, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.frames import TAG_ANON, TAG_BITS, TAG_SHIFT
 from rmap.mm.interface import At, Candidate1, Candidates, CloneWhy, DesignCore, How, PteBatch, Query, ReverseMap
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 PAGE_MAPCOUNT = 4

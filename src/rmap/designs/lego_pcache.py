@@ -23,8 +23,8 @@ from rmap.designs.parts.slab import slab_bytes_of
 from rmap.errors import InvariantError
 from rmap.mm.costs import BLOCKS_VISITED, DESCENTS, ENTRIES_WRITTEN, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.interface import DesignCore, PteBatch, Why
+from rmap.mm.mm_types import Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 RECORD = 64

@@ -29,11 +29,12 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import DESCENTS, LOCKS_CHAIN, LOCKS_I_MMAP, PTES_CHECKED, PTES_IN_VAIN
 from rmap.mm.frames import ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, PteBatch, Query, Why
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.profile import Profile
 from rmap.mm.pte import PRESENT
-from rmap.mm.vma import VM_NONLINEAR, Vma
 from rmap.mm.walk import ENTRY_MASK
+from rmap.uapi.vm_flags import VM_NONLINEAR
 from rmap.units import PAGE_SHIFT
 
 

@@ -25,9 +25,9 @@ from rmap.designs.parts.listed_entries import ListedEntries
 from rmap.designs.parts.slab import Places
 from rmap.mm.costs import BLOCKS_VISITED, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, PteBatch, Query, Why
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 
 
 class PteChain(AnonChains):

@@ -18,9 +18,8 @@ from rmap.designs.parts.listed_entries import ListedEntries
 from rmap.errors import InvariantError
 from rmap.mm.costs import DESCENTS, ENTRIES_WRITTEN, LOCKS_CHAIN, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.interface import DesignCore, PteBatch, Why
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SIZE
 
 PER_CHUNK = 168

@@ -24,10 +24,9 @@ from rmap.designs.parts.entry_scan import EntryScan, maps_something
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.errors import InvariantError
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, How, Query, ReverseMap
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PTRS_PER_TABLE
 
 CURSOR = {64: 8, 32: 4}

@@ -19,19 +19,17 @@ from rmap.kernel.kernel import Kernel
 from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
 from rmap.kernel.process import Process
 from rmap.kernel.structure import new_vma, topology_columns
-from rmap.mm import vma as v
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import File, Mm, Vma
 from rmap.mm.page_tables import Span
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
-from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
@@ -244,7 +242,7 @@ class _Loader:
             self.core.link_file(vma)
             if label == "[heap]":
                 mm.start_brk, mm.brk = min(start, mm.start_brk if mm.brk == start else start), end
-            if vma.flags & v.VM_LOCKED:
+            if vma.flags & VM_LOCKED:
                 mm.locked_vm += vma.pages
             self.vmas.append(vma)
         # A machine may allow more areas than is usual (vm.max_map_count).
@@ -320,7 +318,7 @@ class _Loader:
         low, high = min(m.pgoff for m in members), max(m.last for m in members)
         model = members[0]
         start = max(0, model.start + ((low - model.pgoff) << PAGE_SHIFT))
-        flags = model.flags & ~v.VM_LOCKED_MASK
+        flags = model.flags & ~VM_LOCKED_MASK
         ghost = Vma(mm, start, start + ((high - low + 1) << PAGE_SHIFT), flags, low, model.file, model.mapping)
         mm.append(ghost)
         self.core.prepare(ghost)
@@ -406,7 +404,7 @@ class _Loader:
         anon = np.zeros(len(pfns), np.bool_)
         anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
         fits = self._fits(vma, piece, pfns, offs, tracked, anon) & self.hangs_here[where]
-        if vma.flags & (v.VM_SHARED | v.VM_MAYSHARE) and not fits.all():
+        if vma.flags & (VM_SHARED | VM_MAYSHARE) and not fits.all():
             # Where nothing is private, a page that does not belong there cannot become a copy.
             self.left_out[MISPLACED] = self.left_out.get(MISPLACED, 0) + int(np.count_nonzero(~fits))
             tracked &= fits
@@ -462,9 +460,9 @@ class _Loader:
             bits = np.where(flags & f.PTE_WRITE, RW, 0) | np.where(flags & f.PTE_DIRTY, DIRTY, 0)
             may = ~anon | ((self.core.frames.flags[pfns] & EXCLUSIVE) != 0)
             return np.where(may, bits, bits & ~RW)
-        if not vma.flags & v.VM_WRITE:
+        if not vma.flags & VM_WRITE:
             return np.zeros(len(pfns), np.int64)
-        if vma.flags & v.VM_SHARED:
+        if vma.flags & VM_SHARED:
             return np.full(len(pfns), RW | DIRTY if vma.mapping is not None and vma.mapping.shmem else 0, np.int64)
         exclusive = anon & ((self.core.frames.flags[pfns] & EXCLUSIVE) != 0)
         return np.where(exclusive, RW | DIRTY, 0)

@@ -17,12 +17,13 @@ from rmap.mm.costs import PTES_ADDED, PTES_REMOVED
 from rmap.mm.file_fault import map_pages, page_bits
 from rmap.mm.frames import EXCLUSIVE, NEW_ANON, ONE, ZERO_PFN
 from rmap.mm.interface import PteBatch
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_cache import add_to_page_cache
 from rmap.mm.page_tables import Span, ensure, ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, TRACKED_MASK
-from rmap.mm.vma import VM_WRITE, Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 NONE, ANON, FILE, SHMEM, ZERO, KERNEL, SWAPPED, OTHER = range(8)

@@ -27,12 +27,11 @@ from rmap.kernel.entries import (
 )
 from rmap.kernel.inodes import Inodes, is_special
 from rmap.kernel.structure import adopt_topology, new_vma
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
-from rmap.mm.mm_struct import STACK_TOP, Mm
-from rmap.mm.vma import VM_GROWSDOWN, VM_LOCKED, VM_SHARED, VM_SPECIAL, Vma
+from rmap.mm.mm_types import STACK_TOP, File, Mm, Vma
 from rmap.snapshot import Snapshot
+from rmap.uapi.vm_flags import VM_GROWSDOWN, VM_LOCKED, VM_SHARED, VM_SPECIAL
 from rmap.units import PAGE_SHIFT
 
 UNKNOWN_BRK = -1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rmap.columns import I64
-from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.core import Core
+from rmap.mm.mm_types import AddressSpace, File
 from rmap.mm.page_cache import add_to_page_cache, missing
 from rmap.mm.special import special_mapping
 from rmap.snapshot import Snapshot

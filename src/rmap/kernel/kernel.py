@@ -17,13 +17,12 @@ from rmap.errors import LimitError, UntrackedPage, UsageError
 from rmap.kernel.process import OpenFile, Process, PteRef
 from rmap.mm import fork as fork_ops
 from rmap.mm import special
-from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.core import Core
 from rmap.mm.costs import SETUP, Costs
 from rmap.mm.frames import ANON, KERNEL_OWNED, ZERO_PFN
 from rmap.mm.interface import Query, ReverseMap, ReverseMapFactory
 from rmap.mm.invariants import check
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import AddressSpace, File, Mm
 from rmap.mm.oracle import mappers
 from rmap.mm.page_cache import add_to_page_cache, missing
 from rmap.mm.page_tables import ptep_of

@@ -13,6 +13,7 @@ import numpy as np
 from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED
 
 NOT_LOADED = {
     f.KSM: "KSM pages",
@@ -143,7 +144,7 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[Pages, dict[str, i
         left_out[reason] = int(ptes.count[(ptes.flags & kind) != 0].sum())
     # Private content in shared areas: two moments of one address, seen as one.
     private = swapped | (~special & (pfn > 0) & (frames.kind[np.where(swapped, 0, pfn)] == f.ANON))
-    torn = private & ((picture.vmas.flags[vma] & (f.VM_SHARED | f.VM_MAYSHARE)) != 0)
+    torn = private & ((picture.vmas.flags[vma] & (VM_SHARED | VM_MAYSHARE)) != 0)
     left_out[TORN] = int(np.count_nonzero(torn))
     _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
     pfn[swapped & ~torn] += 1

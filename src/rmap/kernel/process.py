@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmap.errors import SyscallError, UsageError
 from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, remap_file_pages, truncate
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
-from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import VM_EXEC, VM_READ, VM_WRITE, Vma
+from rmap.mm.mm_types import File, Mm, Vma
+from rmap.uapi.vm_flags import VM_EXEC, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
     from rmap.kernel.kernel import Kernel

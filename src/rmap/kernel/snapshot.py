@@ -20,10 +20,11 @@ from rmap.mm.frames import (
     TAG_SHIFT,
     ZERO_PFN,
 )
+from rmap.mm.mm_types import Vma
 from rmap.mm.pte import DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
-from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON, KPF_MLOCKED, KPF_SWAPBACKED, KPF_SWAPCACHE, KPF_ZERO_PAGE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _add_frames(
     core, frames = kernel.core, kernel.core.frames
     # Folios are described whole, also those of which only a part is mapped.
     used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0) | ((frames.flags & LARGE) != 0))
-    builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=f.KPF_ZERO_PAGE)
+    builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=KPF_ZERO_PAGE)
     kernels = np.flatnonzero(frames.flags & KERNEL_OWNED)
     builder.set_frames(kernels[kernels != ZERO_PFN], kind=f.KERNEL)
     if not len(used):
@@ -185,10 +186,10 @@ def _add_frames(
         anchor[anon] = anon_vmas.rows_of(handle[anon])
     page_flags = np.zeros(len(used), np.int64)
     for bit, kpf in (
-        (ANON, f.KPF_ANON),
-        (SWAPBACKED, f.KPF_SWAPBACKED),
-        (SWAPCACHE, f.KPF_SWAPCACHE),
-        (PG_MLOCKED, f.KPF_MLOCKED),
+        (ANON, KPF_ANON),
+        (SWAPBACKED, KPF_SWAPBACKED),
+        (SWAPCACHE, KPF_SWAPCACHE),
+        (PG_MLOCKED, KPF_MLOCKED),
         (EXCLUSIVE, f.KPF_ANON_EXCLUSIVE),
     ):
         page_flags |= np.where((own & bit) != 0, kpf, 0)

@@ -9,19 +9,27 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64
-from rmap.mm import vma as v
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import File, Mm, Vma
 from rmap.mm.shared_anonymous import shmem_zero_setup
-from rmap.mm.vma import Vma
 from rmap.snapshot import Snapshot
+from rmap.uapi.vm_flags import (
+    VM_ACCOUNT,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_NORESERVE,
+    VM_SHARED,
+    VM_SPECIAL,
+    VM_WRITE,
+)
 
 
 def new_vma(core: Core, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: File | None) -> Vma:
     """A VMA as a picture shows it, not yet in its mm nor in its file's index."""
     flags = whole_flags(flags)
-    if flags & v.VM_SHARED and not flags & v.VM_SPECIAL and (file is None or file.zero_device):
+    if flags & VM_SHARED and not flags & VM_SPECIAL and (file is None or file.zero_device):
         # Shared memory always has a file, though the picture does not know it: an empty one of its own.
         file, pgoff = shmem_zero_setup(core, end - start), 0
     return Vma(mm, start, end, flags, pgoff, file, file.mapping if file is not None else None)
@@ -29,15 +37,15 @@ def new_vma(core: Core, mm: Mm, start: int, end: int, flags: int, pgoff: int, fi
 
 def whole_flags(flags: int) -> int:
     """VMA flags with what /proc/PID/maps does not tell: what mmap would have set."""
-    if flags & (v.VM_MAYREAD | v.VM_MAYWRITE | v.VM_MAYEXEC):
+    if flags & (VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC):
         return flags  # all of them are known
-    flags |= v.VM_MAYREAD | v.VM_MAYEXEC
-    if not flags & v.VM_MAYSHARE or flags & v.VM_WRITE:
-        flags |= v.VM_MAYWRITE
-    if flags & v.VM_MAYSHARE and flags & v.VM_MAYWRITE:
-        flags |= v.VM_SHARED
-    if flags & (v.VM_NORESERVE | v.VM_SHARED | v.VM_WRITE) == v.VM_WRITE:
-        flags |= v.VM_ACCOUNT
+    flags |= VM_MAYREAD | VM_MAYEXEC
+    if not flags & VM_MAYSHARE or flags & VM_WRITE:
+        flags |= VM_MAYWRITE
+    if flags & VM_MAYSHARE and flags & VM_MAYWRITE:
+        flags |= VM_SHARED
+    if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
+        flags |= VM_ACCOUNT
     return flags
 
 

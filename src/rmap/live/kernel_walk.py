@@ -20,13 +20,13 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool, rows_of
 from rmap.live.bpf import IntervalTree, KernelMemory, Topology
-from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.trees import Trees
+from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT
 
 TAG_MASK = 3
 ANON_TAG, KSM_TAG = 1, 3
-_PRESENT, _SWAPPED = 1 << 63, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,10 @@ def _looked_at(node: _Node, pfn: int, index: int) -> Candidate:
     except OSError:
         found = "not readable"
     else:
-        if entry & _PRESENT:
-            found = "hit" if entry & PFN_MASK == pfn else "another page"
+        if entry & PM_PRESENT:
+            found = "hit" if entry & PM_PFRAME_MASK == pfn else "another page"
         else:
-            found = "swapped out" if entry & _SWAPPED else "nothing"
+            found = "swapped out" if entry & PM_SWAP else "nothing"
     return Candidate(*node, address, found)
 
 

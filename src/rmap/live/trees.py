@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
-from rmap.snapshot import flags as f
 from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
+from rmap.uapi.vm_flags import VM_MAYWRITE, VM_SHARED
 from rmap.units import PAGE_SHIFT, format_count
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NODE_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
 """The columns of nodes, as ``IntervalTree`` has them."""
 _DEEPEST = 128  # a red-black tree of 2^63 nodes is less deep
-_SHARED_MAYWRITE = f.VM_SHARED | f.VM_MAYWRITE
+_SHARED_MAYWRITE = VM_SHARED | VM_MAYWRITE
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,12 @@ import numpy as np
 
 from rmap.columns import I64, Bool, expand
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap import EXCLUSIVE, FILE, PFN_MASK, entry_of
+from rmap.live.sources.pagemap import entry_of
 from rmap.live.sources.pagemap_columns import Pagemap, ranges_to_read
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.live.sources.syscalls import address_of
-from rmap.snapshot.flags import VM_SHARED
+from rmap.uapi.pagemap import PM_FILE, PM_MMAP_EXCLUSIVE, PM_PFRAME_MASK
+from rmap.uapi.vm_flags import VM_SHARED
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _Process = tuple[int, int]
@@ -204,10 +205,10 @@ class Watch:
             address, entry, pages = pagemap.read_extents(
                 ranges_to_read(pagemap, [(line.start, line.end) for line in areas], stat.rss)
             )
-        frame = entry & np.int64(PFN_MASK)
+        frame = entry & np.int64(PM_PFRAME_MASK)
         # The huge zero page is marked as of a file, the small one is not.
-        anonymous = (entry < 0) & ((entry & np.int64(FILE)) == 0) & (frame != 0) & (frame != self._zero_frame)
-        own = (entry & np.int64(EXCLUSIVE)) != 0
+        anonymous = (entry < 0) & ((entry & np.int64(PM_FILE)) == 0) & (frame != 0) & (frame != self._zero_frame)
+        own = (entry & np.int64(PM_MMAP_EXCLUSIVE)) != 0
         runs = _Runs(address >> PAGE_SHIFT, frame, pages)
         return _Memory(areas, runs.where(anonymous & ~own), runs.where(anonymous & own))
 
@@ -218,7 +219,7 @@ def _zero_frame() -> int:
         with suppress(OSError):  # a kernel without huge pages
             page.madvise(mmap.MADV_NOHUGEPAGE)
         assert page[0] == 0
-        return entry_of(os.getpid(), address_of(page)) & PFN_MASK
+        return entry_of(os.getpid(), address_of(page)) & PM_PFRAME_MASK
 
 
 # The processes that use each mm, oldest first in both.

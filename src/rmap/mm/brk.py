@@ -6,12 +6,12 @@ from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import BRK
 from rmap.mm.merge import Proposal, vma_merge_new_range
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, Mm, Vma
 from rmap.mm.mmap import VM_MAY_ALL, do_munmap
 from rmap.mm.placement import vm_start_gap
 from rmap.mm.populate import mm_populate
 from rmap.mm.ranges import find_vma
-from rmap.mm.vma import VM_ACCOUNT, VM_LOCKED, VM_READ, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_ACCOUNT, VM_LOCKED, VM_READ, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, page_align
 
 HEAP_FLAGS = VM_READ | VM_WRITE | VM_MAY_ALL | VM_ACCOUNT

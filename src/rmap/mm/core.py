@@ -12,15 +12,13 @@ import numpy as np
 
 from rmap.columns import I64, keep_temporaries
 from rmap.errors import InvariantError, LimitError
-from rmap.mm.address_space import AddressSpace
 from rmap.mm.costs import LOCKS_I_MMAP, Costs
 from rmap.mm.frames import ANON, EXCLUSIVE, NEW_ANON, PG_DIRTY, SWAPCACHE, Frames
-from rmap.mm.interface import MappingIndex, PteBatch, Reclaimer, ReverseMap, ReverseMapFactory, Why
-from rmap.mm.mm_struct import DEFAULT_MAX_MAP_COUNT, Mm
+from rmap.mm.interface import PteBatch, Reclaimer, ReverseMap, ReverseMapFactory, Why
+from rmap.mm.mm_types import DEFAULT_MAX_MAP_COUNT, AddressSpace, MappingIndex, Mm, Vma
 from rmap.mm.page_tables import PageTables, Span, spans
 from rmap.mm.profile import Profile
 from rmap.mm.swap import SwapSlots
-from rmap.mm.vma import Vma
 
 SMALL_PAGES = 8
 """Ranges of up to this many pages go through the scalar twins."""

@@ -25,14 +25,14 @@ from rmap.mm.file_fault import (
 )
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, ONE, SWAPCACHE, as_run
 from rmap.mm.interface import PteBatch
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.nonlinear import touch_nonlinear
 from rmap.mm.page_tables import Span, ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
 from rmap.mm.special import fault_special_range
 from rmap.mm.stack import expand_stack
 from rmap.mm.swap_in import do_swap_page
-from rmap.mm.vma import VM_EXEC, VM_GROWSDOWN, VM_NONLINEAR, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_EXEC, VM_GROWSDOWN, VM_NONLINEAR, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 ZERO_ENTRY = PRESENT | SPECIAL | ACCESSED

@@ -11,11 +11,12 @@ from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.costs import COW, FAULTS, PAGES_COPIED, PTES_ADDED, PTES_REMOVED
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, SWAPCACHE
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import ensure
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP
 from rmap.mm.special import fault_special
 from rmap.mm.swap_in import do_swap_page
-from rmap.mm.vma import VM_EXEC, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_EXEC, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1

@@ -13,10 +13,11 @@ from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, PTES_ADDED
 from rmap.mm.frames import ONE, PG_DIRTY
 from rmap.mm.interface import PteBatch
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_cache import READAHEAD_PAGES, add_to_page_cache, missing, page_for_fault
 from rmap.mm.page_tables import Span, ensure, span
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW
-from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 FAULT_AROUND_PAGES = 16

@@ -9,11 +9,12 @@ from rmap.mm.core import Core
 from rmap.mm.costs import EXIT, FORK, LOCKS_PAGE_TABLE, PTES_ADDED, VMAS_FORKED
 from rmap.mm.frames import ANON, EXCLUSIVE, NOT_EXCLUSIVE, ONE, as_run
 from rmap.mm.interface import PteBatch
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_tables import Span, ensure, regions_with_tables, span
 from rmap.mm.pte import ACCESSED, NOT_ACCESSED, NOT_RW, PRESENT, RW, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
 from rmap.mm.shared_anonymous import release_if_unmapped
-from rmap.mm.vma import (
+from rmap.mm.zap import free_rows, unmap_page_range
+from rmap.uapi.vm_flags import (
     VM_DONTCOPY,
     VM_LOCKED_MASK,
     VM_MAYWRITE,
@@ -22,9 +23,7 @@ from rmap.mm.vma import (
     VM_PFNMAP,
     VM_SHARED,
     VM_WIPEONFORK,
-    Vma,
 )
-from rmap.mm.zap import free_rows, unmap_page_range
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
+from rmap.mm.mm_types import MappingIndex
 from rmap.mm.pte import PRESENT
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from rmap.mm.costs import Costs
     from rmap.mm.frames import Frames
-    from rmap.mm.mm_struct import Mm
+    from rmap.mm.mm_types import Mm, Vma
     from rmap.mm.page_tables import PageTables, Span
     from rmap.mm.profile import Profile
-    from rmap.mm.vma import Vma
 
 Why: TypeAlias = Literal[
     "fault", "fork", "swapin", "unmap", "zap", "cow", "exit", "truncate", "reclaim", "move", "migrate", "adopt"
@@ -236,28 +236,6 @@ class Query:
     def all_found(self, lo: int, hi: int) -> bool:
         """Whether none of the positions searches any more: the design leaves their group."""
         return self.stop == "mapcount" and not self.left[lo:hi].any()
-
-
-class MappingIndex(Protocol):
-    """The VMAs of a file by page index (``i_mmap``): a list, a prio_tree, an interval tree."""
-
-    def insert(self, vma: Vma) -> None:
-        """Add a VMA under its present ``[pgoff, last]``."""
-
-    def insert_after(self, vma: Vma, sibling: Vma) -> None:
-        """Add a forked VMA right behind its parent's, whose interval it has."""
-
-    def remove(self, vma: Vma) -> None:
-        """Take a VMA out; its interval is still the one it was inserted under."""
-
-    def stab(self, first: int, last: int) -> Iterable[Vma]:
-        """The VMAs that touch page indexes ``first`` to ``last``, in the order of the original."""
-
-    def __iter__(self) -> Iterator[Vma]:
-        """All VMAs, in order."""
-
-    def __len__(self) -> int:
-        """How many VMAs."""
 
 
 class DesignCore(Protocol):

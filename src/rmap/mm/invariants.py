@@ -14,13 +14,13 @@ from rmap.columns import I32, I64
 from rmap.errors import InvariantError
 from rmap.mm.core import Core
 from rmap.mm.frames import ANON, EXCLUSIVE, KERNEL_OWNED, SWAPCACHE, TAG_FILE, TAG_SHIFT, ZERO_PFN
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.oracle import transpose
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, RW, SWAP, TRACKED_MASK
 from rmap.mm.shared_anonymous import NAME
-from rmap.mm.vma import VM_LOCKED, VM_NONLINEAR, VM_SHARED, Vma
 from rmap.mm.walk import walk_many
+from rmap.uapi.vm_flags import VM_LOCKED, VM_NONLINEAR, VM_SHARED
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PMD_SHIFT
 
 

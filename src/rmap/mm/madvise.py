@@ -14,10 +14,10 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MADVISE
 from rmap.mm.madvise_pages import cold, dontneed, lazy_free, pageout, remove, willneed
 from rmap.mm.merge import vma_modify_flags
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.populate import madvise_populate
 from rmap.mm.ranges import find_vma
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
@@ -33,7 +33,6 @@ from rmap.mm.vma import (
     VM_SHARED,
     VM_SPECIAL,
     VM_WIPEONFORK,
-    Vma,
 )
 from rmap.units import PAGE_MASK, page_align
 

@@ -10,12 +10,13 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.frames import LARGE, PG_DIRTY, PG_REFERENCED, SWAPBACKED, SWAPCACHE
+from rmap.mm.mm_types import Vma
 from rmap.mm.nonlinear import zap_nonlinear_range
 from rmap.mm.page_cache import add_to_page_cache, missing
 from rmap.mm.pte import ACCESSED, DIRTY, NOT_ACCESSED, PRESENT, SWAP
 from rmap.mm.truncate import punch_hole
-from rmap.mm.vma import VM_NONLINEAR, Vma
 from rmap.mm.zap import free_rows, unmap_page_range
+from rmap.uapi.vm_flags import VM_NONLINEAR
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE
 
 LARGEST_REQUEST_PAGES = 320

@@ -11,10 +11,10 @@ import errno
 from dataclasses import dataclass
 
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_I_MMAP
-from rmap.mm.vma import VM_IGNORE_MERGE, VM_SPECIAL, Vma
+from rmap.mm.mm_types import File, Vma
+from rmap.uapi.vm_flags import VM_IGNORE_MERGE, VM_SPECIAL
 from rmap.units import PAGE_SHIFT
 
 

@@ -12,10 +12,10 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MLOCK
 from rmap.mm.frames import MLOCK_MISSED, PG_MLOCKED
 from rmap.mm.merge import vma_modify_flags
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, Mm, Vma
 from rmap.mm.populate import mm_populate
 from rmap.mm.ranges import change_range, find_vma
-from rmap.mm.vma import VM_LOCKED, VM_LOCKED_MASK, VM_LOCKONFAULT, VM_SPECIAL, Vma
+from rmap.uapi.vm_flags import VM_LOCKED, VM_LOCKED_MASK, VM_LOCKONFAULT, VM_SPECIAL
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 

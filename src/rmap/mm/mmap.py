@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import MMAP, MUNMAP
 from rmap.mm.merge import Proposal, split_vma, unlink_vma, vma_merge_new_range
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, File, Mm, Vma
 from rmap.mm.placement import get_unmapped_area, round_hint
 from rmap.mm.populate import mm_populate
 from rmap.mm.shared_anonymous import release_if_unmapped, shmem_zero_setup
-from rmap.mm.vma import (
+from rmap.mm.zap import free_pgtables, unmap_page_range
+from rmap.uapi.vm_flags import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_GROWSDOWN,
@@ -27,9 +27,7 @@ from rmap.mm.vma import (
     VM_READ,
     VM_SHARED,
     VM_WRITE,
-    Vma,
 )
-from rmap.mm.zap import free_pgtables, unmap_page_range
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 VM_MAY_ALL = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC

@@ -15,9 +15,9 @@ from rmap.mm.core import Core
 from rmap.mm.costs import COPIES_ASKED
 from rmap.mm.fault import wp_page_copy
 from rmap.mm.interface import PteBatch
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_tables import Span, ensure, regions_with_tables, span
-from rmap.mm.vma import VM_NONLINEAR, Vma
+from rmap.uapi.vm_flags import VM_NONLINEAR
 from rmap.units import PAGE_SIZE, PMD_SHIFT, PMD_SIZE
 
 

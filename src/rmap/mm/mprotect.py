@@ -9,10 +9,10 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MPROTECT
 from rmap.mm.fault import populate
 from rmap.mm.merge import vma_modify_flags
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.protect import change_protection
 from rmap.mm.ranges import change_range
-from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_LOCKED, VM_LOCKED_MASK, VM_NORESERVE, VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_LOCKED, VM_LOCKED_MASK, VM_NORESERVE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_MASK, page_align
 
 MAY_SHIFT = 4

@@ -12,12 +12,12 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MREMAP
 from rmap.mm.frames import MLOCK_KEPT, MLOCK_MISSED
 from rmap.mm.merge import copy_vma, vma_merge_extend
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, Mm, Vma
 from rmap.mm.mmap import do_munmap
 from rmap.mm.move import copies_needed, move_page_tables, tables_needed
 from rmap.mm.placement import get_unmapped_area
 from rmap.mm.populate import mm_populate
-from rmap.mm.vma import VM_DONTEXPAND, VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_PFNMAP, VM_SHARED, Vma
+from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_PFNMAP, VM_SHARED
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 SPARE_AREAS = 3

@@ -19,12 +19,12 @@ from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, MMAP, PTES_ADDED
 from rmap.mm.file_fault import page_bits
 from rmap.mm.frames import PG_DIRTY
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_cache import page_for_fault
 from rmap.mm.page_tables import ensure, ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, FILE, PRESENT, RW
-from rmap.mm.vma import VM_NONLINEAR, VM_SHARED, VM_WRITE, Vma
 from rmap.mm.zap import unmap_page_range
+from rmap.uapi.vm_flags import VM_NONLINEAR, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, page_align
 
 

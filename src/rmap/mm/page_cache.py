@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.columns import I64
-from rmap.mm.address_space import AddressSpace
 from rmap.mm.core import Core
 from rmap.mm.frames import SWAPBACKED, TAG_FILE, TAG_SHIFT
-from rmap.mm.vma import VM_EXEC, VM_RAND_READ, VM_SEQ_READ, Vma
+from rmap.mm.mm_types import AddressSpace, Vma
+from rmap.uapi.vm_flags import VM_EXEC, VM_RAND_READ, VM_SEQ_READ
 
 READAHEAD_PAGES = 32
 """128 KiB, the default ``read_ahead_kb`` of a disk."""

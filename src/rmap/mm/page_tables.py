@@ -19,7 +19,7 @@ from rmap.mm.pte import PRESENT, TRACKED_MASK
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PTRS_PER_TABLE
 
 if TYPE_CHECKING:
-    from rmap.mm.mm_struct import Mm
+    from rmap.mm.mm_types import Mm
 
 SLOT_BITS = 9
 MAX_TABLES = 1 << 27

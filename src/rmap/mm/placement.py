@@ -10,10 +10,9 @@ import errno
 from bisect import bisect_left
 
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
-from rmap.mm.mm_struct import MMAP_BASE, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE, Mm
+from rmap.mm.mm_types import MMAP_BASE, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE, File, Mm, Vma
 from rmap.mm.ranges import find_vma
-from rmap.mm.vma import VM_GROWSDOWN, Vma
+from rmap.uapi.vm_flags import VM_GROWSDOWN
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
 
 LEGACY_BASE = 0x2AAAAAAAB000

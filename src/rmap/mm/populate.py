@@ -7,8 +7,8 @@ import errno
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.fault import populate
-from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import VM_ACCESS, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.mm.mm_types import Mm, Vma
+from rmap.uapi.vm_flags import VM_ACCESS, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
 
 
 def mm_populate(core: Core, mm: Mm, start: int, end: int, stop_at_failure: bool = False) -> Vma | None:

@@ -7,9 +7,10 @@ import numpy as np
 from rmap.mm.core import Core
 from rmap.mm.file_fault import wants_writenotify
 from rmap.mm.frames import ANON, EXCLUSIVE, as_run
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import Span
 from rmap.mm.pte import DIRTY, NOT_RW, PRESENT, RW
-from rmap.mm.vma import VM_SHARED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_SHARED, VM_WRITE
 
 
 def change_protection(core: Core, vma: Vma, start: int, end: int, old_flags: int) -> None:

@@ -6,8 +6,7 @@ import errno
 from collections.abc import Callable
 
 from rmap.errors import SyscallError
-from rmap.mm.mm_struct import Mm
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Mm, Vma
 
 
 def find_vma(mm: Mm, addr: int) -> Vma | None:

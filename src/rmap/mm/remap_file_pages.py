@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rmap.mm.core import Core
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm
 from rmap.mm.mmap import mmap
 from rmap.mm.nonlinear import checked_range, remap_nonlinear
-from rmap.mm.vma import VM_ACCESS, VM_LOCKED
+from rmap.uapi.vm_flags import VM_ACCESS, VM_LOCKED
 from rmap.units import PAGE_SHIFT
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.core import Core
+from rmap.mm.mm_types import AddressSpace, File
 from rmap.mm.page_cache import remove_from_page_cache
 
 NAME = "/dev/zero (deleted)"

@@ -12,15 +12,14 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.core import Core
 from rmap.mm.costs import FAULTS, MMAP
 from rmap.mm.frames import KERNEL_OWNED
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import File, Mm, Vma
 from rmap.mm.page_tables import ensure, ptep_of, span
 from rmap.mm.placement import get_unmapped_area
 from rmap.mm.pte import ACCESSED, PRESENT, RW, SPECIAL
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_DONTDUMP,
     VM_DONTEXPAND,
     VM_EXEC,
@@ -34,7 +33,6 @@ from rmap.mm.vma import (
     VM_READ,
     VM_SHARED,
     VM_WRITE,
-    Vma,
 )
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rmap.errors import SyscallError
 from rmap.mm.core import Core
 from rmap.mm.merge import set_range
-from rmap.mm.mm_struct import MMAP_MIN_ADDR, STACK_GUARD_GAP
-from rmap.mm.vma import VM_ACCESS, VM_GROWSDOWN, VM_LOCKED, Vma
+from rmap.mm.mm_types import MMAP_MIN_ADDR, STACK_GUARD_GAP, Vma
+from rmap.uapi.vm_flags import VM_ACCESS, VM_GROWSDOWN, VM_LOCKED
 from rmap.units import PAGE_MASK, PAGE_SHIFT
 
 STACK_LIMIT = 8 << 20

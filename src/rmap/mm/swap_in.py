@@ -10,8 +10,9 @@ from rmap.mm.core import Core
 from rmap.mm.costs import COPIES_ASKED, FAULTS, PAGES_COPIED, PTES_ADDED, SWAPIN
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, MLOCK_KEPT, MLOCK_MISSED, SWAPBACKED, SWAPCACHE
 from rmap.mm.interface import PteBatch
+from rmap.mm.mm_types import Vma
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SWP_EXCLUSIVE
-from rmap.mm.vma import VM_LOCKED, VM_WRITE, Vma
+from rmap.uapi.vm_flags import VM_LOCKED, VM_WRITE
 from rmap.units import PAGE_SHIFT
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 
 from rmap.errors import SyscallError
-from rmap.mm.address_space import AddressSpace
 from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_I_MMAP, TRUNCATE
+from rmap.mm.mm_types import AddressSpace
 from rmap.mm.nonlinear import zap_nonlinear
 from rmap.mm.page_cache import remove_from_page_cache
-from rmap.mm.vma import VM_NONLINEAR
 from rmap.mm.zap import unmap_page_range
+from rmap.uapi.vm_flags import VM_NONLINEAR
 from rmap.units import PAGE_SHIFT, page_align
 
 

@@ -15,10 +15,9 @@ from rmap.columns import I32, I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.costs import DESCENTS, PAGES_WALKED, PTES_CHECKED, PTES_IN_VAIN, WALK
 from rmap.mm.interface import At, Linear, Query
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_tables import PageTables, Span, pteps_of, spans
 from rmap.mm.pte import PFN_BITS, PRESENT
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE
 
 ENTRY_MASK = PFN_BITS | PRESENT

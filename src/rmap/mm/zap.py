@@ -15,10 +15,10 @@ from rmap.mm.core import Core
 from rmap.mm.costs import LOCKS_PAGE_TABLE, PTES_REMOVED
 from rmap.mm.frames import ANON, PG_MLOCKED
 from rmap.mm.interface import PteBatch, Why
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, Mm, Vma
 from rmap.mm.page_tables import Span
 from rmap.mm.pte import PRESENT, SWAP, TRACKED_MASK
-from rmap.mm.vma import VM_LOCKED, VM_NONLINEAR, Vma
+from rmap.uapi.vm_flags import VM_LOCKED, VM_NONLINEAR
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 SLOT_MASK = PTRS_PER_TABLE - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmap.show.text import WIDTH, columns, hex_address, labelled, more, whole_size
-from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_DIRTY, KPF_HWPOISON, KPF_MLOCKED, KPF_WRITEBACK
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, format_count
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _KINDS = {
     "unknown": "not described",
 }
 _STATES = (
-    (f.KPF_WRITEBACK, "being written"),
-    (f.KPF_MLOCKED, "locked in memory"),
-    (f.KPF_HWPOISON, "poisoned"),
+    (KPF_WRITEBACK, "being written"),
+    (KPF_MLOCKED, "locked in memory"),
+    (KPF_HWPOISON, "poisoned"),
 )
 _HEADER = ("PID", "COMMAND", "ADDRESS", "VMA", "+OFFSET", "PERM")
 _ALIGN = "><<<><"
@@ -78,7 +78,7 @@ def _state(answer: Who) -> list[str]:
         return []
     states = [word for bit, word in _STATES if answer.flags & bit]
     if answer.kind == "file":
-        states.insert(0, "dirty" if answer.flags & f.KPF_DIRTY else "clean")
+        states.insert(0, "dirty" if answer.flags & KPF_DIRTY else "clean")
     return states
 
 

@@ -7,40 +7,62 @@ restates all of them.
 
 from __future__ import annotations
 
-# vmas.flags: VM_* bits. /proc/PID/maps tells the first five; the rest needs smaps.
-VM_READ = 0x1
-VM_WRITE = 0x2
-VM_EXEC = 0x4
-VM_SHARED = 0x8
-VM_MAYREAD = 0x10
-VM_MAYWRITE = 0x20
-VM_MAYEXEC = 0x40
-VM_MAYSHARE = 0x80
-VM_GROWSDOWN = 0x100
-VM_PFNMAP = 0x400
-VM_LOCKED = 0x2000
-VM_IO = 0x4000
-VM_SEQ_READ = 0x8000
-VM_RAND_READ = 0x10000
-VM_DONTCOPY = 0x20000
-VM_DONTEXPAND = 0x40000
-VM_LOCKONFAULT = 0x80000
-VM_ACCOUNT = 0x100000
-VM_NORESERVE = 0x200000
-VM_HUGETLB = 0x400000
-VM_WIPEONFORK = 0x2000000
-VM_DONTDUMP = 0x4000000
-VM_MIXEDMAP = 0x10000000
-VM_HUGEPAGE = 0x20000000
-VM_NOHUGEPAGE = 0x40000000
-VM_MERGEABLE = 0x80000000
+from rmap.uapi.kpageflags import (
+    KPF_ANON,
+    KPF_DIRTY,
+    KPF_HUGE,
+    KPF_HWPOISON,
+    KPF_KSM,
+    KPF_LRU,
+    KPF_MLOCKED,
+    KPF_NOPAGE,
+    KPF_PGTABLE,
+    KPF_RESERVED,
+    KPF_SLAB,
+    KPF_SWAPBACKED,
+    KPF_SWAPCACHE,
+    KPF_THP,
+    KPF_UNEVICTABLE,
+    KPF_WRITEBACK,
+    KPF_ZERO_PAGE,
+)
+from rmap.uapi.vm_flags import (
+    VM_ACCOUNT,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_IO,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_MERGEABLE,
+    VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
+
+# vmas.flags: VM_* bits of rmap.uapi.vm_flags. /proc/PID/maps tells the first five; the rest needs smaps.
 VM_ALL = (
     VM_READ | VM_WRITE | VM_EXEC | VM_SHARED | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | VM_MAYSHARE | VM_GROWSDOWN
     | VM_PFNMAP | VM_LOCKED | VM_IO | VM_SEQ_READ | VM_RAND_READ | VM_DONTCOPY | VM_DONTEXPAND | VM_LOCKONFAULT
     | VM_ACCOUNT | VM_NORESERVE | VM_HUGETLB | VM_WIPEONFORK | VM_DONTDUMP | VM_MIXEDMAP | VM_HUGEPAGE
     | VM_NOHUGEPAGE | VM_MERGEABLE
 )  # fmt: skip
-"""Those above: what a picture keeps of a VMA's flags."""
+"""What a picture keeps of a VMA's flags."""
 
 # ptes.flags. Exactly one of the first four is set.
 PTE_PRESENT = 0x001
@@ -69,26 +91,7 @@ PTE_KINDS = PTE_PRESENT | PTE_SWAP | PTE_GUARD | PTE_OTHER
 SWAP_TYPE_BITS = 5
 SWAP_STEP = 1 << SWAP_TYPE_BITS
 
-# frames.flags: 1 << the bit numbers of /proc/kpageflags.
-KPF_DIRTY = 1 << 4
-KPF_LRU = 1 << 5
-KPF_SLAB = 1 << 7
-KPF_WRITEBACK = 1 << 8
-KPF_ANON = 1 << 12
-KPF_SWAPCACHE = 1 << 13
-KPF_SWAPBACKED = 1 << 14
-KPF_COMPOUND_HEAD = 1 << 15
-KPF_COMPOUND_TAIL = 1 << 16
-KPF_HUGE = 1 << 17
-KPF_UNEVICTABLE = 1 << 18
-KPF_HWPOISON = 1 << 19
-KPF_NOPAGE = 1 << 20
-KPF_KSM = 1 << 21
-KPF_THP = 1 << 22
-KPF_ZERO_PAGE = 1 << 24
-KPF_PGTABLE = 1 << 26
-KPF_RESERVED = 1 << 32
-KPF_MLOCKED = 1 << 33
+# frames.flags: bits of rmap.uapi.kpageflags, and one that /proc does not have.
 KPF_ANON_EXCLUSIVE = 1 << 47
 """PG_anon_exclusive. /proc does not export it; meaningful only where ``about["anon_exclusive"]`` is true."""
 
@@ -162,10 +165,3 @@ HOLDER_FD = 0
 HOLDER_SYSV = 1
 HOLDER_PATH = 2
 HOLDER_KINDS = ("fd", "sysv", "path")
-
-
-def perms(flags: int) -> str:
-    """VMA flags as the permission column of /proc/PID/maps: ``rw-p``."""
-    letters = ((VM_READ, "r"), (VM_WRITE, "w"), (VM_EXEC, "x"))
-    access = "".join(letter if flags & bit else "-" for bit, letter in letters)
-    return access + ("s" if flags & VM_MAYSHARE else "p")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from rmap.designs.conformance.machine import FILE_PAGES, Call, Machine
-from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_READ, VM_SHARED, VM_WRITE, Vma
+from rmap.mm.mm_types import Vma
+from rmap.uapi.vm_flags import VM_ACCESS, VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 T = TypeVar("T")

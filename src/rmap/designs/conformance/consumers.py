@@ -16,11 +16,12 @@ from rmap.mm.core import Core
 from rmap.mm.costs import MKCLEAN, PTES_UNMAPPED, REFERENCED, UNMAP_WALK, WALK
 from rmap.mm.frames import ANON, EXCLUSIVE, LARGE, PG_DIRTY, PG_MLOCKED, SWAPBACKED, SWAPCACHE, TAG_SHIFT
 from rmap.mm.interface import Query
+from rmap.mm.mm_types import Vma
 from rmap.mm.nonlinear import keep_in_mind
 from rmap.mm.page_cache import remove_from_page_cache
 from rmap.mm.pte import ACCESSED, DIRTY, FLAG_BITS, MIGRATION, PFN_BITS, PRESENT, RW, SWAP, SWP_EXCLUSIVE
-from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
 from rmap.mm.walk import hits
+from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED
 from rmap.units import PAGE_SHIFT
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from rmap.columns import I64
 from rmap.designs.conformance.consumers import Evictor, mkclean, move_pages, referenced
 from rmap.errors import SyscallError
-from rmap.mm.address_space import File
 from rmap.mm.brk import brk
 from rmap.mm.core import Core
 from rmap.mm.fault import touch
@@ -22,7 +21,7 @@ from rmap.mm.fork import exit_mmap, fork
 from rmap.mm.interface import ReverseMapFactory
 from rmap.mm.madvise import madvise
 from rmap.mm.mlock import mlock, munlock
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import File, Mm
 from rmap.mm.mmap import mmap, munmap
 from rmap.mm.mprotect import mprotect
 from rmap.mm.mremap import mremap

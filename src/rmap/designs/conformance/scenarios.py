@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rmap.designs.conformance.machine import Call
-from rmap.mm.vma import VM_READ, VM_WRITE
+from rmap.uapi.vm_flags import VM_READ, VM_WRITE
 from rmap.units import PAGE_SIZE
 
 RW = VM_READ | VM_WRITE

@@ -14,8 +14,8 @@ from rmap.mm.core import Core
 from rmap.mm.costs import COUNTERS, WALK
 from rmap.mm.frames import TAG_BITS, TAG_FILE
 from rmap.mm.invariants import check
+from rmap.mm.mm_types import Vma
 from rmap.mm.pte import FLAG_BITS, PRESENT, SPECIAL, SWAP
-from rmap.mm.vma import Vma
 from rmap.mm.walk import walk1, walk_many
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 

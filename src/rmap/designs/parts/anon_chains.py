@@ -16,9 +16,9 @@ from rmap.errors import InvariantError
 from rmap.mm.costs import VMAS_LOOKED_UP
 from rmap.mm.frames import ANON
 from rmap.mm.interface import Candidates, DesignCore, How, PteBatch, Query, ReverseMap, Why
+from rmap.mm.mm_types import Vma
 from rmap.mm.profile import Profile
 from rmap.mm.pte import PRESENT, TRACKED_MASK
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 WORD = {64: 8, 32: 4}

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from rmap.designs.parts.interval_tree import IntervalNode
 from rmap.mm.frames import TAG_ANON, TAG_SHIFT
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 
 class LinkIndex(Protocol):

@@ -17,8 +17,8 @@ from rmap.designs.parts.anon_vma import AnonVma
 from rmap.errors import InvariantError
 from rmap.mm.frames import EXCLUSIVE, KEPT_ANCHOR, LARGE, TAG_BITS, TAG_KSM, WAS_LARGE, Frames
 from rmap.mm.interface import PteBatch
+from rmap.mm.mm_types import Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 
 
 def check_vmas(vmas: Sequence[Vma], profile: Profile) -> None:

@@ -33,9 +33,8 @@ from rmap.designs.parts.slab import Places, slab_bytes
 from rmap.mm.costs import LOCKS_ANON_VMA, LOCKS_I_MMAP, OBJECTS_FREED, OBJECTS_MADE
 from rmap.mm.frames import LARGE, TAG_ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, DesignCore, How, Linear, PteBatch, Query, ReverseMap
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 PAGE_MAPCOUNT = 4

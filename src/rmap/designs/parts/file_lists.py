@@ -14,7 +14,8 @@ from rmap.designs.parts.linked_list import LinkedList
 from rmap.errors import InvariantError
 from rmap.mm.costs import NODES_VISITED, Costs
 from rmap.mm.interface import Candidates, Linear, Query
-from rmap.mm.vma import VM_NONLINEAR, VM_SHARED, Vma
+from rmap.mm.mm_types import Vma
+from rmap.uapi.vm_flags import VM_NONLINEAR, VM_SHARED
 from rmap.units import PAGE_SHIFT
 
 

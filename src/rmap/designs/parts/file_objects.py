@@ -16,7 +16,8 @@ from rmap.designs.parts.prio_tree import PrioTree
 from rmap.mm.costs import LOCKS_I_MMAP, Costs
 from rmap.mm.frames import ANON, TAG_BITS, TAG_FILE, TAG_SHIFT
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, Linear, Query
-from rmap.mm.vma import VM_NONLINEAR, Vma
+from rmap.mm.mm_types import Vma
+from rmap.uapi.vm_flags import VM_NONLINEAR
 from rmap.units import PAGE_SHIFT
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rmap.designs.parts.interval_tree import IntervalNode, IntervalTree
 from rmap.errors import InvariantError
 from rmap.mm.costs import Costs
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 
 class FileNode(IntervalNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 
 class ListNode:

@@ -15,10 +15,10 @@ from rmap.designs.parts.entry_lists import EntryLists
 from rmap.designs.parts.i_mmap import IntervalIndex
 from rmap.errors import InvariantError
 from rmap.mm.interface import Candidate1, Candidates, DesignCore, How, PteBatch, Query, ReverseMap, Why
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import SLOT_BITS
 from rmap.mm.profile import Profile
 from rmap.mm.pte import PRESENT, TRACKED_MASK
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 

@@ -5,7 +5,8 @@ Whoever finds such a neighbour takes its anon_vma, so that the two may merge whe
 
 from __future__ import annotations
 
-from rmap.mm.vma import VM_ACCESS, VM_IGNORE_MERGE, Vma
+from rmap.mm.mm_types import Vma
+from rmap.uapi.vm_flags import VM_ACCESS, VM_IGNORE_MERGE
 
 
 def mergeable_but_for_permissions(prev: Vma, next: Vma) -> bool:

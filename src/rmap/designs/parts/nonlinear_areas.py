@@ -15,8 +15,9 @@ from rmap.columns import I64
 from rmap.designs.parts.entry_scan import EntryScan, maps_something
 from rmap.mm.costs import NODES_VISITED
 from rmap.mm.interface import Candidates, DesignCore, Query
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import spans
-from rmap.mm.vma import VM_LOCKED, Vma
+from rmap.uapi.vm_flags import VM_LOCKED
 from rmap.units import PAGE_SIZE
 
 CLUSTER = 32 * PAGE_SIZE

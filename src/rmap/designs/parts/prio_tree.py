@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from rmap.errors import InvariantError
 from rmap.mm.costs import NODES_VISITED
-from rmap.mm.vma import Vma
+from rmap.mm.mm_types import Vma
 
 TOP_BIT = 1 << 63
 

@@ -12,7 +12,7 @@ from rmap.lab.compare.figures import Meter
 from rmap.lab.compare.workers import Say
 from rmap.lab.results import Eviction
 from rmap.mm.fault import refusal
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm
 from rmap.mm.oracle import transpose
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 

@@ -19,7 +19,7 @@ from rmap.lab.conform.observed import (
     Sight,
     TreeNode,
 )
-from rmap.mm.vma import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
+from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT
 
 PLAIN_FLAGS = VM_ACCESS | VM_SHARED | 0xF0  # shown by the letters of /proc/PID/maps, or with nearly every area

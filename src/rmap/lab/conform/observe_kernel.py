@@ -39,13 +39,12 @@ from rmap.lab.conform.observed import (
 from rmap.lab.conform.puppets import Puppet, PuppetDied
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import IntervalTree, KernelMemory, StructPages, Topology
-from rmap.live.sources.pagemap_columns import PFN_MASK
 from rmap.live.sources.procfs import vm_flags_of
 from rmap.mm.frames import TAG_ANON, TAG_BITS
+from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 KPF_ANON, KPF_SWAPCACHE = 1 << 12, 1 << 13
-PM_GUARD, PM_SWAP, PM_PRESENT = 1 << 58, 1 << 62, 1 << 63
 NEAR_BYTES = 64 * PAGE_SIZE
 """Areas with smaller gaps between them are read in one go."""
 BUFFER_ENTRIES = 1 << 12
@@ -126,7 +125,7 @@ class KernelEye:
         """The frame that an address of a puppet maps, None if no page is present there."""
         page = addr & -PAGE_SIZE
         entry = self._read(process.pagemap, page, page + PAGE_SIZE)[0]
-        return entry & PFN_MASK if entry & PM_PRESENT else None
+        return entry & PM_PFRAME_MASK if entry & PM_PRESENT else None
 
     # -- areas
 
@@ -214,9 +213,10 @@ class KernelEye:
 
     def _entry(self, raw: int) -> int:
         if raw & PM_PRESENT:
-            pfn = raw & PFN_MASK
+            pfn = raw & PM_PFRAME_MASK
             return ZERO_PAGE if pfn == self._zero_pfn else pfn << NUMBER_SHIFT | PAGE
-        return (raw & PFN_MASK) << NUMBER_SHIFT | SWAP_SLOT if raw & PM_SWAP and not raw & PM_GUARD else NO_ENTRY
+        swapped = raw & PM_SWAP and not raw & PM_GUARD_REGION
+        return (raw & PM_PFRAME_MASK) << NUMBER_SHIFT | SWAP_SLOT if swapped else NO_ENTRY
 
     def _marked(self, mm: int, areas: list[Area], entries: list[int]) -> list[int]:
         # The entries, with the marks that only the page tables themselves show.
@@ -321,4 +321,4 @@ def _zero_pfn() -> int:
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             entry = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
         del view
-    return int.from_bytes(entry, "little") & PFN_MASK
+    return int.from_bytes(entry, "little") & PM_PFRAME_MASK

@@ -25,9 +25,8 @@ from rmap.lab.conform.observed import (
     sight_of,
 )
 from rmap.mm.frames import ANON, EXCLUSIVE, SWAPCACHE, TAG_SHIFT, ZERO_PFN
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.pte import PFN_SHIFT, PRESENT, RW, SWAP, SWP_EXCLUSIVE
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 

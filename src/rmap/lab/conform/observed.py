@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rmap.mm.vma import (
+from rmap.uapi.vm_flags import (
     VM_ACCESS,
     VM_ACCOUNT,
     VM_DONTCOPY,

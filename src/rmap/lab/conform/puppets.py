@@ -18,6 +18,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from rmap.uapi.mman import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    MADVICE,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_LOCKED,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_STACK,
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MCL_ONFAULT,
+    MLOCK_ONFAULT,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+
 if TYPE_CHECKING:
     from rmap.lab.conform.stage import Stage
 
@@ -33,20 +59,7 @@ OPERATIONS = (
     "brk",
 )
 NUMBER_OF = {name: number for number, name in enumerate(OPERATIONS)}
-PROT = {"r": 0x1, "w": 0x2, "x": 0x4}
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
-MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x100, 0x2000, 0x4000, 0x8000, 0x100000
-MAP_STACK = 0x20000
-MLOCK_ONFAULT = 1
-MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
-MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
-ADVICE = {
-    "normal": 0, "random": 1, "sequential": 2, "willneed": 3, "dontneed": 4, "free": 8, "remove": 9, "dontfork": 10,
-    "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14, "nohugepage": 15, "dontdump": 16, "dodump": 17,
-    "wipeonfork": 18, "keeponfork": 19, "cold": 20, "pageout": 21, "populate_read": 22, "populate_write": 23,
-    "dontneed_locked": 24,
-}  # fmt: skip
-FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE = 1, 2
+PROT = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 
 _REQUEST = struct.Struct("=q6Q")
 _ANSWER = struct.Struct("=qq")
@@ -75,7 +88,7 @@ class RealFile:
 
     def punch_hole(self, offset: int, length: int) -> None:
         """Drop a range of bytes from the file."""
-        _fallocate(self.fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, length)
+        _fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -160,7 +173,7 @@ class Puppet:
         return self._call("mremap", start, old_size, new_size, flags, addr or 0)
 
     def madvise(self, addr: int, length: int, advice: str) -> None:
-        self._call("madvise", addr, length, ADVICE[advice])
+        self._call("madvise", addr, length, MADVICE[advice])
 
     def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
         if onfault:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from rmap.mm.mm_struct import MMAP_BASE, START_BRK
+from rmap.mm.mm_types import MMAP_BASE, START_BRK
 
 PAGE = 4096
 BASE = 0x100000000000

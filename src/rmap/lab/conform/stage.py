@@ -17,7 +17,7 @@ from pathlib import Path
 from rmap.errors import NotPermitted
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.puppets import PAGE, PATIENCE, Puppet, PuppetDied, RealFile, greeting
-from rmap.mm.mm_struct import START_BRK
+from rmap.mm.mm_types import START_BRK
 
 BACKLOG = 64
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})

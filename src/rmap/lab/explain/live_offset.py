@@ -20,9 +20,9 @@ from rmap.live.doctor.abilities import abilities
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
+from rmap.uapi.mman import PROT_NONE
+from rmap.uapi.pagemap import PM_PFRAME_MASK
 
-PFN_MASK = (1 << 55) - 1
-PROT_NONE = 0
 PRIVATE_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 TRIES = 3
 
@@ -140,7 +140,7 @@ def _child_without(start: int) -> Iterator[int]:
 def _look(pid: int, address: int) -> tuple[int, tuple[int, int]]:
     # The frame at an address, and the VMA around it.
     with Pagemap(pid) as pagemap:
-        frame = pagemap.entry(address) & PFN_MASK
+        frame = pagemap.entry(address) & PM_PFRAME_MASK
     for line in read_maps(pid):
         if line.start <= address < line.end:
             return frame, (line.start, line.end)

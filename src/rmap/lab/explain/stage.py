@@ -16,9 +16,9 @@ from rmap.lab.results import Step, Story
 from rmap.mm.costs import OPERATIONS
 from rmap.mm.frames import EXCLUSIVE
 from rmap.mm.interface import ReverseMapFactory
+from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import describe
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 WIDTH = 75

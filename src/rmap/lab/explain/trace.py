@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from rmap.kernel import Kernel
 from rmap.mm.interface import Candidate1
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.page_tables import SLOT_BITS, SLOT_MASK, ptep_of
 from rmap.mm.pte import PFN_BITS, PRESENT, describe
-from rmap.mm.vma import Vma
 from rmap.units import PAGE_SHIFT
 
 

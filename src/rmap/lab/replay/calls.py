@@ -20,26 +20,39 @@ from rmap.mm import mmap as mmap_calls
 from rmap.mm import mprotect as mprotect_calls
 from rmap.mm import mremap as mremap_calls
 from rmap.mm import truncate as truncate_calls
-from rmap.mm.mm_struct import TASK_SIZE, Mm
-from rmap.mm.vma import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRITE
+from rmap.mm.mm_types import TASK_SIZE, Mm
+from rmap.uapi.mman import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    MADVICE,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MCL_ONFAULT,
+    MREMAP_DONTUNMAP,
+    PR_SET_VMA,
+    PROT_GROWSDOWN,
+    SHM_EXEC,
+    SHM_RDONLY,
+)
+from rmap.uapi.unistd import NAMES, NR
+from rmap.uapi.vm_flags import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRITE
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 if TYPE_CHECKING:
     from rmap.lab.replay.player import Player
-
-NAMES = {
-    2: "open", 85: "creat", 257: "openat", 437: "openat2", 206: "io_setup", 207: "io_destroy",
-    9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 28: "madvise", 30: "shmat", 67: "shmdt",
-    77: "ftruncate", 149: "mlock", 150: "munlock", 151: "mlockall", 152: "munlockall", 216: "remap_file_pages",
-    237: "mbind", 285: "fallocate", 323: "userfaultfd", 325: "mlock2", 329: "pkey_mprotect", 440: "process_madvise",
-    453: "map_shadow_stack", 462: "mseal", 157: "prctl", 26: "msync", 27: "mincore", 29: "shmget", 31: "shmctl",
-    76: "truncate", 56: "clone", 57: "fork", 58: "vfork", 59: "execve", 322: "execveat", 435: "clone3",
-    238: "set_mempolicy", 239: "get_mempolicy", 319: "memfd_create", 330: "pkey_alloc", 331: "pkey_free",
-    310: "process_vm_readv", 311: "process_vm_writev", 101: "ptrace", 447: "memfd_secret", 312: "kcmp",
-    256: "migrate_pages", 279: "move_pages", 450: "set_mempolicy_home_node", 275: "splice", 278: "vmsplice",
-    426: "io_uring_enter", 425: "io_uring_setup", 427: "io_uring_register", 60: "exit", 231: "exit_group",
-}  # fmt: skip
-"""The calls that may come up, by number."""
 
 HARMLESS = frozenset(
     ("msync", "mincore", "shmget", "shmctl", "memfd_create", "pkey_alloc", "pkey_free", "get_mempolicy",
@@ -58,24 +71,7 @@ whichever process, and judged as such; or only which frame a page is in."""
 RANGES = {"mbind": 0, "remap_file_pages": 0, "mseal": 0, "set_mempolicy_home_node": 0}
 """Calls that the model does not have, about one range: the argument that is its address; the next is its length."""
 
-MAP_SHARED, MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x0F, 0x10, 0x20
-MAP_GROWSDOWN, MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE = 0x100, 0x2000, 0x4000, 0x8000
-MAP_NONBLOCK, MAP_STACK, MAP_HUGETLB, MAP_FIXED_NOREPLACE = 0x10000, 0x20000, 0x40000, 0x100000
-MAP_PRIVATE, MAP_SHARED_VALIDATE = 0x02, 0x03
-PROT_GROWSDOWN, PROT_GROWSUP = 0x01000000, 0x02000000
-MREMAP_MAYMOVE, MREMAP_DONTUNMAP = 1, 4
-MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
-PR_SET_VMA = 0x53564D41
-SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
-FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
-
-ADVICE = {
-    0: "normal", 1: "random", 2: "sequential", 3: "willneed", 4: "dontneed", 8: "free", 9: "remove", 10: "dontfork",
-    11: "dofork", 12: "mergeable", 13: "unmergeable", 14: "hugepage", 15: "nohugepage", 16: "dontdump", 17: "dodump",
-    18: "wipeonfork", 19: "keeponfork", 20: "cold", 21: "pageout", 22: "populate_read", 23: "populate_write",
-    24: "dontneed_locked", 25: "collapse", 100: "hwpoison", 101: "soft_offline", 102: "guard_install",
-    103: "guard_remove",
-}  # fmt: skip
+ADVICE = {number: name for name, number in MADVICE.items()}
 
 DROPPING = frozenset(("dontneed", "dontneed_locked", "remove"))
 """Advice after which the pages are not there any more."""
@@ -323,30 +319,30 @@ def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) ->
 Call = Callable[["Player", Mm, Args, int, int], None]
 
 CALLS: dict[int, Call] = {
-    2: open_truncating,
-    9: mmap,
-    10: mprotect,
-    11: munmap,
-    12: brk,
-    25: mremap,
-    28: madvise,
-    30: shmat,
-    67: shmdt,
-    77: ftruncate,
-    85: open_truncating,
-    149: mlock,
-    150: munlock,
-    151: mlockall,
-    152: munlockall,
-    257: open_truncating,
-    285: fallocate,
-    325: mlock2,
-    329: pkey_mprotect,
-    437: open_truncating,
+    NR["open"]: open_truncating,
+    NR["mmap"]: mmap,
+    NR["mprotect"]: mprotect,
+    NR["munmap"]: munmap,
+    NR["brk"]: brk,
+    NR["mremap"]: mremap,
+    NR["madvise"]: madvise,
+    NR["shmat"]: shmat,
+    NR["shmdt"]: shmdt,
+    NR["ftruncate"]: ftruncate,
+    NR["creat"]: open_truncating,
+    NR["mlock"]: mlock,
+    NR["munlock"]: munlock,
+    NR["mlockall"]: mlockall,
+    NR["munlockall"]: munlockall,
+    NR["openat"]: open_truncating,
+    NR["fallocate"]: fallocate,
+    NR["mlock2"]: mlock2,
+    NR["pkey_mprotect"]: pkey_mprotect,
+    NR["openat2"]: open_truncating,
 }
 """The calls that the model has."""
 
-CHANGE_WHEN_REFUSED = frozenset((10, 28))
+CHANGE_WHEN_REFUSED = frozenset((NR["mprotect"], NR["madvise"]))
 """Calls that Linux leaves half done when it refuses them at a hole: those are played too (mprotect, madvise)."""
 
 

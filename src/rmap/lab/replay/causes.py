@@ -22,7 +22,7 @@ from rmap.kernel.entries import ANON, FILE, KERNEL, NONE, OTHER, SHMEM, SWAPPED,
 from rmap.lab.replay import results as r
 from rmap.lab.replay.pairs import MISSING, NOBODY, Entry, page_of, pid_of, single_valued
 from rmap.lab.replay.seen import Seen
-from rmap.mm.vma import VM_EXEC, VM_LOCKED, VM_WRITE
+from rmap.uapi.vm_flags import VM_EXEC, VM_LOCKED, VM_WRITE
 
 Causes = npt.NDArray[np.object_]
 """A cause by row; empty where nothing differs."""

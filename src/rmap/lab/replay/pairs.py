@@ -14,7 +14,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.kernel.entries import ANON, FILE, NONE, SHMEM, SWAPPED, Entries, spread
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_PFNMAP
 from rmap.units import PAGE_SHIFT
 
 PAGE_BITS = 52 - PAGE_SHIFT
@@ -70,7 +70,7 @@ class Side:
         self.vma_key = key_of(pid, picture.vmas.start)
         entries = spread(picture)
         # Page tables of frames without a struct page cannot be seen from outside (pagemap passes VM_PFNMAP over).
-        self.entries = entries.take((picture.vmas.flags[entries.vma] & f.VM_PFNMAP) == 0)
+        self.entries = entries.take((picture.vmas.flags[entries.vma] & VM_PFNMAP) == 0)
         self.key = key_of(pid[self.entries.vma], self.entries.address)
 
 

@@ -21,12 +21,12 @@ from rmap.lab.replay.checkpoint import hold_against
 from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Checkpoint, Finding, Played
 from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
-from rmap.mm.address_space import AddressSpace, File
 from rmap.mm.costs import FAULT
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, AddressSpace, File, Mm
 from rmap.mm.shared_anonymous import NAME as NAMELESS
 from rmap.trace import Events, Trace
 from rmap.trace import tables as t
+from rmap.uapi.unistd import NAMES
 from rmap.units import PAGE_MASK, PAGE_SHIFT
 
 SPARE_FRAMES = 1 << 16
@@ -313,7 +313,7 @@ class Player:
         acts = np.isin(every[last:], (t.SYSCALL, t.FAULT, t.FORK, t.EXEC))
         return Played(
             events={t.KINDS[kind]: n for kind, n in sorted(kinds.items())},
-            calls={calls.NAMES.get(nr, f"system call {nr}"): n for nr, n in self._calls.most_common()},
+            calls={NAMES.get(nr, f"system call {nr}"): n for nr, n in self._calls.most_common()},
             findings=tuple(Finding(what, f.count, f.first, f.meaning) for what, f in self._findings.items()),
             checkpoints=tuple(self.checkpoints),
             processes=self._processes,

@@ -18,17 +18,16 @@ from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, m
 from rmap.kernel.exec import make_vma, write_entries
 from rmap.kernel.structure import take_over_topology
 from rmap.lab.replay.pairs import Entry, Side, key_of, page_of, pid_of
-from rmap.mm.address_space import File
 from rmap.mm.frames import ANON as ANON_PAGE
 from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
 from rmap.mm.merge import set_range, split_vma, unlink_vma
-from rmap.mm.mm_struct import Mm
+from rmap.mm.mm_types import File, Mm, Vma
 from rmap.mm.mmap import do_munmap
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW, TRACKED_MASK
-from rmap.mm.vma import VM_LOCKED, VM_SHARED, Vma
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.mm.core import Core
 from rmap.mm.frames import ANON
-from rmap.mm.mm_struct import TASK_SIZE, Mm
+from rmap.mm.mm_types import TASK_SIZE, Mm
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, TRACKED_MASK
 from rmap.units import PAGE_SHIFT, page_align

@@ -19,7 +19,8 @@ from rmap.columns import I64, Bool
 from rmap.errors import NotPermitted
 from rmap.live.bpf.libbpf import BpfObject, refusal, run
 from rmap.live.bpf.topology import Topology, parse
-from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.uapi.pagemap import PM_PFRAME_MASK
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 OBJECT = Path(__file__).with_name("memory.bpf.o")
@@ -259,7 +260,7 @@ class KernelMemory:
         with mmap.mmap(-1, PAGE_SIZE) as page, Pagemap(os.getpid()) as pagemap:
             page[0] = 1
             address = np.frombuffer(page, np.int8).ctypes.data
-            pfn = pagemap.entry(address) & PFN_MASK
+            pfn = pagemap.entry(address) & PM_PFRAME_MASK
             for top_shift in _TOP_SHIFTS:
                 for below in range(_MOST_GIBIBYTES):
                     base = ((mm >> 30) - below) << 30
@@ -353,7 +354,7 @@ class KernelMemory:
                 folio = self._number("first_folio", fd)
                 address = np.frombuffer(page, np.int8).ctypes.data
                 with Pagemap(os.getpid()) as pagemap:
-                    pfn = pagemap.entry(address) & PFN_MASK
+                    pfn = pagemap.entry(address) & PM_PFRAME_MASK
         finally:
             os.close(fd)
         if not pfn:

@@ -16,6 +16,7 @@ from rmap.live.capture.frames import Described, Extents, VmaColumns, single_page
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
+from rmap.uapi.kpageflags import KPF_LRU
 
 _ANON_TAG = 1
 _TAG_MASK = 3
@@ -58,7 +59,7 @@ class KernelView:
         # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
         # whatever its other flags look like.
         unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
-        of_driver = unhung & (state.flags & f.KPF_LRU == 0)
+        of_driver = unhung & (state.flags & KPF_LRU == 0)
         doubtful |= unhung & ~of_driver
         frames.kind[of_driver] = f.KERNEL
         frames.file[of_driver] = frames.index[of_driver] = _NOWHERE

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from rmap.errors import NotPermitted
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage import open_kpage
-from rmap.live.sources.pagemap import PFN_MASK, Entries
+from rmap.live.sources.pagemap import Entries
 from rmap.live.sources.same_mm import kcmp_vm
+from rmap.uapi.pagemap import PM_PFRAME_MASK
 from rmap.units import PAGE_SIZE
 
 
@@ -88,7 +89,7 @@ def _frames() -> str | None:
                 entry = entries.entry(address)
         except OSError as error:
             return _no_pagemap(error)
-    return None if entry & PFN_MASK else "CAP_SYS_ADMIN: page frames are shown as 0"
+    return None if entry & PM_PFRAME_MASK else "CAP_SYS_ADMIN: page frames are shown as 0"
 
 
 def _scan() -> str | None:

@@ -36,8 +36,9 @@ from rmap.live.evict.plan import (
 from rmap.live.evict.targets import FileTarget, Target, free_swap, major_faults
 from rmap.live.sources import memcg
 from rmap.live.sources.residency import mapped
-from rmap.live.sources.syscalls import MADV_PAGEOUT, MADV_POPULATE_READ, cachestat, madvise, process_madvise, sync_range
+from rmap.live.sources.syscalls import cachestat, madvise, process_madvise, sync_range
 from rmap.snapshot import flags as f
+from rmap.uapi.mman import MADV_PAGEOUT, MADV_POPULATE_READ
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
 _BACK = 0.1  # seconds in which a page that is used comes back

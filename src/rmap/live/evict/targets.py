@@ -17,16 +17,16 @@ from rmap.live.files.mappers import Mappers, OpenedFile, mappers_of, open_file
 from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import PageState, kinds, read_page_state
-from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
-from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
 from rmap.snapshot.questions.answer import Mapping, Who
 from rmap.snapshot.questions.file_ranges import distinct
+from rmap.uapi.kpageflags import KPF_ANON, KPF_MLOCKED, KPF_SWAPCACHE, KPF_UNEVICTABLE
+from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
-_LOCKED = f.KPF_MLOCKED | f.KPF_UNEVICTABLE
-_PRESENT = 1 << 63
+_LOCKED = KPF_MLOCKED | KPF_UNEVICTABLE
 _FILE_KINDS = ("file", "shmem")
 
 Ranges = list[tuple[int, int]]
@@ -240,7 +240,7 @@ class AnonTarget(Target):
         pfn = np.array([self._who.pfn])
         state = _state(pfn)
         flags = int(state.flags[np.searchsorted(state.pfn, pfn)][0])
-        return int(flags & (f.KPF_ANON | f.KPF_SWAPCACHE) == f.KPF_ANON | f.KPF_SWAPCACHE)
+        return int(flags & (KPF_ANON | KPF_SWAPCACHE) == KPF_ANON | KPF_SWAPCACHE)
 
     def neighbours(self) -> int:
         """See :class:`Target`."""
@@ -257,7 +257,7 @@ def _frame_at(pid: int, address: int) -> int:
             entry = pagemap.entry(address) & (1 << 64) - 1
     except OSError:
         return -1
-    return entry & PFN_MASK if entry & _PRESENT else -1
+    return entry & PM_PFRAME_MASK if entry & PM_PRESENT else -1
 
 
 def _state(pfn: I64) -> PageState:

@@ -18,12 +18,11 @@ from rmap.columns import I64
 from rmap.errors import NotPermitted, UsageError
 from rmap.live.lookup.place import area_at
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.residency import mapped
 from rmap.live.sources.same_mm import compare_mms, groups
+from rmap.uapi.pagemap import PM_FILE, PM_PFRAME_MASK
 from rmap.units import PAGE_MASK, PAGE_SHIFT
-
-_FILE = 1 << 61
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,10 @@ def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) 
             if start >= end:
                 continue
             address, entry = pagemap.read([(start, end)])
-            ours = (entry < 0) & ((entry & _FILE) != 0)
-            copies += int(((entry < 0) & ((entry & _FILE) == 0)).sum())
+            ours = (entry < 0) & ((entry & PM_FILE) != 0)
+            copies += int(((entry < 0) & ((entry & PM_FILE) == 0)).sum())
             address, entry = address[ours], entry[ours]
-            columns.append((behind + (address - line.start >> PAGE_SHIFT), address, entry & PFN_MASK))
+            columns.append((behind + (address - line.start >> PAGE_SHIFT), address, entry & PM_PFRAME_MASK))
     page, address, pfn = (np.concatenate(column) for column in zip(*columns))
     return Mapper(pid, procfs.read_stat(pid).comm, page, address, pfn, copies)
 

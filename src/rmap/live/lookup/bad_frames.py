@@ -15,6 +15,7 @@ from rmap.snapshot.keys import Key
 from rmap.snapshot.questions.answer import Who
 from rmap.snapshot.questions.badframe import Verdict, verdict
 from rmap.snapshot.snapshot import Snapshot
+from rmap.uapi.kpageflags import KPF_LRU, KPF_NOPAGE
 
 _ONE_BY_ONE = 3  # more frames are looked up in a picture of everything
 
@@ -51,7 +52,7 @@ def _look(pfn: int, picture: Snapshot | None, say: Callable[[str], None]) -> Bad
         who = found
     else:
         who = Who(pfn, f.FRAME_KINDS[kind], 0, 0, "unmapped", [])
-    if kind in (f.FILE, f.SHMEM) and not raw & f.KPF_LRU and not who.found:
+    if kind in (f.FILE, f.SHMEM) and not raw & KPF_LRU and not who.found:
         kind = f.KERNEL  # without the LRU's flag and without mappers: of nobody but the kernel
     return BadFrame(pfn, verdict(kind, raw, order, bool(who.mapcount)), who)
 
@@ -59,7 +60,7 @@ def _look(pfn: int, picture: Snapshot | None, say: Callable[[str], None]) -> Bad
 def _raw_flags(pfn: int) -> int:
     file = KpageFile("kpageflags")
     try:
-        return int(file.read(np.array([pfn]), np.array([1]), f.KPF_NOPAGE)[0])
+        return int(file.read(np.array([pfn]), np.array([1]), KPF_NOPAGE)[0])
     finally:
         file.close()
 

@@ -12,8 +12,8 @@ from rmap.live.lookup.place import area_at
 from rmap.live.lookup.search import Hit, Search
 from rmap.live.sources import procfs
 from rmap.live.sources.pagemap import Entries
-from rmap.snapshot import flags as f
 from rmap.snapshot.questions.answer import Mapping
+from rmap.uapi.vm_flags import perms
 
 _INIT_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NAMED = 4
@@ -57,7 +57,7 @@ def _areas(pid: int, addresses: list[int]) -> list[procfs.MapsLine | None]:
 
 def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
     path, offset = (area.path, area.offset + address - area.start) if area.inode else (None, None)
-    return Mapping(who.pid, who.comm, address, area.start, area.end, f.perms(area.flags), path, offset)
+    return Mapping(who.pid, who.comm, address, area.start, area.end, perms(area.flags), path, offset)
 
 
 def changed(looked: Search, known: Iterable[Told]) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from rmap.errors import UsageError
 from rmap.live.lookup import search
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap import FILE, GUARD, PFN_MASK, PRESENT, SWAP, entry_of, slot_of
+from rmap.live.sources.pagemap import entry_of, slot_of
 from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
+from rmap.uapi.pagemap import PM_FILE, PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _LOOKS = 5  # at an entry that is being migrated
@@ -88,15 +89,15 @@ def at(pid: int, address: int) -> Place | NoPage:
         entry = _settled_entry(pid, address)
     except (FileNotFoundError, ProcessLookupError):
         return NoPage(f"process {pid} has ended")
-    if entry & PRESENT:
-        if not area.inode or not entry & FILE:
-            return Place(pfn=entry & PFN_MASK, address=address)
+    if entry & PM_PRESENT:
+        if not area.inode or not entry & PM_FILE:
+            return Place(pfn=entry & PM_PFRAME_MASK, address=address)
         page = (area.offset + address - area.start) >> PAGE_SHIFT
-        return Place(pfn=entry & PFN_MASK, address=address, file=((area.dev, area.inode), page), path=area.path)
+        return Place(pfn=entry & PM_PFRAME_MASK, address=address, file=((area.dev, area.inode), page), path=area.path)
     where = f"{address:#x} of process {pid}"
-    if entry & GUARD:
+    if entry & PM_GUARD_REGION:
         return NoPage(f"{where} holds a guard marker: no page, and every access is refused")
-    if not entry & SWAP:
+    if not entry & PM_SWAP:
         if not area.path.startswith("[vvar") and not is_device(pid, area.start, area.end, area.path):
             return NoPage(f"{where} is mapped, but no page is there yet")
         return NoPage(f"{where} is mapped from a device or the kernel: such entries (PFNMAP) pagemap does not show")
@@ -112,7 +113,7 @@ def _settled_entry(pid: int, address: int) -> int:
         if look:
             time.sleep(_PAUSE)
         entry = entry_of(pid, address)
-        if entry & (PRESENT | GUARD) or not entry & SWAP or slot_of(entry) is not None:
+        if entry & (PM_PRESENT | PM_GUARD_REGION) or not entry & PM_SWAP or slot_of(entry) is not None:
             break
     return entry
 

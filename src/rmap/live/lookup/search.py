@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap import FILE, PFN_MASK, PRESENT, SWAP, Entries
+from rmap.live.sources.pagemap import Entries
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.snapshot import flags as f
+from rmap.uapi.pagemap import PM_FILE, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_MASK, PAGE_SHIFT
 
-STATE = PRESENT | SWAP | PFN_MASK
+STATE = PM_PRESENT | PM_SWAP | PM_PFRAME_MASK
 """The bits of an entry that say what it names."""
 
 Enough = Callable[[], bool]
@@ -97,12 +98,12 @@ class Search:
 
 def for_page(pfn: int) -> Search:
     """A search for the entries of a frame."""
-    return Search(PRESENT | pfn)
+    return Search(PM_PRESENT | pfn)
 
 
 def for_slot(area: int, slot: int) -> Search:
     """A search for the entries that name a slot of swap."""
-    return Search(SWAP | area | slot << f.SWAP_TYPE_BITS)
+    return Search(PM_SWAP | area | slot << f.SWAP_TYPE_BITS)
 
 
 def at_address(search: Search, pids: Iterable[int], address: int, enough: Enough = lambda: False) -> None:
@@ -158,8 +159,8 @@ def page_by_maps(pids: Iterable[int], identity: FileId, page: int) -> int | None
     for pid, address in places_in_file(looked, pids, identity, page):
         with looked.looking_at(pid), Entries(pid) as entries:
             entry = entries.entry(address)
-            if entry & PRESENT and entry & FILE:
-                return entry & PFN_MASK
+            if entry & PM_PRESENT and entry & PM_FILE:
+                return entry & PM_PFRAME_MASK
     return None
 
 
@@ -184,7 +185,7 @@ def cached_page(path: str, page: int) -> int | None:
             touch(address)  # it is there: that maps it, and reads nothing
             with Entries(os.getpid()) as own:
                 entry = own.entry(address)
-            return entry & PFN_MASK if entry & PRESENT else None
+            return entry & PM_PFRAME_MASK if entry & PM_PRESENT else None
         finally:
             unmap(address, length)
     finally:

@@ -25,18 +25,23 @@ from rmap.columns import I64
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.record import raw
 from rmap.trace import tables as t
+from rmap.uapi.mman import MAP_ANONYMOUS, MAP_SHARED, PROT_WRITE
+from rmap.uapi.unistd import NR
 
-_MEMORY_CALLS = (
-    *(9, 10, 11, 12, 25, 28, 30, 67, 76, 77, 149, 150, 151, 152, 206, 207, 216, 237, 285, 311, 325, 329),
-    *(440, 450, 453, 462),
-)
-_CLONES = (56, 57, 58, 435)
-_EXECS = (59, 322)
+_MEMORY_CALLS = tuple(
+    NR[name]
+    for name in (
+        "mmap", "mprotect", "munmap", "brk", "mremap", "madvise", "shmat", "shmdt", "truncate", "ftruncate", "mlock",
+        "munlock", "mlockall", "munlockall", "io_setup", "io_destroy", "remap_file_pages", "mbind", "fallocate",
+        "process_vm_writev", "mlock2", "pkey_mprotect", "process_madvise", "set_mempolicy_home_node",
+        "map_shadow_stack", "mseal",
+    )
+)  # fmt: skip
+_CLONES = (NR["clone"], NR["fork"], NR["vfork"], NR["clone3"])
+_EXECS = (NR["execve"], NR["execveat"])
 _READY_SECONDS = 20.0
 _ARGUMENTS = "di,si,dx,r10,r8,r9"
 _IN_ORDER = _ARGUMENTS.upper().split(",")
-_MMAP = 9
-_MAP_SHARED, _MAP_ANONYMOUS, _PROT_WRITE = 1, 0x20, 2
 
 _LINE = re.compile(r"\s*(-?\d+)/(-?\d+)\s+(\d+)\.(\d{9}):\s+([A-Za-z_0-9:]+?):?\s*(?=[ (]|$)(.*)")
 _ENTER = re.compile(r"NR (\d+) \((.*)\)")
@@ -285,8 +290,9 @@ class _Reader:
         thread = child == pid
         call = self.calls.get(tid)
         flags = -1
-        if call is not None and call.nr in (56, 57, 58):
-            flags = {56: call.arguments[0], 57: 0, 58: t.CLONE_VM | t.CLONE_VFORK}[call.nr]
+        if call is not None and call.nr in (NR["clone"], NR["fork"], NR["vfork"]):
+            told = {NR["clone"]: call.arguments[0], NR["fork"]: 0, NR["vfork"]: t.CLONE_VM | t.CLONE_VFORK}
+            flags = told[call.nr]
         hinted, shared = self.hints.get(child_tid, (-1, thread))
         self.threads[child] = self.threads.get(child, 0 if not thread else 1) + 1
         known, shared = (flags, bool(flags & t.CLONE_VM)) if flags != -1 else (hinted, shared)
@@ -308,7 +314,7 @@ class _Reader:
             return
         arguments = tuple(found[name] for name in _IN_ORDER)
         file = 0
-        if nr == _MMAP and result >= 0 and not (arguments[3] & _MAP_ANONYMOUS):
+        if nr == NR["mmap"] and result >= 0 and not (arguments[3] & MAP_ANONYMOUS):
             file = self.file(pid, tid, time, arguments, result)
         self.add(time, t.SYSCALL, nr, pid, tid, *arguments, result=result, file=file)
 
@@ -321,7 +327,7 @@ class _Reader:
         key = (pid, fd, mapped.device, mapped.inode)
         if key not in self.files:
             address = self.files[key] = len(self.files) + 1
-            bits = int(bool(arguments[3] & _MAP_SHARED and arguments[2] & _PROT_WRITE))
+            bits = int(bool(arguments[3] & MAP_SHARED and arguments[2] & PROT_WRITE))
             size, shmem, device = -1, mapped.path.startswith(("/memfd:", "/SYSV", "/dev/shm/")), False
             with suppress(OSError):
                 found = os.stat(mapped.path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rmap.errors import NotPermitted
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
 _WINDOW = 512
 _PFN_BITS = 55
@@ -76,9 +77,9 @@ def page_at(pfn: int) -> OnePage:
     """
     fd = open_kpage("kpageflags")
     try:
-        flags = _read(fd, pfn, 1, f.KPF_NOPAGE)[0]
+        flags = _read(fd, pfn, 1, KPF_NOPAGE)[0]
         order, head, torn = 0, pfn, False
-        if flags & (f.KPF_COMPOUND_HEAD | f.KPF_COMPOUND_TAIL):
+        if flags & (KPF_COMPOUND_HEAD | KPF_COMPOUND_TAIL):
             head = _head(fd, pfn)
             order = (_end(fd, head) - head).bit_length() - 1
             torn = not _is_folio(fd, head, order) or not head <= pfn < head + (1 << order)
@@ -102,9 +103,9 @@ def _head(fd: int, pfn: int) -> int:
     high = pfn + 1
     while high > max(0, pfn - _GIGANTIC):
         low = (high - 1) // _WINDOW * _WINDOW
-        values = _read(fd, low, high - low, f.KPF_NOPAGE)
+        values = _read(fd, low, high - low, KPF_NOPAGE)
         for at in range(high - low - 1, -1, -1):
-            if not values[at] & f.KPF_COMPOUND_TAIL:
+            if not values[at] & KPF_COMPOUND_TAIL:
                 return low + at
         high = low
     return pfn
@@ -114,9 +115,9 @@ def _head(fd: int, pfn: int) -> int:
 def _end(fd: int, head: int) -> int:
     low = head + 1
     while low <= head + _GIGANTIC:
-        values = _read(fd, low, _WINDOW, f.KPF_NOPAGE)
+        values = _read(fd, low, _WINDOW, KPF_NOPAGE)
         for at, value in enumerate(values):
-            if not value & f.KPF_COMPOUND_TAIL:
+            if not value & KPF_COMPOUND_TAIL:
                 return low + at
         low += _WINDOW
     return low
@@ -124,7 +125,7 @@ def _end(fd: int, head: int) -> int:
 
 def _is_folio(fd: int, head: int, order: int) -> bool:
     size = _end(fd, head) - head
-    return bool(_read(fd, head, 1, 0)[0] & f.KPF_COMPOUND_HEAD) and size == 1 << order and not head % size
+    return bool(_read(fd, head, 1, 0)[0] & KPF_COMPOUND_HEAD) and size == 1 << order and not head % size
 
 
 def mapcount_kind(release: str) -> str:

@@ -15,12 +15,13 @@ from rmap.columns import I8, I32, I64, Bool, expand
 from rmap.live.sources.kpage import mapcount_kind as mapcount_kind
 from rmap.live.sources.kpage import open_kpage
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
 _BLOCK_SHIFT = 3  # a call costs as much as some frames more
 _WINDOW_SHIFT = 9
 _GIGANTIC_SHIFT = 18  # a hugetlb page of 1 GiB
 _READ = 1 << 16  # entries a read: 512 KiB
-_LARGE = f.KPF_COMPOUND_HEAD | f.KPF_COMPOUND_TAIL
+_LARGE = KPF_COMPOUND_HEAD | KPF_COMPOUND_TAIL
 
 
 @dataclass
@@ -87,7 +88,7 @@ def read_page_state(first: I64, count: I64) -> PageState:
         wide, shift = _windows_of_folios(files[1], first, count)
         low, size = _blocks(first, count, wide, shift)
         before = files[0].read(low, size, 0)
-        flags = files[1].read(low, size, f.KPF_NOPAGE)
+        flags = files[1].read(low, size, KPF_NOPAGE)
         cgroup = files[2].read(low, size, 0)
         after = files[0].read(low, size, 0)
     finally:
@@ -144,12 +145,12 @@ def _marked(pfn: I64, first: I64, count: I64) -> Bool:
 # The windows that hold the large folios among these frames: their numbers, and the shift from a PFN to a number.
 def _windows_of_folios(flags_file: KpageFile, first: I64, count: I64) -> tuple[I64, int]:
     low, size = _windows(first, count, _BLOCK_SHIFT)
-    pfn, flags = expand(low, size), flags_file.read(low, size, f.KPF_NOPAGE)
+    pfn, flags = expand(low, size), flags_file.read(low, size, KPF_NOPAGE)
     large = pfn[((flags & _LARGE) != 0) & _marked(pfn, first, count)]
     wide: I64 = np.unique(large >> _WINDOW_SHIFT)
     begins = np.union1d(wide, wide + 1) << _WINDOW_SHIFT
-    flags = flags_file.read(begins, np.ones(len(begins), np.int64), f.KPF_NOPAGE)
-    if (flags & f.KPF_COMPOUND_TAIL).any():  # a folio is larger than a window
+    flags = flags_file.read(begins, np.ones(len(begins), np.int64), KPF_NOPAGE)
+    if (flags & KPF_COMPOUND_TAIL).any():  # a folio is larger than a window
         return np.unique(large >> _GIGANTIC_SHIFT), _GIGANTIC_SHIFT
     return wide, _WINDOW_SHIFT
 
@@ -167,8 +168,8 @@ def _blocks(first: I64, count: I64, wide: I64, shift: int) -> tuple[I64, I64]:
 def _folios(pfn: I64, flags: I64) -> tuple[I8, I32, Bool]:
     n = len(pfn)
     place = np.arange(n)
-    tail = (flags & f.KPF_COMPOUND_TAIL) != 0
-    head = (flags & f.KPF_COMPOUND_HEAD) != 0
+    tail = (flags & KPF_COMPOUND_TAIL) != 0
+    head = (flags & KPF_COMPOUND_HEAD) != 0
     # The frame that begins the folio of each frame: the last that is not a tail, in the same run.
     inside = tail & (np.diff(pfn, prepend=-1) == 1)
     begin = np.maximum.accumulate(np.where(inside, 0, place))

@@ -6,24 +6,13 @@ import os
 
 from rmap.live.sources import procfs
 from rmap.snapshot import flags as f
+from rmap.uapi.pagemap import FIRST_SPECIAL_TYPE, PM_GUARD_REGION, PM_PFRAME_MASK, PM_SWAP
 from rmap.units import PAGE_SHIFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
-
-PFN_MASK = (1 << 55) - 1
-"""Bits 0 to 54 of an entry: the frame; of a swap entry, type and offset."""
-EXCLUSIVE = 1 << 56
-UFFD_WP = 1 << 57
-GUARD = 1 << 58
-FILE = 1 << 61
-SWAP = 1 << 62
-PRESENT = 1 << 63
-
-FIRST_SPECIAL_TYPE = 23
-"""Swap types from here on are not areas but migration entries, markers and the like (include/linux/swap.h)."""
 
 _BITS = (1 << 64) - 1
 
@@ -74,8 +63,8 @@ def entry_of(pid: int, address: int) -> int:
 
 def slot_of(entry: int) -> tuple[int, int] | None:
     """The area and slot of swap that an entry names, None for every other entry that is not present."""
-    value = entry & PFN_MASK
+    value = entry & PM_PFRAME_MASK
     area = value & (f.SWAP_STEP - 1)
-    if not entry & SWAP or entry & GUARD or area >= max(FIRST_SPECIAL_TYPE, procfs.nr_swap_areas()):
+    if not entry & PM_SWAP or entry & PM_GUARD_REGION or area >= max(FIRST_SPECIAL_TYPE, procfs.nr_swap_areas()):
         return None
     return area, value >> f.SWAP_TYPE_BITS

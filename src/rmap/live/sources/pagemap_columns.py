@@ -15,17 +15,25 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rmap.columns import I64, expand
-from rmap.live.sources import pagemap as e
-from rmap.live.sources.pagemap import PFN_MASK as PFN_MASK
 from rmap.live.sources.pagemap import Entries
 from rmap.snapshot import flags as f
+from rmap.uapi.pagemap import (
+    FIRST_SPECIAL_TYPE,
+    PAGE_IS_PRESENT,
+    PAGE_IS_SWAPPED,
+    PAGEMAP_SCAN,
+    PM_FILE,
+    PM_GUARD_REGION,
+    PM_MMAP_EXCLUSIVE,
+    PM_PFRAME_MASK,
+    PM_SWAP,
+    PM_UFFD_WP,
+)
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _ENTRIES = 8192  # 64 KiB: larger buffers are slower
 
-_PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 _SCAN_ARG = struct.Struct("<12Q")
-_PAGE_IS_PRESENT, _PAGE_IS_SWAPPED = 1 << 3, 1 << 4
 _REGIONS = 4096
 
 _SPARSE_FACTOR = 4
@@ -88,12 +96,12 @@ class Pagemap(Entries):
             OSError: this kernel has no such call (ENOTTY, EINVAL).
         """
         vector: I64 = np.empty((_REGIONS, 3), np.int64)
-        wanted = _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+        wanted = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
         while start < end:
             argument = bytearray(
                 _SCAN_ARG.pack(_SCAN_ARG.size, 0, start, end, 0, vector.ctypes.data, _REGIONS, 0, 0, 0, wanted, wanted)
             )
-            n = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument, True)
+            n = fcntl.ioctl(self._fd, PAGEMAP_SCAN, argument, True)
             yield from ((int(region[0]), int(region[1])) for region in vector[:n])
             # walk_end is not to be trusted here: after an overflow of the kernel's own buffer it points into what was
             # already returned. A vector that is not full means that the walk is done.
@@ -179,17 +187,17 @@ def decode(entries: I64, nr_swap_areas: int) -> tuple[I64, I64]:
     Returns:
         ``(pfn, flags)``: the columns of the table ``ptes``.
     """
-    value = entries & PFN_MASK
+    value = entries & PM_PFRAME_MASK
     present = entries < 0
-    guard = ~present & ((entries & e.GUARD) != 0)
-    swap = ~present & ~guard & ((entries & e.SWAP) != 0)
-    swap &= (value & (f.SWAP_STEP - 1)) < max(e.FIRST_SPECIAL_TYPE, nr_swap_areas)
+    guard = ~present & ((entries & PM_GUARD_REGION) != 0)
+    swap = ~present & ~guard & ((entries & PM_SWAP) != 0)
+    swap &= (value & (f.SWAP_STEP - 1)) < max(FIRST_SPECIAL_TYPE, nr_swap_areas)
     flags: I64 = np.select(
         [present, guard, swap],
         [np.int64(f.PTE_PRESENT), np.int64(f.PTE_GUARD), np.int64(f.PTE_SWAP)],
         np.int64(f.PTE_OTHER),
     )
-    flags |= np.where(present & ((entries & e.EXCLUSIVE) != 0), np.int64(f.PTE_EXCLUSIVE), 0)
-    flags |= np.where((entries & e.FILE) != 0, np.int64(f.PTE_FILE), 0)
-    flags |= np.where((entries & e.UFFD_WP) != 0, np.int64(f.PTE_UFFD_WP), 0)
+    flags |= np.where(present & ((entries & PM_MMAP_EXCLUSIVE) != 0), np.int64(f.PTE_EXCLUSIVE), 0)
+    flags |= np.where((entries & PM_FILE) != 0, np.int64(f.PTE_FILE), 0)
+    flags |= np.where((entries & PM_UFFD_WP) != 0, np.int64(f.PTE_UFFD_WP), 0)
     return np.where(present | swap, value, -1), flags

@@ -15,43 +15,70 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import (
+    VM_ACCOUNT,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_IO,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_MERGEABLE,
+    VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
 
 _PF_KTHREAD = 0x200000
 _SHM_DEST = 0o1000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
-_LETTERS = (("r", f.VM_READ), ("w", f.VM_WRITE), ("x", f.VM_EXEC))
-_MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
+_LETTERS = (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
+_MAY = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 
 # The two-letter codes of the VmFlags line of smaps.
 _VM_FLAGS = {
-    "rd": f.VM_READ,
-    "wr": f.VM_WRITE,
-    "ex": f.VM_EXEC,
-    "sh": f.VM_SHARED,
-    "mr": f.VM_MAYREAD,
-    "mw": f.VM_MAYWRITE,
-    "me": f.VM_MAYEXEC,
-    "ms": f.VM_MAYSHARE,
-    "gd": f.VM_GROWSDOWN,
-    "pf": f.VM_PFNMAP,
-    "lo": f.VM_LOCKED,
-    "io": f.VM_IO,
-    "sr": f.VM_SEQ_READ,
-    "rr": f.VM_RAND_READ,
-    "dc": f.VM_DONTCOPY,
-    "de": f.VM_DONTEXPAND,
-    "lf": f.VM_LOCKONFAULT,
-    "ac": f.VM_ACCOUNT,
-    "nr": f.VM_NORESERVE,
-    "ht": f.VM_HUGETLB,
-    "wf": f.VM_WIPEONFORK,
-    "dd": f.VM_DONTDUMP,
-    "mm": f.VM_MIXEDMAP,
-    "hg": f.VM_HUGEPAGE,
-    "nh": f.VM_NOHUGEPAGE,
-    "mg": f.VM_MERGEABLE,
+    "rd": VM_READ,
+    "wr": VM_WRITE,
+    "ex": VM_EXEC,
+    "sh": VM_SHARED,
+    "mr": VM_MAYREAD,
+    "mw": VM_MAYWRITE,
+    "me": VM_MAYEXEC,
+    "ms": VM_MAYSHARE,
+    "gd": VM_GROWSDOWN,
+    "pf": VM_PFNMAP,
+    "lo": VM_LOCKED,
+    "io": VM_IO,
+    "sr": VM_SEQ_READ,
+    "rr": VM_RAND_READ,
+    "dc": VM_DONTCOPY,
+    "de": VM_DONTEXPAND,
+    "lf": VM_LOCKONFAULT,
+    "ac": VM_ACCOUNT,
+    "nr": VM_NORESERVE,
+    "ht": VM_HUGETLB,
+    "wf": VM_WIPEONFORK,
+    "dd": VM_DONTDUMP,
+    "mm": VM_MIXEDMAP,
+    "hg": VM_HUGEPAGE,
+    "nh": VM_NOHUGEPAGE,
+    "mg": VM_MERGEABLE,
 }
 
 
@@ -155,7 +182,7 @@ def parse_maps_line(line: str) -> MapsLine:
 @cache
 def _flags_of(perms: str) -> int:
     flags = sum(bit for letter, bit in _LETTERS if letter in perms) | _MAY
-    return flags | f.VM_SHARED | f.VM_MAYSHARE if perms[3] == "s" else flags
+    return flags | VM_SHARED | VM_MAYSHARE if perms[3] == "s" else flags
 
 
 @cache

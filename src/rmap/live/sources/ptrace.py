@@ -22,6 +22,7 @@ from pathlib import Path
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.sources import procfs
 from rmap.live.sources.same_mm import kcmp_vm
+from rmap.uapi.unistd import NR
 
 CONT, DETACH = 7, 17
 SETOPTIONS, GETEVENTMSG = 0x4200, 0x4201
@@ -36,7 +37,7 @@ WALL, WNOTHREAD = 0x40000000, 0x20000000
 """Options of waitpid: children of every kind; only those of this thread."""
 STOP_SIGNALS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
-_VFORKS = frozenset({"56", "58", "435"})  # clone, vfork, clone3
+_VFORKS = frozenset(str(NR[name]) for name in ("clone", "vfork", "clone3"))
 _PAUSE = 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)

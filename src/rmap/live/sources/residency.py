@@ -20,10 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from rmap.columns import I64, Bool, expand, runs
-from rmap.live.sources.pagemap_columns import PFN_MASK, Pagemap
+from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.syscalls import (
-    MADV_POPULATE_READ,
-    MADV_RANDOM,
     CacheStat,
     cachestat,
     madvise,
@@ -31,6 +29,8 @@ from rmap.live.sources.syscalls import (
     resident,
     unmap,
 )
+from rmap.uapi.mman import MADV_POPULATE_READ, MADV_RANDOM
+from rmap.uapi.pagemap import PM_PFRAME_MASK
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 _WINDOW = 1 << 18  # pages mapped at a time: 1 GiB
@@ -160,7 +160,7 @@ def _frames(pagemap: Pagemap, address: int, pages: I64, there: Bool) -> I64:
     at, entry = pagemap.read([(address, address + (len(there) << PAGE_SHIFT))])
     present = entry < 0
     frames: I64 = np.full(len(there), -1, np.int64)
-    frames[(at[present] - address) >> PAGE_SHIFT] = entry[present] & PFN_MASK
+    frames[(at[present] - address) >> PAGE_SHIFT] = entry[present] & PM_PFRAME_MASK
     return frames[pages]
 
 

@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Iterable
 
 from rmap.live.sources import procfs
+from rmap.uapi.pagemap import PM_MMAP_EXCLUSIVE, PM_PRESENT
+from rmap.uapi.unistd import number_here
 
-_KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
+_KCMP = number_here("kcmp", os.uname().machine)
 _KCMP_VM = 1
-_PRESENT_EXCLUSIVE = (1 << 63) | (1 << 56)
+_PRESENT_EXCLUSIVE = PM_PRESENT | PM_MMAP_EXCLUSIVE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -8,6 +8,7 @@ import mmap
 import os
 from typing import NamedTuple
 
+from rmap.uapi.unistd import NR
 from rmap.units import PAGE_SIZE
 
 TYPE_CHECKING = False
@@ -21,10 +22,6 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
-_CACHESTAT = 451
-_PROCESS_MADVISE = 440
-_PIDFD_OPEN = 434
-MADV_PAGEOUT = 21
 _MOST_VECTORS = 1024
 
 
@@ -114,7 +111,7 @@ def cachestat(fd: int, offset: int = 0, length: int = 0) -> CacheStat | None:
     """
     asked = (ctypes.c_uint64 * 2)(offset, length)
     answer = (ctypes.c_uint64 * 5)()
-    if _libc.syscall(_CACHESTAT, fd, ctypes.byref(asked), ctypes.byref(answer), 0) == 0:
+    if _libc.syscall(NR["cachestat"], fd, ctypes.byref(asked), ctypes.byref(answer), 0) == 0:
         return CacheStat(*answer)
     number = ctypes.get_errno()
     if number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF):
@@ -135,21 +132,19 @@ def process_madvise(pid: int, ranges: list[tuple[int, int]], advice: int) -> int
         OSError: refused, or no such process.
     """
     done = 0
-    pidfd = _checked(_libc.syscall(_PIDFD_OPEN, pid, 0))
+    pidfd = _checked(_libc.syscall(NR["pidfd_open"], pid, 0))
     try:
         for first in range(0, len(ranges), _MOST_VECTORS):
             part = ranges[first : first + _MOST_VECTORS]
             vectors = (ctypes.c_uint64 * (2 * len(part)))(*(number for pair in part for number in pair))
             done += _checked(
-                _libc.syscall(_PROCESS_MADVISE, pidfd, ctypes.byref(vectors), len(part), advice, 0)
+                _libc.syscall(NR["process_madvise"], pidfd, ctypes.byref(vectors), len(part), advice, 0)
             )
     finally:
         os.close(pidfd)
     return done
 
 
-MADV_RANDOM = 1
-MADV_POPULATE_READ = 22
 _SYNC_WAIT_WRITE_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
 from rmap.snapshot.export.arrow import refuse_without, to_arrow
+from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
 from rmap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def _names(codes: tuple[str, ...]) -> str:
 
 _LETTERS = " || ".join(
     f"(CASE WHEN flags & {bit} != 0 THEN '{letter}' ELSE '{other}' END)"
-    for bit, letter, other in ((f.VM_READ, "r", "-"), (f.VM_WRITE, "w", "-"), (f.VM_EXEC, "x", "-"),
-                               (f.VM_MAYSHARE, "s", "p"))
+    for bit, letter, other in ((VM_READ, "r", "-"), (VM_WRITE, "w", "-"), (VM_EXEC, "x", "-"),
+                               (VM_MAYSHARE, "s", "p"))
 )  # fmt: skip
 
 _SET_UP = f"""

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_BUDDY, KPF_DIRTY, KPF_HWPOISON, KPF_NOPAGE, KPF_SWAPCACHE
 from rmap.units import PAGE_SHIFT
 
-KPF_BUDDY = 1 << 10
 _SIGBUS = "unmaps it; every process that maps it gets SIGBUS, at once or when touching it"
 _MOST = 1 << 40  # 2^52 bytes: what a physical address may be on x86-64
 
@@ -52,7 +52,7 @@ def verdict(kind: int, flags: int, order: int, mapped: bool) -> Verdict:
         mapped: whether somebody maps it.
     """
     found = _verdict(kind, flags, mapped)
-    if flags & f.KPF_HWPOISON:
+    if flags & KPF_HWPOISON:
         does = "nothing more: it is known to be bad (HWPoison); whoever touches it gets SIGBUS"
         return Verdict(f"known to be bad, {found.what}", does, mapped, found.loses)
     split = f"; first the folio of {1 << order} pages is split: the others stay" if _splits(kind, order) else ""
@@ -64,11 +64,11 @@ def _splits(kind: int, order: int) -> bool:
 
 
 def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
-    if flags & f.KPF_NOPAGE:
+    if flags & KPF_NOPAGE:
         return Verdict("no memory of the kernel's (a device, or nothing)", "nothing: it has no struct page")
     if flags & KPF_BUDDY:
         return Verdict("free", "takes it off the free lists; nobody is hit")
-    dirty = bool(flags & f.KPF_DIRTY)
+    dirty = bool(flags & KPF_DIRTY)
     if kind == f.HUGETLB:
         return Verdict("a huge page (hugetlb)", "takes the whole huge page away from everybody", mapped, True)
     if kind == f.ZERO:
@@ -76,7 +76,7 @@ def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
     if kind == f.KSM:
         return Verdict("anonymous, merged by KSM", _SIGBUS, mapped, True)
     if kind == f.ANON:
-        if flags & f.KPF_SWAPCACHE and not dirty:
+        if flags & KPF_SWAPCACHE and not dirty:
             return Verdict("anonymous, also in swap", "drops it: it is read again from swap")
         return Verdict("anonymous", _SIGBUS, mapped, True)
     if kind == f.SHMEM:

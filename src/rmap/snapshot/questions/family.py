@@ -14,6 +14,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _vma(picture: Snapshot, row: int, name: str, names: dict[int, str], index: i
         start=start,
         end=int(vmas.end[row]),
         pgoff=pgoff,
-        perms=f.perms(int(vmas.flags[row])),
+        perms=perms(int(vmas.flags[row])),
         active=names.get(int(vmas.anon_vma[row]), ""),
         chain=tuple(names.get(a, "?") for a in _chain(picture, row)) if names else (),
         address=address,

@@ -10,6 +10,7 @@ import numpy as np
 from rmap.snapshot import flags as f
 from rmap.snapshot.index.sums import by_row, over_extents
 from rmap.snapshot.questions.usage import counted_frames
+from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def areas_of(picture: Snapshot, process: int) -> list[AreaView]:
         AreaView(
             start=int(vmas.start[row]),
             end=int(vmas.end[row]),
-            perms=f.perms(int(vmas.flags[row])),
+            perms=perms(int(vmas.flags[row])),
             name=picture.files.path[vmas.file[row]] if vmas.file[row] >= 0 else vmas.label[row],
             rss=int(rss[row - low]) << PAGE_SHIFT,
             shared=int(shared[row - low]) << PAGE_SHIFT,

@@ -8,6 +8,7 @@ import numpy as np
 
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.answer import NOTES, Mapping, Who
+from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _mappings(picture: Snapshot, extents: list[int], addresses: list[int]) -> li
                 address=address,
                 vma_start=start,
                 vma_end=int(vmas.end[vma]),
-                perms=f.perms(int(vmas.flags[vma])),
+                perms=perms(int(vmas.flags[vma])),
                 file=files.path[file] if file >= 0 else None,
                 offset=(pgoff << PAGE_SHIFT) + address - start if file >= 0 and pgoff >= 0 else None,
             )

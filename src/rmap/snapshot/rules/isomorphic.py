@@ -14,12 +14,13 @@ import numpy as np
 
 from rmap.columns import I64, expand
 from rmap.snapshot import flags as f
+from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from rmap.snapshot.snapshot import Snapshot
 
-COMPARED_FLAGS = f.VM_READ | f.VM_WRITE | f.VM_EXEC | f.VM_MAYSHARE
+COMPARED_FLAGS = VM_READ | VM_WRITE | VM_EXEC | VM_MAYSHARE
 """The VMA flags that /proc/PID/maps shows, and that are compared unless others are asked for."""
 
 _Fact: TypeAlias = tuple[str, Any]

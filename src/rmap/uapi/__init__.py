@@ -1,0 +1,1 @@
+"""The kernel's numbers, each said once: what programs, /proc and the recorder hand over."""
