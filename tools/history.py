@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rmap.lab.history import history
-from rmap.lab.history.compare import Answer, Row
+from rmap.lab.history.compare import HistoryAnswer, HistoryRow
 from rmap.show.history import summary, then_and_now
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "history.md"
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[HistoryRow]) -> list[str]:
     """The summary, and a row for each source and each of its figures."""
     heading = ["| | who, when, what | published | compared | then | ours | |", "|---|---|---|---|---|---|---|"]
     lines = [summary(rows), "", *heading]
@@ -49,7 +49,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _compared(answer: Answer) -> list[str]:
+def _compared(answer: HistoryAnswer) -> list[str]:
     then, ours = then_and_now(answer)
     return [f"{answer.figure.says} ({answer.workload})", then, ours, answer.verdict]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from needs import need
-from rmap.lab.conform import Pair, Player, missing_ability
+from rmap.lab.conform import Pair, ScenarioPlayer, missing_ability
 from rmap.lab.conform.swap import why_no_zram
 from rmap.live.bpf import KernelMemory, why_not
 from rmap.live.undo import machine_state, undo_left_behind
@@ -37,6 +37,6 @@ def pair(kernel_memory: KernelMemory) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def player(kernel_memory: KernelMemory) -> Iterator[Player]:
-    with Player(memory=kernel_memory) as one:
+def player(kernel_memory: KernelMemory) -> Iterator[ScenarioPlayer]:
+    with ScenarioPlayer(memory=kernel_memory) as one:
         yield one

@@ -12,7 +12,7 @@ from rmap.lab.conform import pair as machines
 from rmap.lab.conform import play
 from rmap.lab.conform.observe_kernel import KernelEye
 from rmap.lab.conform.observed import MARK, NUMBER_SHIFT, PAGE
-from rmap.lab.conform.play import Player
+from rmap.lab.conform.play import ScenarioPlayer
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
@@ -50,7 +50,7 @@ def test_what_is_no_difference_is_not_called_one(monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(machines.Pair, "compare", refuses)
-    with Player() as player, pytest.raises(type(error)):
+    with ScenarioPlayer() as player, pytest.raises(type(error)):
         player.play(scenario(1).steps)
 
 
@@ -59,7 +59,7 @@ def test_a_broken_model_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
         raise InvariantError("I13", "on purpose")
 
     monkeypatch.setattr(machines.Pair, "compare", broken)
-    with Player() as player:
+    with ScenarioPlayer() as player:
         played = player.play(scenario(1).steps)
     assert (played.kind, played.lost) == ("InvariantError", False)
     assert play.FINDINGS[1] is InvariantError

@@ -10,7 +10,7 @@ import pytest
 from model.mutants import ANON_VMA, BOTH, MUTANTS, Mutant
 from needs import need
 from rmap import Kernel
-from rmap.lab.conform import Diverged, Pair, Player, at, missing_ability, pages, scenario
+from rmap.lab.conform import Diverged, Pair, ScenarioPlayer, at, missing_ability, pages, scenario
 from rmap.mm.frames import EXCLUSIVE
 
 pytestmark = pytest.mark.live
@@ -152,7 +152,7 @@ def test_without_bpf_what_proc_shows_is_compared(monkeypatch: pytest.MonkeyPatch
     "mutant", [m for m in MUTANTS if m.designs in (BOTH, ANON_VMA) and m.name not in NOT_A_STATE], ids=lambda m: m.name
 )
 def test_the_comparison_alone_notices_every_mutant(
-    player: Player, monkeypatch: pytest.MonkeyPatch, mutant: Mutant
+    player: ScenarioPlayer, monkeypatch: pytest.MonkeyPatch, mutant: Mutant
 ) -> None:
     """Random scenarios find each bug that is put back into the model, with its invariants switched off."""
     monkeypatch.setattr(Kernel, "check", lambda self: {})

@@ -18,8 +18,8 @@ from rmap.errors import NotPermitted, UsageError
 from rmap.lab.conform import (
     Diverged,
     Pair,
-    Player,
     PuppetDied,
+    ScenarioPlayer,
     at,
     conform,
     missing_ability,
@@ -28,7 +28,7 @@ from rmap.lab.conform import (
     run,
     scenario,
 )
-from rmap.lab.conform.play import Played
+from rmap.lab.conform.play import ScenarioPlayed
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.run import DEFAULT_STEPS
 from rmap.lab.conform.stage import Stage
@@ -146,10 +146,10 @@ def test_a_difference_is_repeated_cut_down_and_shown_as_a_script(tmp_path: Path)
 
 @pytest.mark.live
 def test_a_difference_that_does_not_repeat_is_told_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Player.play
+    right = ScenarioPlayer.play
     played = 0
 
-    def wrong_once(self: Player, steps: Any, totals: Any = None) -> Any:
+    def wrong_once(self: ScenarioPlayer, steps: Any, totals: Any = None) -> Any:
         nonlocal played
         played += 1
         result = right(self, steps, totals)
@@ -157,7 +157,7 @@ def test_a_difference_that_does_not_repeat_is_told_with_its_seed(monkeypatch: py
             result.why = "Diverged: just once"
         return result
 
-    monkeypatch.setattr(Player, "play", wrong_once)
+    monkeypatch.setattr(ScenarioPlayer, "play", wrong_once)
     result = conform(seed=SOME_SEED, steps=300)
     assert result.divergence is None
     assert [(incident.seed, incident.why) for incident in result.not_seen_again] == [
@@ -209,7 +209,7 @@ def test_a_puppet_that_is_killed_while_it_waits_is_no_difference(pair: Pair) -> 
 
 
 @pytest.mark.live
-def test_the_stage_killed_from_outside_is_replaced(player: Player) -> None:
+def test_the_stage_killed_from_outside_is_replaced(player: ScenarioPlayer) -> None:
     steps = scenario(SOME_SEED).steps
     assert player.play(steps).why is None
     stage = player._stage
@@ -294,11 +294,11 @@ def test_a_difference_found_at_the_last_moment_is_told(monkeypatch: pytest.Monke
     """Interrupted before it was repeated: it may be one, so it is not dropped."""
     told: list[bool] = []
 
-    def wrong(self: Player, steps: Any, totals: Any = None) -> Played:
+    def wrong(self: ScenarioPlayer, steps: Any, totals: Any = None) -> ScenarioPlayed:
         told.append(True)
-        return Played(why="Diverged: x") if len(told) == 1 else Played()
+        return ScenarioPlayed(why="Diverged: x") if len(told) == 1 else ScenarioPlayed()
 
-    monkeypatch.setattr(Player, "play", wrong)
+    monkeypatch.setattr(ScenarioPlayer, "play", wrong)
     result = conform(seed=SOME_SEED, steps=300, stopped=lambda: bool(told))
     assert not result.complete
     assert [incident.why for incident in result.not_seen_again] == ["interrupted before it was repeated; Diverged: x"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rmap.lab.conform import Step, scenario
+from rmap.lab.conform import ScenarioStep, scenario
 from rmap.lab.conform.pair import Both
 from rmap.lab.conform.scenario import FEWEST_STEPS, MOST_STEPS, PAGE
 from rmap.lab.conform.shrink import shrink
@@ -71,10 +71,16 @@ def test_a_scenario_has_the_length_it_should() -> None:
 
 def test_shrinking_keeps_only_what_matters() -> None:
     """Told that a scenario diverges iff it unmaps after it forked, it leaves these two steps."""
-    steps = [Step(0, "spawn", makes=0), Step(0, "read", (1, 1)), Step(0, "fork", makes=1), Step(1, "write", (1, 1)),
-             Step(1, "munmap", (1, 1)), Step(0, "exit")]  # fmt: skip
+    steps = [
+        ScenarioStep(0, "spawn", makes=0),
+        ScenarioStep(0, "read", (1, 1)),
+        ScenarioStep(0, "fork", makes=1),
+        ScenarioStep(1, "write", (1, 1)),
+        ScenarioStep(1, "munmap", (1, 1)),
+        ScenarioStep(0, "exit"),
+    ]
 
-    def diverges(candidate: Sequence[Step]) -> bool:
+    def diverges(candidate: Sequence[ScenarioStep]) -> bool:
         calls = [step.call for step in candidate]
         return "fork" in calls and "munmap" in calls[calls.index("fork") :]
 
@@ -83,9 +89,9 @@ def test_shrinking_keeps_only_what_matters() -> None:
 
 def test_shrinking_makes_arguments_plain() -> None:
     how = {"prot": "rwx", "addr": 0x1000, "file": "shm", "offset": PAGE, "locked": True}
-    steps = [Step(0, "mmap", (6 * PAGE,), how)]
+    steps = [ScenarioStep(0, "mmap", (6 * PAGE,), how)]
     (left,) = shrink(steps, lambda candidate: candidate[0].args[0] >= 2 * PAGE)
-    assert left == Step(0, "mmap", (2 * PAGE,), {"addr": 0x1000})
+    assert left == ScenarioStep(0, "mmap", (2 * PAGE,), {"addr": 0x1000})
     (left,) = shrink(steps, lambda candidate: candidate[0].how.get("file") == "shm")
     assert left.how == {"addr": 0x1000, "file": "shm", "offset": 0}
 
@@ -93,7 +99,7 @@ def test_shrinking_makes_arguments_plain() -> None:
 def test_shrinking_ends_after_so_many_tries() -> None:
     asked = 0
 
-    def diverges(candidate: Sequence[Step]) -> bool:
+    def diverges(candidate: Sequence[ScenarioStep]) -> bool:
         nonlocal asked
         asked += 1
         return False

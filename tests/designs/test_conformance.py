@@ -11,7 +11,7 @@ from rmap.columns import I64
 from rmap.designs.anon_vma_chain import AnonVmaChainDesign
 from rmap.designs.conformance import run_conformance_test
 from rmap.designs.conformance.calls import WEIGHTS, Dice, next_call
-from rmap.designs.conformance.machine import Machine
+from rmap.designs.conformance.machine import SmallMachine
 from rmap.designs.conformance.scenarios import SCENARIOS
 from rmap.designs.pte_chain import PteChain
 from rmap.errors import InvariantError, UsageError
@@ -224,7 +224,7 @@ def test_wrong_designs_are_found_out(mutant: type) -> None:
 # -- the tool itself ------------------------------------------------------------------------------------------------
 def test_a_seed_fixes_the_calls_and_every_call_is_made() -> None:
     def calls(seed: int) -> list[Any]:
-        dice, machine, made = Dice(seed), Machine(PteChain, "6.18", True), []
+        dice, machine, made = Dice(seed), SmallMachine(PteChain, "6.18", True), []
         for _ in range(60):
             call = next_call(dice, machine)
             machine.apply(call)
@@ -233,7 +233,7 @@ def test_a_seed_fixes_the_calls_and_every_call_is_made() -> None:
 
     assert calls(3) == calls(3) != calls(4)
     names = {call[0] for seed in range(30) for call in calls(seed)}
-    assert names == set(WEIGHTS) == set(Machine.CALLS)
+    assert names == set(WEIGHTS) == set(SmallMachine.CALLS)
 
 
 def test_whatever_goes_wrong_the_calls_that_led_to_it_are_told() -> None:

@@ -10,9 +10,9 @@ import pytest
 from rmap.cli import main
 from rmap.errors import UsageError
 from rmap.lab.history import PUBLISHED, history
-from rmap.lab.history.compare import Answer, _verdict
+from rmap.lab.history.compare import HistoryAnswer, _verdict
 from rmap.lab.history.ours import MEASURES
-from rmap.lab.history.published import Figure
+from rmap.lab.history.published import Quoted
 from rmap.show.history import history_screen, summary
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "history.md"
@@ -58,11 +58,11 @@ def test_one_source_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     [(10, 20, 1, 3, "agrees"), (10, 20, 3, 1, "disagrees"), (20, 10, 3, 1, "agrees"), (10, 20, 0, 5, "agrees")],
 )
 def test_a_direction(before: float, after: float, ours_before: float, ours_after: float, verdict: str) -> None:
-    figure = Figure("x", before, after, "", "t1_slots")
+    figure = Quoted("x", before, after, "", "t1_slots")
     assert _verdict(figure, ours_before, ours_after) == verdict
 
 
 def test_a_value_is_met_within_five_percent() -> None:
-    figure = Figure("x", None, 100, "", "t1_slots", exact=True)
+    figure = Quoted("x", None, 100, "", "t1_slots", exact=True)
     assert _verdict(figure, None, 104.9) == "met" and _verdict(figure, None, 106) == "missed"
-    assert Answer(figure, "w", None, 104.9, None, None, "met").after == 104.9
+    assert HistoryAnswer(figure, "w", None, 104.9, None, None, "met").after == 104.9

@@ -13,7 +13,7 @@ from needs import need
 from rmap import Kernel
 from rmap.errors import InvariantError, NotPermitted, UsageError
 from rmap.lab.explain import LIVE, STORIES, TOLD_UNDER, live_offset, offset, tell
-from rmap.lab.explain.stage import WIDTH, Stage
+from rmap.lab.explain.stage import WIDTH, StoryStage
 from rmap.lab.explain.trace import trace
 from rmap.lab.results import Story
 from rmap.live.doctor.abilities import Abilities, abilities
@@ -95,9 +95,9 @@ def test_eviction_ends_on_the_root() -> None:
 
 
 def test_a_wrong_design_does_not_hold() -> None:
-    assert not offset.tell(Stage(BlindToOne, "6.18")).holds
+    assert not offset.tell(StoryStage(BlindToOne, "6.18")).holds
     with pytest.raises(InvariantError, match="I19"):
-        offset.tell(Stage(Blind, "6.18"))
+        offset.tell(StoryStage(Blind, "6.18"))
 
 
 @pytest.mark.parametrize("design", TOLD_UNDER)

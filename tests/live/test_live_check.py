@@ -148,7 +148,7 @@ def _lives(pid: int) -> bool:
 def _misreading(monkeypatch: pytest.MonkeyPatch, pid: int, *, times: int, steps: int = 0) -> None:
     original, calls = module._columns, [0]
 
-    def columns(topology: Any, *rest: Any) -> pure.Topology:
+    def columns(topology: Any, *rest: Any) -> pure.CheckedTopology:
         read = original(topology, *rest)
         calls[0] += 1
         if calls[0] > times:

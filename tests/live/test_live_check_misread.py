@@ -121,7 +121,7 @@ def test_writers_of_a_file(which: str, still: Load, memory: KernelMemory, monkey
 def test_more_references_than_ksm_holds(still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     original = module._columns
 
-    def columns(topology: Any, anon: Any, items: int) -> pure.Topology:
+    def columns(topology: Any, anon: Any, items: int) -> pure.CheckedTopology:
         read = original(topology, anon, 1)
         row = int(read.active[(read.pid == still.server) & (read.active >= 0)][0])
         refcount = read.refcount.copy()

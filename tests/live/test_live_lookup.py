@@ -15,7 +15,7 @@ from load import load
 from needs import need
 from rmap.live.doctor.abilities import abilities
 from rmap.live.lookup.look_up import NoPage, look_up
-from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap import PagemapFile
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.snapshot import parse_key
 
@@ -259,9 +259,9 @@ def test_it_holds_while_processes_fork_and_exit() -> None:
 
 def test_a_refused_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with family(SHARED) as tree:
-        for where, kind in (("search", Entries), ("scan", Pagemap)):
+        for where, kind in (("search", PagemapFile), ("scan", Pagemap)):
 
-            def refusing(pid: int, kind: type[Entries] = kind) -> Entries:
+            def refusing(pid: int, kind: type[PagemapFile] = kind) -> PagemapFile:
                 if pid == tree.children[0]:
                     raise PermissionError(13, "refused")
                 return kind(pid)

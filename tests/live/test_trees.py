@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmap.live.bpf import IntervalTree, KernelAnonVmas, KernelLinks, KernelVmas, Topology
+from rmap.live.bpf import KernelAnonVmas, KernelLinks, KernelVmas, Topology, TreeNodes
 from rmap.live.kernel_walk import descend, meets, vma_address
 from rmap.live.trees import Trees, inspect_trees, join
 from rmap.snapshot.rules.findings import Violation
@@ -23,7 +23,7 @@ def column(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array(values, np.int64)
 
 
-def tree(intervals: list[tuple[int, int]], base: int = 0x1000, flags: int = 0, writable: int = 0) -> IntervalTree:
+def tree(intervals: list[tuple[int, int]], base: int = 0x1000, flags: int = 0, writable: int = 0) -> TreeNodes:
     """A balanced tree of intervals (first, last), sorted; node i is ``base + i``, its VMA ``10 * base + i``."""
     rows: list[dict[str, int]] = []
 
@@ -50,7 +50,7 @@ def tree(intervals: list[tuple[int, int]], base: int = 0x1000, flags: int = 0, w
     build(0, len(intervals))
     names = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
     columns = {name: column(*(row[name] for row in rows)) for name in names}
-    return IntervalTree(**columns, truncated=False, i_mmap_writable=writable)
+    return TreeNodes(**columns, truncated=False, i_mmap_writable=writable)
 
 
 ANON = [(10, 19), (10, 12), (15, 30), (40, 49), (41, 41), (60, 70)]

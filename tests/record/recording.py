@@ -118,4 +118,4 @@ def calls(trace: Trace, nr: int) -> list[dict[str, int]]:
     """The system calls of a number, each as its columns."""
     events = trace.events
     found = [row for row in rows(trace, t.SYSCALL).tolist() if events.nr[row] == nr]
-    return [{name: int(getattr(events, name)[row]) for name in t.Events.columns()} for row in found]
+    return [{name: int(getattr(events, name)[row]) for name in t.EventTable.columns()} for row in found]

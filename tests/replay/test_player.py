@@ -7,8 +7,8 @@ import pytest
 from replay.film import NUMBER, Film
 from rmap.lab.replay import calls
 from rmap.lab.replay import results as r
-from rmap.lab.replay.player import Player
-from rmap.lab.replay.results import Played
+from rmap.lab.replay.player import TracePlayer
+from rmap.lab.replay.results import TracePlayed
 from rmap.mm.mm_types import START_BRK
 from rmap.uapi.vm_flags import VM_NOHUGEPAGE
 from rmap.units import PAGE_SIZE
@@ -16,9 +16,9 @@ from rmap.units import PAGE_SIZE
 BOTH = ("anon_vma_chain", "pte_chain")
 
 
-def played(film: Film, design: str = "anon_vma_chain") -> tuple[Played, Player]:
+def played(film: Film, design: str = "anon_vma_chain") -> tuple[TracePlayed, TracePlayer]:
     """Play what was filmed, and check the machine that came out."""
-    player = Player(film.build(), design)
+    player = TracePlayer(film.build(), design)
     answer = player.play()
     player.kernel.check()
     return answer, player
@@ -356,7 +356,7 @@ def test_one_flag_decides_whether_areas_merge() -> None:
     trace = film.build()
     flags = trace.events.a3
     flags[(trace.events.nr == NUMBER["mmap"]) & (flags & calls.MAP_STACK != 0)] &= ~calls.MAP_STACK
-    answer = Player(trace).play()
+    answer = TracePlayer(trace).play()
     assert not answer.agrees
     (layout,) = (row for row in answer.checkpoints[-1].agreements if row.what == r.LAYOUT)
     assert (layout.equal, layout.total) == (0, 2)

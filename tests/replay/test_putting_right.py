@@ -9,7 +9,7 @@ import pytest
 
 from replay.film import NUMBER, Film
 from rmap.lab.replay import results as r
-from rmap.lab.replay.player import Player
+from rmap.lab.replay.player import TracePlayer
 from rmap.lab.replay.results import Checkpoint
 from rmap.mm import fault, truncate
 from rmap.mm.fault import touch
@@ -24,7 +24,7 @@ BOTH = ("anon_vma_chain", "pte_chain")
 def checkpoints(film: Film, design: str = "anon_vma_chain") -> tuple[Checkpoint, ...]:
     """Play; the machine is sound afterwards, and what was put right is equal to the picture."""
     trace = film.build()
-    player = Player(trace, design)
+    player = TracePlayer(trace, design)
     answer = player.play()
     player.kernel.check()
     if design == "anon_vma_chain":
@@ -141,7 +141,7 @@ def test_a_fault_that_the_model_did_not_take_is_held_against_it() -> None:
     for name in ("nr", "a0", "a1", "a2"):
         column = getattr(trace.events, name)
         column[[advice[0], faults[-1]]] = column[[faults[-1], advice[0]]]
-    answer = Player(trace).play()
+    answer = TracePlayer(trace).play()
     last = answer.checkpoints[-1]
     # Played the other way round, the page is dropped after it was written.
     assert last.resynchronised == {r.UNSEEN: 1}
@@ -162,7 +162,7 @@ def test_no_unseen_access_makes_processes_share_a_page(shared: bool) -> None:
     else:
         child.write(area)
     film.checkpoint(end=True)
-    answer = Player(film.build()).play()
+    answer = TracePlayer(film.build()).play()
     (only,) = answer.checkpoints
     sharing = agreement(only, r.SHARING)
     if shared:
@@ -183,7 +183,7 @@ def test_a_separation_that_a_write_asked_for_is_not_unseen() -> None:
     film.write(child, area)
     film.checkpoint(end=True)
     trace = film.build()
-    player = Player(trace)
+    player = TracePlayer(trace)
     with mock.patch.object(fault, "touch", lambda core, mm, *rest: None if mm.parent else touch(core, mm, *rest)):
         answer = player.play()
     (only,) = answer.checkpoints
@@ -204,7 +204,7 @@ def test_pages_of_files_are_mapped_ahead_near_a_fault_only(prot: str) -> None:
     film.checkpoint()
     process.read(text + 40 * PAGE_SIZE)
     film.checkpoint(end=True)
-    answer = Player(film.build()).play()
+    answer = TracePlayer(film.build()).play()
     near, far = (agreement(checkpoint, r.KINDS_OF_ENTRIES) for checkpoint in answer.checkpoints)
     assert near.excused == {r.FAULT_AROUND: 1} and not near.not_judged and not near.wrong
     if prot == "r":
@@ -225,7 +225,7 @@ def test_an_entry_that_the_model_failed_to_zap_is_held_against_it() -> None:
     film.made.syscall(100, NUMBER["ftruncate"], 3, 8 * PAGE_SIZE, file=0)
     film.checkpoint(end=True)
     with mock.patch.object(truncate, "unmap_mapping_range"):
-        answer = Player(film.build()).play()
+        answer = TracePlayer(film.build()).play()
     (only,) = answer.checkpoints
     assert only.resynchronised == {r.WRONG: 4} and answer.verdict == r.NO
 
@@ -246,7 +246,7 @@ def test_reclaim_is_the_cause_only_if_it_was_at_work(watched: bool, told: bool, 
     if told:
         film.made.event(t.GONE_ON, -1, t.RECLAIM, 1)
     film.checkpoint(end=True)
-    assert Player(film.build()).play().checkpoints[0].resynchronised == {cause: 1}
+    assert TracePlayer(film.build()).play().checkpoints[0].resynchronised == {cause: 1}
 
 
 def test_a_file_is_not_shared_memory() -> None:
@@ -260,7 +260,7 @@ def test_a_file_is_not_shared_memory() -> None:
     trace = film.build()
     frames = trace.pictures[-1].snapshot.frames
     frames.kind[frames.kind == f.FILE] = f.SHMEM
-    answer = Player(trace).play()
+    answer = TracePlayer(trace).play()
     assert agreement(answer.checkpoints[0], r.KINDS_OF_ENTRIES).wrong == 16 and answer.verdict == r.NO
 
 
@@ -276,7 +276,7 @@ def test_a_copy_that_the_model_missed_is_held_against_it() -> None:
     # The first of the child's faults comes before the fork, from its parent: seen, but without effect.
     fault = int(np.flatnonzero((trace.events.pid == 101) & (trace.events.kind == 2))[0])
     trace.events.pid[fault] = 100
-    player = Player(trace)
+    player = TracePlayer(trace)
     answer = player.play()
     (only,) = answer.checkpoints
     sharing = agreement(only, r.SHARING)
@@ -333,7 +333,7 @@ def test_pages_merged_by_ksm_are_left_as_they_are(design: str) -> None:
     frames = trace.pictures[1].snapshot.frames
     merged = np.flatnonzero(frames.kind == f.ANON)[:2]
     frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = f.KSM, f.MAPPING_KSM, -1
-    player = Player(trace, design)
+    player = TracePlayer(trace, design)
     first, last = player.play().checkpoints
     player.kernel.check()
     pages = int(frames.count[merged].sum())

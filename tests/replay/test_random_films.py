@@ -11,7 +11,7 @@ from rmap.errors import SyscallError
 from rmap.kernel import Process
 from rmap.lab.replay import player
 from rmap.lab.replay import results as r
-from rmap.lab.replay.player import Player
+from rmap.lab.replay.player import TracePlayer
 from rmap.mm.mm_types import START_BRK
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.units import PAGE_SIZE
@@ -87,7 +87,7 @@ def filmed(seed: int, unseen: float) -> Film:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
     film = filmed(seed, 0.0)
-    machine = Player(film.build())
+    machine = TracePlayer(film.build())
     answer = machine.play()
     machine.kernel.check()
     assert len(answer.checkpoints) == 3
@@ -102,7 +102,7 @@ def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
 def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
     film = filmed(seed, 0.3)
     trace = film.build()
-    machine = Player(trace)
+    machine = TracePlayer(trace)
     answer = machine.play()
     machine.kernel.check()
     assert isomorphic(machine.kernel.snapshot(), trace.pictures[-1].snapshot, vma_flags=-1) is None
@@ -117,7 +117,7 @@ def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_design_plays_it(seed: int) -> None:
     film = filmed(seed, 0.3)
-    machine = Player(film.build(), "pte_chain")
+    machine = TracePlayer(film.build(), "pte_chain")
     machine.play()
     machine.kernel.check()
 
@@ -127,11 +127,11 @@ def test_every_design_plays_it(seed: int) -> None:
 def test_runs_of_faults_are_worth_single_ones(seed: int, design: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played one by one, the machine and its costs are the same."""
     trace = filmed(seed, 0.2).build()
-    in_runs = Player(trace, design)
+    in_runs = TracePlayer(trace, design)
     in_runs.play()
     assert max(player.runs_of_faults(trace.events)) > 2
     monkeypatch.setattr(player, "runs_of_faults", lambda events: [1] * len(events))
-    one_by_one = Player(trace, design)
+    one_by_one = TracePlayer(trace, design)
     one_by_one.play()
     assert isomorphic(in_runs.kernel.snapshot(), one_by_one.kernel.snapshot(), vma_flags=-1) is None
     assert in_runs.kernel.costs.as_dict() == one_by_one.kernel.costs.as_dict()

@@ -14,7 +14,7 @@ from model.mutants import MUTANTS, Mutant
 from rmap import DESIGNS
 from rmap.kernel import Kernel, Process
 from rmap.lab.replay import results as r
-from rmap.lab.replay.player import Player
+from rmap.lab.replay.player import TracePlayer
 from rmap.lab.replay.run import replay
 from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
 from rmap.mm.fault import touch
@@ -133,7 +133,7 @@ def without_faults(trace: Trace, kind: str, *, lost: int = 0) -> Trace:
 @pytest.mark.parametrize("kind", ["one", "all"])
 def test_faults_that_are_not_played_are_noticed(kind: str, traces: dict[str, Trace]) -> None:
     """Whoever runs code has taken faults of his own: the copies of a silent worker are not somebody else's."""
-    played = Player(without_faults(traces["prefork"], kind)).play()
+    played = TracePlayer(without_faults(traces["prefork"], kind)).play()
     assert played.verdict == r.NO and not played.agrees
     assert played.totals[r.KINDS_OF_ENTRIES].wrong
 
@@ -141,14 +141,14 @@ def test_faults_that_are_not_played_are_noticed(kind: str, traces: dict[str, Tra
 def test_copies_that_nobody_saw_are_counted_and_not_called_equal(traces: dict[str, Trace]) -> None:
     """Writes alone could all be get_user_pages: then that is said, and of how many of how many entries."""
     trace = traces["prefork"]
-    whole = Player(trace).play().totals
-    played = Player(without_faults(trace, "writes")).play()
+    whole = TracePlayer(trace).play().totals
+    played = TracePlayer(without_faults(trace, "writes")).play()
     sharing = played.totals[r.SHARING]
     assert played.verdict == r.AS_FAR_AS_JUDGED
     assert sharing.total >= whole[r.SHARING].total
     assert set(sharing.excused) == {r.UNSEEN} and sharing.not_judged > 5000
     assert sharing.equal + sharing.not_judged == sharing.total
-    lossy = Player(without_faults(trace, "writes", lost=1)).play()
+    lossy = TracePlayer(without_faults(trace, "writes", lost=1)).play()
     assert lossy.verdict == r.AS_FAR_AS_JUDGED
     assert set(lossy.totals[r.SHARING].excused) == {r.LOST}
 
@@ -159,7 +159,7 @@ def test_an_mmap_that_is_not_played_is_noticed(traces: dict[str, Trace]) -> None
     threads = np.flatnonzero((events.kind == t.SYSCALL) & (events.nr == 9) & (events.a3 & 0x20000 != 0))
     assert len(threads), "redis-server makes stacks for its threads"
     events_without = events.take(np.setdiff1d(np.arange(len(events)), threads[:1]))
-    played = Player(Trace(trace.about, events_without, trace.opens, trace.files, trace.pictures)).play()
+    played = TracePlayer(Trace(trace.about, events_without, trace.opens, trace.files, trace.pictures)).play()
     assert not played.agrees
     (layout,) = (row for row in played.checkpoints[0].agreements if row.what == r.LAYOUT)
     assert not layout.complete and layout.first
@@ -202,5 +202,5 @@ NOTICED = (
 def test_a_bug_put_back_is_noticed(bug: str, name: str, what: str, traces: dict[str, Trace]) -> None:
     (mutant,) = (mutant for mutant in (*MUTANTS, EAGER) if mutant.name == bug)
     with mutant.breaks():
-        played = Player(traces[name]).play()
+        played = TracePlayer(traces[name]).play()
     assert played.totals[what].wrong and played.verdict == r.NO

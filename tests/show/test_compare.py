@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from rmap.lab.results import Comparison, Correctness, DesignResult, Eviction, Figure, FirstScreen, Structure, Subject
+from rmap.lab.results import (
+    Comparison,
+    Correctness,
+    DesignResult,
+    EvictionFigures,
+    Figure,
+    FirstScreen,
+    Structure,
+    Subject,
+)
 from rmap.show.compare import comparison, cost_table, done_line, figure_cells, subject_line
 from rmap.show.demo import first_screen
 
@@ -24,7 +33,7 @@ CHAINS = DesignResult(
         Figure("walk", "of them really mapping it", 3.96, part_of_above=True),
     ),
     vmas=3_914,
-    eviction=Eviction(pages=10_423, ptes_cleared=41_309, ptes_left=0),
+    eviction=EvictionFigures(pages=10_423, ptes_cleared=41_309, ptes_left=0),
 )
 
 OBJECTS = DesignResult(
@@ -40,7 +49,7 @@ OBJECTS = DesignResult(
         Figure("walk", "of them really mapping it", 3.96, part_of_above=True),
     ),
     vmas=3_915,
-    eviction=Eviction(pages=10_423, ptes_cleared=41_309, ptes_left=0),
+    eviction=EvictionFigures(pages=10_423, ptes_cleared=41_309, ptes_left=0),
 )
 
 SUBJECT = Subject("picture", "web.rmap", "shipped: a web server, Linux 6.18", 38, 3_914, 104_233, 412_806)
@@ -123,7 +132,7 @@ def test_what_is_inferred_is_said() -> None:
 
 
 def test_an_eviction_that_leaves_an_entry_is_no_success() -> None:
-    left = replace(CHAINS, eviction=Eviction(10_423, 41_308, 1))
+    left = replace(CHAINS, eviction=EvictionFigures(10_423, 41_308, 1))
     assert not replace(BOTH, designs=(left,)).equal
 
 

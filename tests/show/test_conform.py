@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rmap.lab.conform import Conformance, Divergence, Incident
+from rmap.lab.conform import ConformRun, Divergence, Incident
 from rmap.lab.conform.pair import Compared
 from rmap.show.conform import conformance
 
-RUN = Conformance(
+RUN = ConformRun(
     design="anon_vma_chain",
     profile="6.18",
     release="6.18.44",

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from rmap.show.family import branches, family
 from rmap.show.family_svg import family_svg
-from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
+from rmap.snapshot.questions.family import AnonVmaOfPage, FamilyVma, PageFamily
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGE = 4096
@@ -24,7 +24,7 @@ def vma(
     return FamilyVma(f"V{number}", 4710 + number, "gunicorn", *place, active, chain, address, entry, pfn)
 
 
-DRAWN = Family(
+DRAWN = PageFamily(
     pfn=0x2F8443,
     kind="anon",
     index=0x7F5A176CB,
@@ -35,10 +35,10 @@ DRAWN = Family(
     anchor="A0",
     file="",
     anon_vmas=(
-        FamilyAnonVma("A0", "", 0, 4, 3, 1, -1),
-        FamilyAnonVma("A1", "A0", 1, 1, 1, 1, -1),
-        FamilyAnonVma("A2", "A1", 2, 1, 0, 1, -1),
-        FamilyAnonVma("A3", "A0", 1, 1, 0, 0, -1),
+        AnonVmaOfPage("A0", "", 0, 4, 3, 1, -1),
+        AnonVmaOfPage("A1", "A0", 1, 1, 1, 1, -1),
+        AnonVmaOfPage("A2", "A1", 2, 1, 0, 1, -1),
+        AnonVmaOfPage("A3", "A0", 1, 1, 0, 0, -1),
     ),
     others=1,
     vmas=(
@@ -130,7 +130,7 @@ def test_vmas_left_out_are_counted_with_their_anon_vmas() -> None:
 
 
 def test_no_line_is_too_long() -> None:
-    deep = tuple(FamilyAnonVma(f"A{i}", f"A{i - 1}" if i else "", i, 1, 1, 1, -1) for i in range(60))
+    deep = tuple(AnonVmaOfPage(f"A{i}", f"A{i - 1}" if i else "", i, 1, 1, 1, -1) for i in range(60))
     chain = tuple(f"A{i}" for i in reversed(range(60)))
     old = replace(
         DRAWN, anon_vmas=deep, vmas=(replace(DRAWN.vmas[0], chain=chain, active="A59", comm="c" * 60),), raced=True
@@ -145,7 +145,7 @@ def test_branches_of_a_tree() -> None:
     assert branches(DRAWN.anon_vmas) == ["", "├─ ", "│  └─ ", "└─ "]
 
 
-def parsed(drawn: Family, **options: int) -> ET.Element:
+def parsed(drawn: PageFamily, **options: int) -> ET.Element:
     return ET.fromstring(family_svg(drawn, title="4711:0x7f5a176cb000", **options))
 
 
@@ -173,7 +173,7 @@ def test_the_picture_of_a_file() -> None:
 
 
 def test_nothing_stands_outside_the_paper() -> None:
-    deep = tuple(FamilyAnonVma(f"A{i}", f"A{i - 1}" if i else "", i, 1, 1, 1, -1) for i in range(30))
+    deep = tuple(AnonVmaOfPage(f"A{i}", f"A{i - 1}" if i else "", i, 1, 1, 1, -1) for i in range(30))
     many = tuple(replace(DRAWN.vmas[0], name=f"V{i}", comm="w" * 15) for i in range(90))
     for drawn in (DRAWN, FILE, replace(DRAWN, anon_vmas=deep, raced=True), replace(DRAWN, vmas=many, met=90)):
         root = parsed(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rmap.live.kernel_walk import Candidate, Difference, KernelWalk, compare
+from rmap.live.kernel_walk import Candidate, KernelWalk, WalkDifference, compare
 from rmap.show.kernel_walk import kernel_walk
 
 WALK = KernelWalk(
@@ -59,8 +59,8 @@ def test_a_difference_names_the_places() -> None:
 
 
 def test_a_difference_counts_if_it_is_there_each_time() -> None:
-    before = Difference(1, [(1, 1), (2, 2)], [], 0)
-    now = Difference(1, [(2, 2), (3, 3)], [(4, 4)], 1)
+    before = WalkDifference(1, [(1, 1), (2, 2)], [], 0)
+    now = WalkDifference(1, [(2, 2), (3, 3)], [(4, 4)], 1)
     settled = now.settled(before)
     assert (settled.missed, settled.invented, settled.raced) == ([(2, 2)], [], 2)
     gone = replace(now, missed=[]).settled(before)

@@ -17,7 +17,7 @@ ROWS = (
     r.Agreement(r.SHARING, 49_987, 50_000, {r.UNSEEN: 12}, "process 7 at 0x1000: mapped by 2 (processes 7, 8)"),
 )
 POINT = r.Checkpoint(8, "end", 1_400_000_000, 7, 1234, 60_000, ROWS, {r.FAULT_AROUND: 1, r.UNSEEN: 12}, 1, ("A note",))
-PLAYED = r.Played(
+PLAYED = r.TracePlayed(
     {"syscall": 345, "fault": 12_000},
     {"mmap": 200, "munmap": 145},
     (r.Finding("mremap: said EFAULT, the kernel did it", 2, "process 7: mremap"),),

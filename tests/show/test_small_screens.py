@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from rmap.lab.results import Step, Story
+from rmap.lab.results import Story, StoryStep
 from rmap.lab.workloads import WORKLOADS, Parameter
 from rmap.live.doctor.abilities import Abilities
 from rmap.show.capture_notes import capture_notes
@@ -18,7 +18,7 @@ TOLD = Story(
     name="offset",
     design="anon_vma_chain",
     title="Is a page at the same offset in every VMA? No.",
-    steps=(Step("parent: mmap 2 pages", ("VMA 0x1000-0x3000",)), Step("fork", ())),
+    steps=(StoryStep("parent: mmap 2 pages", ("VMA 0x1000-0x3000",)), StoryStep("fork", ())),
     closing=("What never changes is the index.",),
 )
 

@@ -10,7 +10,7 @@ from snapshot_worlds import HEAP, LIBC, PAGE, RW, changed, column, parent_and_ch
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.questions.family import Family, family_of
+from rmap.snapshot.questions.family import PageFamily, family_of
 from rmap.uapi.kpageflags import KPF_ANON
 
 INDEX = HEAP >> 12
@@ -80,7 +80,7 @@ def three_generations() -> Snapshot:
     return builder.build()
 
 
-def names(drawn: Family) -> list[tuple[str, str, int]]:
+def names(drawn: PageFamily) -> list[tuple[str, str, int]]:
     return [(one.name, one.parent, one.depth) for one in drawn.anon_vmas]
 
 

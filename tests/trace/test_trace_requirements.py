@@ -100,4 +100,4 @@ def test_the_builder_fills_in_what_is_not_said() -> None:
     assert events.time.tolist() == [5, 10, 15]
     assert events.a1.tolist() == [t.WRITE | t.USER, 4, 9]
     assert events.a4.tolist() == [0, 1, 1]
-    assert all(getattr(events, name).dtype == np.int64 for name in t.Events.columns())
+    assert all(getattr(events, name).dtype == np.int64 for name in t.EventTable.columns())

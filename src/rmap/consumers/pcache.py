@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from rmap.consumers.reclaim import Reclaimer
+from rmap.consumers.reclaim import WalkReclaimer
 from rmap.consumers.referenced import folio_referenced
 from rmap.errors import UsageError
 from rmap.mm.core import Core
@@ -57,7 +57,7 @@ class Pcache:
         if sets < 1 or sets & (sets - 1) or ways < 1 or victims < 0 or policy not in ("fifo", "lru", "random"):
             raise UsageError(f"no such cache: {sets} sets, {ways} ways, {victims} victims, {policy}")
         self._core = core
-        self._reclaimer = Reclaimer(core)
+        self._reclaimer = WalkReclaimer(core)
         self._sets, self._ways, self._policy = sets, ways, policy
         self._state = seed
         self.lines: list[OrderedDict[int, tuple[Mm, int]]] = [OrderedDict() for _ in range(sets)]

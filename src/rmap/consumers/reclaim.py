@@ -35,7 +35,7 @@ from rmap.mm.walk import hits
 from rmap.units import PAGE_SHIFT
 
 
-class Reclaimer:
+class WalkReclaimer:
     """Evicts pages of one machine (satisfies :class:`rmap.mm.interface.Reclaimer`).
 
     Args:
@@ -196,7 +196,7 @@ def try_to_unmap(core: Core, pfns: I64) -> Bool:
     Returns:
         bool[n]: which of them nothing maps any more.
     """
-    reclaimer = Reclaimer(core)
+    reclaimer = WalkReclaimer(core)
     mark_locked(core, pfns)
     evictable = reclaimer.evictable(pfns)
     if len(evictable):

@@ -14,9 +14,9 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.kernel.entries import pieces
-from rmap.kernel.families import NOBODY, Family, Inferred, fork_tree, infer
+from rmap.kernel.families import NOBODY, Inferred, VmaFamily, fork_tree, infer
 from rmap.kernel.kernel import Kernel
-from rmap.kernel.pages import MISPLACED, DenseFrames, Pages, dense_frames, pages_of
+from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad, dense_frames, pages_of
 from rmap.kernel.process import Process
 from rmap.kernel.structure import new_vma, topology_columns
 from rmap.mm.core import Core
@@ -100,7 +100,7 @@ def adopt(
 
 class _Loader:
     def __init__(
-        self, kernel: Kernel, picture: Snapshot, frames: DenseFrames, pages: Pages, left_out: dict[str, int]
+        self, kernel: Kernel, picture: Snapshot, frames: DenseFrames, pages: PagesToLoad, left_out: dict[str, int]
     ) -> None:
         self.kernel = kernel
         self.core: Core = kernel.core
@@ -313,7 +313,7 @@ class _Loader:
         in_order = (root[chains.anon_vma[last]] == chains.anon_vma[last]).all()
         return bool(in_order) or not self.core.profile.root_is_last
 
-    def _ghost(self, mm: Mm, family: Family) -> Vma:
+    def _ghost(self, mm: Mm, family: VmaFamily) -> Vma:
         members = [self.vmas[row] for row in family.vmas]
         low, high = min(m.pgoff for m in members), max(m.last for m in members)
         model = members[0]

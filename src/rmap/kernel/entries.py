@@ -34,7 +34,7 @@ _OF_FRAME = {f.ANON: ANON, f.FILE: FILE, f.SHMEM: SHMEM, f.ZERO: ZERO, f.KERNEL:
 
 
 @dataclass
-class Entries:
+class SnapshotEntries:
     """Every entry of a picture that is not none, in the order of VMAs and addresses; int64 columns but the last ones.
 
     Attributes:
@@ -65,14 +65,14 @@ class Entries:
     def __len__(self) -> int:
         return len(self.vma)
 
-    def take(self, rows: Bool) -> Entries:
+    def take(self, rows: Bool) -> SnapshotEntries:
         """Only some of the rows."""
         if rows.all():
             return self
-        return Entries(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+        return SnapshotEntries(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
 
 
-def spread(picture: Snapshot) -> Entries:
+def spread(picture: Snapshot) -> SnapshotEntries:
     """A picture's entries, one row each."""
     ptes = picture.ptes
     count = ptes.count.astype(np.int64)
@@ -97,7 +97,7 @@ def spread(picture: Snapshot) -> Entries:
     special = present & ((flags & f.PTE_SPECIAL) != 0) & (kind != ZERO)
     kind[special] = KERNEL
     own = of_frame("own", 0)
-    return Entries(
+    return SnapshotEntries(
         vma=ptes.vma[extent].astype(np.int64),
         address=ptes.address[extent] + (step << PAGE_SHIFT),
         kind=kind,

@@ -18,7 +18,7 @@ from rmap.kernel.entries import (
     SHMEM,
     SWAPPED,
     ZERO,
-    Entries,
+    SnapshotEntries,
     map_file,
     map_kernel,
     map_new_anon,
@@ -105,12 +105,12 @@ def _anonymous_pgoff(start: int, end: int, flags: int) -> int:
     return start >> PAGE_SHIFT
 
 
-def _prepare(core: Core, vmas: list[Vma], entries: Entries) -> None:
+def _prepare(core: Core, vmas: list[Vma], entries: SnapshotEntries) -> None:
     for row in np.unique(entries.vma[entries.kind == ANON]).tolist():
         core.prepare(vmas[row])
 
 
-def load_entries(core: Core, vmas: list[Vma], entries: Entries) -> dict[str, int]:
+def load_entries(core: Core, vmas: list[Vma], entries: SnapshotEntries) -> dict[str, int]:
     """Write the entries of a picture into VMAs that have none; anonymous pages become pages of their VMA alone.
 
     Returns:

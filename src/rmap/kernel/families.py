@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.kernel.pages import DenseFrames, Pages
+from rmap.kernel.pages import DenseFrames, PagesToLoad
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 
@@ -21,7 +21,7 @@ NOBODY = -1
 
 
 @dataclass
-class Family:
+class VmaFamily:
     """VMAs that share anonymous pages.
 
     Attributes:
@@ -48,12 +48,12 @@ class Inferred:
     """
 
     pgoff: I64
-    families: list[Family]
+    families: list[VmaFamily]
     contradictions: int
     anchor_vma: I64
 
 
-def infer(picture: Snapshot, frames: DenseFrames, pages: Pages) -> Inferred:
+def infer(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferred:
     """Solve page offsets and fork families from shared pages."""
     key, vma, position = _anonymous_mappers(picture, frames, pages)
     links = _links(key, vma, position)
@@ -68,7 +68,7 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: Pages) -> Inferred:
     return Inferred(pgoff, families, contradictions, anchor)
 
 
-def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: Pages) -> tuple[I64, I64, I64]:
+def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> tuple[I64, I64, I64]:
     # (head frame, VMA, where the head would lie in the VMA), sorted by frame then VMA; swap slots follow the frames.
     tracked = ~pages.special & ~pages.swapped
     anon = tracked & (frames.kind[np.where(tracked, pages.pfn, 0)] == f.ANON)
@@ -150,11 +150,11 @@ def fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
     return depth, parent
 
 
-def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[int]) -> Family:
+def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[int]) -> VmaFamily:
     process = picture.vmas.process
     ordered = sorted(group, key=lambda row: (depth[process[row]], int(process[row]), row))
     first: dict[int, int] = {}
-    family = Family(ordered)
+    family = VmaFamily(ordered)
     for row in ordered:
         own = int(process[row])
         if own in first:
@@ -169,7 +169,7 @@ def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[
     return family
 
 
-def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[Family]) -> I64:
+def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[VmaFamily]) -> I64:
     # For every page that several VMAs map, their nearest common ancestor in the family's fork tree.
     anchor = np.full(len(frames.picture_pfn), NOBODY, np.int64)
     up: dict[int, int] = {}

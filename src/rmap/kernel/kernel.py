@@ -10,7 +10,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.consumers.mkclean import folio_mkclean
-from rmap.consumers.reclaim import Reclaimer, try_to_unmap
+from rmap.consumers.reclaim import WalkReclaimer, try_to_unmap
 from rmap.consumers.referenced import folio_referenced
 from rmap.designs import design_named
 from rmap.errors import LimitError, UntrackedPage, UsageError
@@ -47,7 +47,7 @@ UNTRACKED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class PageMappers:
     """What a page is, and who maps it.
 
     Attributes:
@@ -99,7 +99,7 @@ class Kernel:
         except MemoryError:
             sizes = f"{nr_pages:,} frames, {nr_tables:,} page tables and {nr_swap:,} swap slots"
             raise LimitError(f"this host has no room for {sizes}") from None
-        self.reclaimer = self.core.reclaimer = Reclaimer(self.core)
+        self.reclaimer = self.core.reclaimer = WalkReclaimer(self.core)
         self.processes: dict[int, Process] = {}
         self.files: dict[str, AddressSpace] = {}
         self.adoption: Adoption | None = None
@@ -256,15 +256,16 @@ class Kernel:
         """Walk many pages as a stream, for whoever consumes the answers as they come."""
         return hits(self.core, Query(self.core.frames, self._numbers(pfns)))
 
-    def who(self, pfn: int) -> Who:
+    def who(self, pfn: int) -> PageMappers:
         """What a page is, who maps it, and, if no reverse map tracks it, why not."""
         kind = self._kind(pfn)
         frames = self.core.frames
         if kind in UNTRACKED:
-            return Who(pfn, kind, UNTRACKED[kind], int(frames.mapcount[pfn]), [])
+            return PageMappers(pfn, kind, UNTRACKED[kind], int(frames.mapcount[pfn]), [])
         mapping, index = frames.anchor1(pfn)
         file = self.core.mappings[(mapping >> 2) - 1].name if kind in ("file", "shmem") else None
-        return Who(pfn, kind, "", int(frames.mapcount[pfn]), self.walk(pfn), file, index if file is not None else None)
+        where = index if file is not None else None
+        return PageMappers(pfn, kind, "", int(frames.mapcount[pfn]), self.walk(pfn), file, where)
 
     def _kind(self, pfn: int) -> str:
         frames = self.core.frames

@@ -28,7 +28,7 @@ MISPLACED = "pages not of the shared area they were seen in (a torn picture)"
 
 
 @dataclass
-class Pages:
+class PagesToLoad:
     """Every present or swapped entry that can be loaded, one row each, in VMA and address order.
 
     Attributes:
@@ -120,7 +120,7 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     return dense
 
 
-def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[Pages, dict[str, int]]:
+def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[str, int]]:
     """Spread the picture's extents to one row per entry.
 
     Returns:
@@ -148,7 +148,7 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[Pages, dict[str, i
     left_out[TORN] = int(np.count_nonzero(torn))
     _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
     pfn[swapped & ~torn] += 1
-    pages = Pages(vma, off, np.where(special, 0, pfn), swapped, special, flags)
+    pages = PagesToLoad(vma, off, np.where(special, 0, pfn), swapped, special, flags)
     loaded = (special | (pfn > 0)) & ~torn
     for name in ("vma", "off", "pfn", "swapped", "special", "flags"):
         setattr(pages, name, getattr(pages, name)[loaded])

@@ -109,7 +109,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class WalkFigures:
     """Walks of one kind of pages under one design. All counts are per page.
 
     Attributes:
@@ -133,7 +133,7 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Eviction:
+class EvictionFigures:
     """Pages evicted through one design's walk.
 
     Attributes:
@@ -177,12 +177,12 @@ class DesignResult:
     bytes_per_page: float
     figures: tuple[Figure, ...]
     vmas: int
-    eviction: Eviction | None = None
+    eviction: EvictionFigures | None = None
     costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     structures: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     slabs: Mapping[str, int] = field(default_factory=dict)
-    walks: tuple[Walk, ...] = ()
+    walks: tuple[WalkFigures, ...] = ()
 
     @property
     def bytes_live(self) -> int:
@@ -232,7 +232,7 @@ class FirstScreen:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StoryStep:
     """One step of a story.
 
     Attributes:
@@ -262,7 +262,7 @@ class Story:
     name: str
     design: str
     title: str
-    steps: tuple[Step, ...]
+    steps: tuple[StoryStep, ...]
     closing: tuple[str, ...]
     holds: bool = True
     live: bool = False

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmap.columns import I32, I64, Bool, rows_of
-from rmap.live.bpf import IntervalTree, KernelMemory, Topology
+from rmap.live.bpf import KernelMemory, Topology, TreeNodes
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.trees import Trees
 from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
@@ -83,7 +83,7 @@ class KernelWalk:
         return {(one.pid, one.address) for one in self.candidates if one.found == "hit"}
 
 
-def descend(tree: IntervalTree, start: int, last: int) -> tuple[list[int], int]:
+def descend(tree: TreeNodes, start: int, last: int) -> tuple[list[int], int]:
     """Every interval of a tree that touches one, as ``interval_tree_iter_first`` and ``_next`` find them.
 
     Args:
@@ -194,7 +194,7 @@ def _looked_at(node: _Node, pfn: int, index: int) -> Candidate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class WalkDifference:
     """The walk against the page tables: places are (pid, address).
 
     Attributes:
@@ -216,7 +216,7 @@ class Difference:
         """Whether both found the same."""
         return not (self.missed or self.invented)
 
-    def settled(self, earlier: Difference | None) -> Difference:
+    def settled(self, earlier: WalkDifference | None) -> WalkDifference:
         """Of this comparison what the one before had too: the machine runs on between page tables and walk."""
         if earlier is None:
             return self
@@ -226,12 +226,12 @@ class Difference:
         return replace(self, missed=missed, invented=invented, raced=gone)
 
 
-def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> Difference:
+def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> WalkDifference:
     """Hold a walk against the entries (pid, address) that the page tables have."""
     there = set(mappings)
     own = {place for place in walk.hits if place[0] == os.getpid()}
     hits = walk.hits - own
-    return Difference(len(hits & there), sorted(there - hits), sorted(hits - there), len(own))
+    return WalkDifference(len(hits & there), sorted(there - hits), sorted(hits - there), len(own))
 
 
 # ---- many pages at once ----------------------------------------------------------------------------------------------

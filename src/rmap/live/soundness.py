@@ -302,7 +302,7 @@ def _without_memory() -> list[Checked]:
 
 
 # The columns that the pure check asks for, of VMAs each of which stands once.
-def _columns(topology: Topology, anon: Trees, items: int) -> pure.Topology:
+def _columns(topology: Topology, anon: Trees, items: int) -> pure.CheckedTopology:
     vmas, table = topology.vmas, topology.anon_vmas
     own = np.unique(vmas.address, return_index=True)[1]
     own = own[~np.isin(vmas.address[own], vmas.address[topology.truncated])]
@@ -324,7 +324,7 @@ def _columns(topology: Topology, anon: Trees, items: int) -> pure.Topology:
         above = pointer(int(table.address[root])) if root >= 0 else "unknown"
         return f"anon_vma {pointer(int(table.address[row]))} (root {above})"
 
-    return pure.Topology(
+    return pure.CheckedTopology(
         active=vmas.anon_vma[own],
         pid=pid,
         link_vma=new[topology.links.vma[links]][order],

@@ -18,10 +18,10 @@ from rmap.uapi.vm_flags import VM_MAYWRITE, VM_SHARED
 from rmap.units import PAGE_SHIFT, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.bpf import IntervalTree, KernelMemory, Topology
+    from rmap.live.bpf import KernelMemory, Topology, TreeNodes
 
 NODE_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
-"""The columns of nodes, as ``IntervalTree`` has them."""
+"""The columns of nodes, as ``TreeNodes`` has them."""
 _DEEPEST = 128  # a red-black tree of 2^63 nodes is less deep
 _SHARED_MAYWRITE = VM_SHARED | VM_MAYWRITE
 
@@ -37,7 +37,7 @@ class Trees:
         i_mmap_writable: of each tree.
         truncated: bool, of each tree: nodes of it are missing.
         tree: of each node: its tree.
-        node, left, right, subtree_last, vma, start, end, pgoff, mm, flags, mm_users: as in ``IntervalTree``.
+        node, left, right, subtree_last, vma, start, end, pgoff, mm, flags, mm_users: as in ``TreeNodes``.
     """
 
     anchor: I64
@@ -80,7 +80,7 @@ def read_trees(memory: KernelMemory, anchors: I64, *, of_anon_vmas: bool) -> Tre
     return join([read(address) for address in anchors.tolist()], anchors, of_anon_vmas=of_anon_vmas)
 
 
-def join(trees: list[IntervalTree], anchors: I64, *, of_anon_vmas: bool) -> Trees:
+def join(trees: list[TreeNodes], anchors: I64, *, of_anon_vmas: bool) -> Trees:
     """Put trees one after the other."""
     size = np.array([len(tree) for tree in trees], np.int64)
     nothing = np.empty(0, np.int64)

@@ -19,7 +19,7 @@ COUNTS_NOT_TIMES = "Counts, not times: the same on every machine. Sizes: 64-bit,
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One line of the table: the operation it belongs to, what is counted, a cell per design."""
 
     operation: str
@@ -57,7 +57,7 @@ def comparison(result: Comparison, prices: UnitCosts | None = None) -> list[str]
 
 
 def cost_table(
-    designs: Sequence[DesignResult], *, heading: str = "", indent: str = "", ends_with: Sequence[Row] = ()
+    designs: Sequence[DesignResult], *, heading: str = "", indent: str = "", ends_with: Sequence[TableRow] = ()
 ) -> list[str]:
     """Memory and costs by operation; several tables, one below the other, where the designs do not fit in one.
 
@@ -138,13 +138,13 @@ def _figure_cell(value: int | float | None, decimals: int, unit: str) -> str:
     return f"{text} {unit}" if unit else text
 
 
-def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
+def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
     structures = [{s.label: s for s in design.memory} for design in designs]
     for label in dict.fromkeys(label for by_label in structures for label in by_label):
         found = [by_label.get(label) for by_label in structures]
         cells = tuple(NONE if s is None else format_bytes(s.bytes) for s in found)
-        yield Row("memory", label + _how_many([s for s in found if s is not None]), cells)
-    yield Row("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
+        yield TableRow("memory", label + _how_many([s for s in found if s is not None]), cells)
+    yield TableRow("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
 
 
 # "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
@@ -154,7 +154,7 @@ def _how_many(found: list[Structure]) -> str:
     return f": {format_count(found[0].count)} x {found[0].bytes_each} B"
 
 
-def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
+def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
     by_key = [dict(_keyed(design.figures)) for design in designs]
     keys = dict.fromkeys(key for figures in by_key for key in figures)
     rank = {key: i for i, key in enumerate(keys)}
@@ -166,7 +166,7 @@ def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[Row]:
             figures = [figures.get(key) for figures in by_key]
             above = [figures.get(key[:2]) for figures in by_key]
             cells = tuple(_mixed_cells(figures, above))
-            yield Row(operation, "  " * (len(key) - 2) + key[-1], cells)
+            yield TableRow(operation, "  " * (len(key) - 2) + key[-1], cells)
 
 
 # (operation, label), or (operation, label of the row above, label) for a share of it.
@@ -187,20 +187,20 @@ def _mixed_cells(figures: Sequence[Figure | None], above: Sequence[Figure | None
         yield f"{cell} {figure.unit}" if figure is not None and figure.unit else cell
 
 
-def _verdict_rows(designs: Sequence[DesignResult]) -> list[Row]:
+def _verdict_rows(designs: Sequence[DesignResult]) -> list[TableRow]:
     right = tuple("yes" if design.correctness.equal else "NO" for design in designs)
     return [
-        Row("VMAs at the end", "", tuple(format_count(design.vmas) for design in designs)),
-        Row("all PTEs of all pages found", "", right),
+        TableRow("VMAs at the end", "", tuple(format_count(design.vmas) for design in designs)),
+        TableRow("all PTEs of all pages found", "", right),
     ]
 
 
-def _column_width(name: str, rows: Sequence[Row], i: int) -> int:
+def _column_width(name: str, rows: Sequence[TableRow], i: int) -> int:
     return COLUMN_GAP + max(len(name), *(len(row.cells[i]) for row in rows))
 
 
 # Spans of designs whose columns fit beside the labels; at least one design each.
-def _that_fit(designs: Sequence[DesignResult], rows: Sequence[Row], room: int) -> Iterator[tuple[int, int]]:
+def _that_fit(designs: Sequence[DesignResult], rows: Sequence[TableRow], room: int) -> Iterator[tuple[int, int]]:
     first, used = 0, 0
     for i, design in enumerate(designs):
         width = _column_width(design.design, rows, i)

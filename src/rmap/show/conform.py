@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rmap.lab.conform import Conformance, Incident
+from rmap.lab.conform import ConformRun, Incident
 from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_count
 
@@ -13,7 +13,7 @@ MOST_INCIDENTS = 5
 DIFFERENCE = "difference"
 
 
-def conformance(result: Conformance) -> list[str]:
+def conformance(result: ConformRun) -> list[str]:
     """The whole answer of ``rmap conform``."""
     lines = [*wrap(verdict(result)), "", *_facts(result), "", *_calls(result.calls, result.refused)]
     for incidents, what in (
@@ -28,7 +28,7 @@ def conformance(result: Conformance) -> list[str]:
     return lines
 
 
-def _remarks(result: Conformance) -> Iterator[str]:
+def _remarks(result: ConformRun) -> Iterator[str]:
     # What else a difference may come from than a mistake.
     if not result.design.startswith("anon_vma"):
         yield (
@@ -42,7 +42,7 @@ def _remarks(result: Conformance) -> Iterator[str]:
         )
 
 
-def verdict(result: Conformance) -> str:
+def verdict(result: ConformRun) -> str:
     """The answer in one sentence."""
     done = f"{plural(result.steps, 'step')} in {plural(result.scenarios, 'scenario')}"
     if result.divergence is not None:
@@ -60,7 +60,7 @@ def verdict(result: Conformance) -> str:
     return f"{done}: {ends}{', but for ' + ' and '.join(but) if but else ''}."
 
 
-def _facts(result: Conformance) -> Iterator[str]:
+def _facts(result: ConformRun) -> Iterator[str]:
     c = result.compared
     sees = "the kernel's own structures, by BPF" if result.bpf is None else f"what /proc shows (no BPF: {result.bpf})"
     swap = f"; {format_count(result.swapping)} with swap" if result.swap else ""

@@ -9,7 +9,7 @@ from rmap.show.text import labelled, plural, whole_size, wrap
 from rmap.units import format_bytes
 
 if TYPE_CHECKING:
-    from rmap.live.doctor.machine import Machine
+    from rmap.live.doctor.machine import Facts
 
 STATE_WIDTH = 5
 _FACT = 11
@@ -35,7 +35,7 @@ WORDS = {
 
 
 def doctor(
-    abilities: Mapping[str, str | None], *, release: str, refused: Sequence[int] = (), machine: Machine | None = None
+    abilities: Mapping[str, str | None], *, release: str, refused: Sequence[int] = (), machine: Facts | None = None
 ) -> list[str]:
     """The lines of ``rmap doctor``.
 
@@ -65,7 +65,7 @@ def doctor(
     return [*lines, "", *wrap("The model needs none of this: rmap demo, compare and explain work everywhere.")]
 
 
-def _machine(machine: Machine) -> list[str]:
+def _machine(machine: Facts) -> list[str]:
     levels = f", {machine.levels} levels of page tables" if machine.levels else ""
     pages = f"pages of {whole_size(machine.page_size)}{levels}"
     lines = labelled("memory", f"{format_bytes(machine.memory)}, {pages}", _FACT)

@@ -8,7 +8,7 @@ from rmap.show.text import labelled, plural, wrap
 from rmap.units import PAGE_SIZE, format_bytes, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.evict.plan import Eviction, Found
+    from rmap.live.evict.plan import Eviction, EvictionFound
 
 _LABEL = 10
 
@@ -78,7 +78,7 @@ def _was(n: int, one: str = "was", many: str = "were") -> str:
     return one if n == 1 else many
 
 
-def _found(found: Found, pages: int) -> str:
+def _found(found: EvictionFound, pages: int) -> str:
     size = format_bytes(found.resident * PAGE_SIZE)
     return (
         f"{format_count(found.resident)} of {plural(pages, 'page')} ({size}) in memory, {plural(found.ptes, 'PTE')}"

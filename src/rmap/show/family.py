@@ -9,14 +9,14 @@ from rmap.show.text import WIDTH, hex_address, labelled, more, plural, whole_siz
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
+    from rmap.snapshot.questions.family import AnonVmaOfPage, FamilyVma, PageFamily
 
 _KINDS = {"anon": "anonymous", "file": "page cache", "shmem": "shared memory"}
 _TREE_WIDTH = 34
 _NAMED = 12
 
 
-def family(drawn: Family, *, origin: str, limit: int | None) -> list[str]:
+def family(drawn: PageFamily, *, origin: str, limit: int | None) -> list[str]:
     """The lines of ``rmap explain PID:ADDR``.
 
     Args:
@@ -38,7 +38,7 @@ def family(drawn: Family, *, origin: str, limit: int | None) -> list[str]:
     return lines + labelled("found by", origin)
 
 
-def page_lines(drawn: Family) -> list[str]:
+def page_lines(drawn: PageFamily) -> list[str]:
     """What the page is, and where it hangs."""
     size = whole_size(PAGE_SIZE)
     if drawn.order:
@@ -55,13 +55,13 @@ def page_lines(drawn: Family) -> list[str]:
     return lines
 
 
-def _index_means(drawn: Family) -> str:
+def _index_means(drawn: PageFamily) -> str:
     if not drawn.anchor:
         return f"page {format_count(drawn.index)} of the file"
     return "set when the page became anonymous; splits and moves leave it"
 
 
-def _exclusive(drawn: Family) -> str:
+def _exclusive(drawn: PageFamily) -> str:
     if drawn.exclusive is None:
         return ""
     if drawn.exclusive:
@@ -69,7 +69,7 @@ def _exclusive(drawn: Family) -> str:
     return ", not exclusive: whoever writes looks first whether it must copy"
 
 
-def found_text(drawn: Family) -> str:
+def found_text(drawn: PageFamily) -> str:
     """How many entries the walk finds, of how many the kernel counts."""
     text = f"{plural(drawn.hits, 'entry', 'entries')} of {format_count(drawn.mapcount)} that the kernel counts"
     vain = drawn.met - drawn.hits
@@ -80,7 +80,7 @@ def found_text(drawn: Family) -> str:
     return text
 
 
-def _tree(drawn: Family) -> list[str]:
+def _tree(drawn: PageFamily) -> list[str]:
     header = f"{'anon_vmas of the family':<{_TREE_WIDTH}}{'VMAs active':>11}{'children':>10}{'references':>12}"
     lines = [header]
     for anon_vma, branch in zip(drawn.anon_vmas, branches(drawn.anon_vmas)):
@@ -92,7 +92,7 @@ def _tree(drawn: Family) -> list[str]:
     return lines
 
 
-def branches(anon_vmas: Sequence[FamilyAnonVma]) -> list[str]:
+def branches(anon_vmas: Sequence[AnonVmaOfPage]) -> list[str]:
     """The lines that lead to each anon_vma of a tree, a parent standing before its children."""
     children: dict[str, list[str]] = {}
     for one in anon_vmas:

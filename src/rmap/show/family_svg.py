@@ -16,7 +16,7 @@ from rmap.show.text import plural, whole_size
 from rmap.units import PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.snapshot.questions.family import Family, FamilyAnonVma, FamilyVma
+    from rmap.snapshot.questions.family import AnonVmaOfPage, FamilyVma, PageFamily
 
 VMAS = 40
 """VMAs that are drawn; the rest is counted."""
@@ -54,7 +54,7 @@ class _Box:
         return self.x + self.w, self.y + self.h / 2
 
 
-def family_svg(drawn: Family, *, title: str, limit: int = VMAS) -> str:
+def family_svg(drawn: PageFamily, *, title: str, limit: int = VMAS) -> str:
     """One picture, as the text of an SVG file.
 
     Args:
@@ -119,7 +119,7 @@ def _rect(box: _Box, stroke: str, *, fill: str = _PAPER, width: float = 1.2, das
     )
 
 
-def _heading(drawn: Family, title: str, vma_x: float, entry_x: float) -> list[str]:
+def _heading(drawn: PageFamily, title: str, vma_x: float, entry_x: float) -> list[str]:
     tree = "ANON_VMAS OF THE FAMILY" if drawn.anon_vmas else "FILE"
     return [
         _text(_PAGE_X, 32, f"Who maps this page?   {title}", "t"),
@@ -131,7 +131,7 @@ def _heading(drawn: Family, title: str, vma_x: float, entry_x: float) -> list[st
     ]
 
 
-def _page(drawn: Family, box: _Box, anchor: _Box) -> list[str]:
+def _page(drawn: PageFamily, box: _Box, anchor: _Box) -> list[str]:
     size = whole_size(PAGE_SIZE) + (f" of {whole_size(PAGE_SIZE << drawn.order)}" if drawn.order else "")
     exclusive = {None: "", True: "exclusive", False: "not exclusive"}[drawn.exclusive]
     rows = [
@@ -155,7 +155,7 @@ def _page(drawn: Family, box: _Box, anchor: _Box) -> list[str]:
     ]
 
 
-def _anon_vma(one: FamilyAnonVma, drawn: Family, anon: dict[str, _Box]) -> list[str]:
+def _anon_vma(one: AnonVmaOfPage, drawn: PageFamily, anon: dict[str, _Box]) -> list[str]:
     box = anon[one.name]
     here = one.name == drawn.anchor
     role = "root" if not one.parent else f"parent {one.parent}"
@@ -174,7 +174,7 @@ def _anon_vma(one: FamilyAnonVma, drawn: Family, anon: dict[str, _Box]) -> list[
     ]
 
 
-def _file(drawn: Family, box: _Box) -> list[str]:
+def _file(drawn: PageFamily, box: _Box) -> list[str]:
     return [
         _rect(box, _INK, fill="#f3f6fb", width=2),
         _text(box.x + 10, box.y + 22, "address_space, i_mmap", "b"),
@@ -183,7 +183,7 @@ def _file(drawn: Family, box: _Box) -> list[str]:
 
 
 # From each VMA to every anon_vma of its chain; to the active one a thick line.
-def _links(drawn: Family, vmas: tuple[FamilyVma, ...], anon: dict[str, _Box], places: list[_Box]) -> list[str]:
+def _links(drawn: PageFamily, vmas: tuple[FamilyVma, ...], anon: dict[str, _Box], places: list[_Box]) -> list[str]:
     parts = []
     for vma, box in zip(vmas, places):
         chain = vma.chain if drawn.anon_vmas else ("",)
@@ -199,7 +199,7 @@ def _links(drawn: Family, vmas: tuple[FamilyVma, ...], anon: dict[str, _Box], pl
     return parts
 
 
-def _vma(vma: FamilyVma, drawn: Family, box: _Box, entry_x: float) -> list[str]:
+def _vma(vma: FamilyVma, drawn: PageFamily, box: _Box, entry_x: float) -> list[str]:
     hit = vma.entry == "hit"
     entry = _Box(entry_x, box.y, _ENTRY_W, box.h)
     color = _GREEN if hit else _SOFT
@@ -220,7 +220,7 @@ def _vma(vma: FamilyVma, drawn: Family, box: _Box, entry_x: float) -> list[str]:
     ]
 
 
-def _legend(drawn: Family, y: float) -> list[str]:
+def _legend(drawn: PageFamily, y: float) -> list[str]:
     parts = []
     if drawn.anon_vmas:
         parts += [

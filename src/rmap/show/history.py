@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rmap.lab.history.compare import Answer, Row
+from rmap.lab.history.compare import HistoryAnswer, HistoryRow
 from rmap.show.text import wrap
 
 NOT_COMPARABLE = "not comparable: "
 
 
-def history_screen(rows: Sequence[Row]) -> list[str]:
+def history_screen(rows: Sequence[HistoryRow]) -> list[str]:
     """The lines of ``rmap history``."""
     lines: list[str] = []
     for row in rows:
@@ -27,7 +27,7 @@ def history_screen(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[HistoryRow]) -> str:
     """``27 figures of 17 sources can be compared: ...``."""
     answers = [answer for row in rows for answer in row.answers]
     by = {verdict: sum(a.verdict == verdict for a in answers) for verdict in ("met", "missed", "agrees", "disagrees")}
@@ -38,7 +38,7 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def then_and_now(answer: Answer) -> tuple[str, str]:
+def then_and_now(answer: HistoryAnswer) -> tuple[str, str]:
     """What was published and what is ours: two values, or two ratios of the second design to the first."""
     figure = answer.figure
     if figure.exact:
@@ -50,7 +50,7 @@ def then_and_now(answer: Answer) -> tuple[str, str]:
     return then, _ratio(answer.now if answer.before is not None else answer.after)
 
 
-def _answer(answer: Answer) -> Iterator[str]:
+def _answer(answer: HistoryAnswer) -> Iterator[str]:
     yield from wrap(answer.figure.says, "     * ", "       ")
     if answer.figure.note:
         yield from wrap(f"({answer.figure.note})", "       ")

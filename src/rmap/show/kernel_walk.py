@@ -10,7 +10,7 @@ from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.kernel_walk import Candidate, Difference, KernelWalk
+    from rmap.live.kernel_walk import Candidate, KernelWalk, WalkDifference
 
 _HEADER = ("PID", "COMMAND", "ADDRESS", "VMA", "ENTRY")
 _ALIGN = "><<<<"
@@ -23,7 +23,7 @@ _UNWALKED = {
 
 
 def kernel_walk(
-    walk: KernelWalk, difference: Difference | None, names: Mapping[int, str], *, limit: int | None
+    walk: KernelWalk, difference: WalkDifference | None, names: Mapping[int, str], *, limit: int | None
 ) -> list[str]:
     """The lines of ``rmap who --kernel``.
 
@@ -53,7 +53,7 @@ def kernel_walk(
     return lines + labelled("found by", how)
 
 
-def _verdict(difference: Difference) -> tuple[str, str]:
+def _verdict(difference: WalkDifference) -> tuple[str, str]:
     if difference.equal:
         same = plural(difference.common, "entry", "entries")
         own = "; rmap's own mapping aside" if difference.own else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rmap.lab.compare.unit_costs import UnitCosts, load, predicted
 from rmap.lab.compare.work import OPERATIONS_SHOWN, steps_per_unit
-from rmap.lab.results import Comparison, DesignResult, Walk
+from rmap.lab.results import Comparison, DesignResult, WalkFigures
 from rmap.show.text import columns, wrap
 from rmap.units import format_bytes, format_count
 
@@ -74,7 +74,7 @@ def _walks(designs: Sequence[DesignResult], label: str) -> list[str]:
     return columns(("design", "mapped by", "PTEs looked at", "in vain", "steps", "worst"), rows, "<>>>>>")
 
 
-def _walk_cells(walk: Walk) -> Iterator[str]:
+def _walk_cells(walk: WalkFigures) -> Iterator[str]:
     for value in (walk.mappers, walk.looked_at, walk.in_vain, walk.visits):
         yield _number(value)
     yield format_count(walk.worst) + ("" if walk.worst_of >= min(walk.pages, 100) else "+")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rmap.lab.worst import Found
+from rmap.lab.worst import WorstFound
 from rmap.show.text import plural, wrap
 
 
-def worst(found: Found) -> list[str]:
+def worst(found: WorstFound) -> list[str]:
     """The lines of ``rmap worst``."""
     lines = [f"WORST FOUND for {found.design}: {found.figure:,.2f} {found.counts}", *_script(found.sequence), ""]
     lines += [f"KNOWN ADVERSARY: {found.known_figure:,.2f}", *_script(found.known), ""]
@@ -22,7 +22,7 @@ def _script(moves: Sequence[str]) -> list[str]:
     return [f"  {number:>2}  {move}" for number, move in enumerate(moves, 1)] or ["  nothing"]
 
 
-def _verdict(found: Found) -> str:
+def _verdict(found: WorstFound) -> str:
     if found.figure > 1.001 * found.known_figure:
         return "The search found something worse than what the design's critics knew."
     if found.figure >= 0.999 * found.known_figure:

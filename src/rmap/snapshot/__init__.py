@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rmap.snapshot.questions.resolve import Resolved, resolve
     from rmap.snapshot.rules.check import Checked
     from rmap.snapshot.rules.isomorphic import isomorphic
-    from rmap.snapshot.snapshot import Snapshot, Walk
+    from rmap.snapshot.snapshot import Snapshot, WalkColumns
 
 __all__ = [
     "Checked",
@@ -28,7 +28,7 @@ __all__ = [
     "Resolved",
     "Snapshot",
     "SnapshotBuilder",
-    "Walk",
+    "WalkColumns",
     "Who",
     "isomorphic",
     "parse_key",
@@ -45,7 +45,7 @@ bind_when_used(
         "Resolved": "rmap.snapshot.questions.resolve",
         "Snapshot": "rmap.snapshot.snapshot",
         "SnapshotBuilder": "rmap.snapshot.builder",
-        "Walk": "rmap.snapshot.snapshot",
+        "WalkColumns": "rmap.snapshot.snapshot",
         "Who": "rmap.snapshot.questions.answer",
         "isomorphic": "rmap.snapshot.rules.isomorphic",
         "parse_key": "rmap.snapshot.keys",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rmap.columns import I32, I64
 from rmap.snapshot import flags as f
 from rmap.snapshot.snapshot import Snapshot
-from rmap.snapshot.tables import TABLES, Column, Frames, Ptes, Table
+from rmap.snapshot.tables import TABLES, Column, FrameTable, PteTable, Table
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Numbers = npt.NDArray[Any]
@@ -210,7 +210,7 @@ class SnapshotBuilder:
         n = len(pfn)
         given: dict[str, Any] = {"pfn": pfn, "count": 1, **columns}
         made = {}
-        for name, column in Frames.columns().items():
+        for name, column in FrameTable.columns().items():
             value = given.pop(name) if name in given else column.default
             made[name] = np.broadcast_to(np.asarray(value, np.int64), (n,))
         if given:
@@ -271,9 +271,10 @@ class SnapshotBuilder:
         """
         tables: dict[str, Table] = {}
         for table in TABLES:
-            if table not in (Ptes, Frames):
+            if table not in (PteTable, FrameTable):
                 tables[table.name] = table.of(_by_column(self._rows[table.name], table.columns()))
-        tables["ptes"] = Ptes.of(dict(zip(("vma", "address", "pfn", "count", "flags"), _concatenate(self._ptes, 5))))
+        entries = zip(("vma", "address", "pfn", "count", "flags"), _concatenate(self._ptes, 5))
+        tables["ptes"] = PteTable.of(dict(entries))
         _sort(tables, "processes", np.argsort(tables["processes"].pid, kind="stable"))  # type: ignore[attr-defined]
         vmas: Any = tables["vmas"]
         _sort(tables, "vmas", np.lexsort((vmas.start, vmas.process)))
@@ -281,14 +282,14 @@ class SnapshotBuilder:
         if len(self._ptes) > 1 or not _in_order(ptes):  # of a single batch in order, there is nothing left to join
             order = np.lexsort((ptes.address, ptes.vma))
             joined = join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
-            tables["ptes"] = Ptes.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
+            tables["ptes"] = PteTable.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
         chains: Any = tables["anon_vma_chains"]
         tables["anon_vma_chains"] = chains.take(np.lexsort((chains.position, chains.vma)))
         tables["frames"] = _join_frames(self._frames)
         return Snapshot(tables, self.about)
 
 
-def _in_order(ptes: Ptes) -> bool:
+def _in_order(ptes: PteTable) -> bool:
     step = np.diff(ptes.vma)
     return bool(((step > 0) | ((step == 0) & (np.diff(ptes.address) > 0))).all())
 
@@ -339,10 +340,10 @@ def join_extents(vma: Numbers, address: Numbers, pfn: Numbers, count: Numbers, f
 
 
 # Join frames to runs: neighbours that say the same, the page index rising with them.
-def _join_frames(parts: list[dict[str, Numbers]]) -> Frames:
-    names = list(Frames.columns())
+def _join_frames(parts: list[dict[str, Numbers]]) -> FrameTable:
+    names = list(FrameTable.columns())
     if not parts:
-        return Frames()
+        return FrameTable()
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     order = np.argsort(whole["pfn"], kind="stable")
     whole = {name: values[order] for name, values in whole.items()}
@@ -355,4 +356,4 @@ def _join_frames(parts: list[dict[str, Numbers]]) -> Frames:
     first = np.concatenate(([0], np.flatnonzero(~follows) + 1))
     rows = {name: values[first] for name, values in whole.items()}
     rows["count"] = np.diff(np.concatenate((first, [len(order)])))
-    return Frames.of(rows)
+    return FrameTable.of(rows)

@@ -21,7 +21,7 @@ from rmap.snapshot.rules.check import Checked, check
 from rmap.snapshot.validate import validate
 
 
-class Walk(NamedTuple):
+class WalkColumns(NamedTuple):
     """Columns of entries found: which frame, whose, where. ``process`` and ``vma`` are row numbers."""
 
     pfn: I64
@@ -47,15 +47,15 @@ class Snapshot:
         TraceError: the tables contradict each other (requirements D4 to D12).
     """
 
-    processes: tables.Processes
-    sharers: tables.Sharers
-    vmas: tables.Vmas
-    files: tables.Files
-    holders: tables.Holders
-    ptes: tables.Ptes
-    frames: tables.Frames
-    anon_vmas: tables.AnonVmas
-    anon_vma_chains: tables.AnonVmaChains
+    processes: tables.ProcessTable
+    sharers: tables.SharerTable
+    vmas: tables.VmaTable
+    files: tables.FileTable
+    holders: tables.HolderTable
+    ptes: tables.PteTable
+    frames: tables.FrameTable
+    anon_vmas: tables.AnonVmaTable
+    anon_vma_chains: tables.AnonVmaChainTable
 
     def __init__(self, tables: dict[str, tables.Table], about: dict[str, Any]) -> None:
         self.tables = tables
@@ -171,7 +171,7 @@ class Snapshot:
         """
         return who_swap(self, swap_type, offset)
 
-    def walk_many(self, pfns: I64) -> Walk:
+    def walk_many(self, pfns: I64) -> WalkColumns:
         """Every recorded entry of many frames, as columns.
 
         Args:
@@ -184,7 +184,7 @@ class Snapshot:
         found = self.reverse.entries(asked)
         vma = self.ptes.vma[found.extent]
         process = self.vmas.process[vma]
-        return Walk(asked[found.position], self.processes.pid[process], found.address, process, vma)
+        return WalkColumns(asked[found.position], self.processes.pid[process], found.address, process, vma)
 
     def check(self) -> list[Checked]:
         """Hold the picture against the kernel's numbered invariants; see :mod:`rmap.snapshot.rules.check`.

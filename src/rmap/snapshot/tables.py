@@ -88,7 +88,7 @@ class Table:
 
 
 @dataclass
-class Processes(Table):
+class ProcessTable(Table):
     """One row per mm: threads, vfork children and other CLONE_VM sharers are one process, under the lowest pid."""
 
     name: ClassVar[str] = "processes"
@@ -106,7 +106,7 @@ class Processes(Table):
 
 
 @dataclass
-class Sharers(Table):
+class SharerTable(Table):
     """One row per further process that shares the mm of a row of ``processes``."""
 
     name: ClassVar[str] = "sharers"
@@ -116,7 +116,7 @@ class Sharers(Table):
 
 
 @dataclass
-class Vmas(Table):
+class VmaTable(Table):
     """One VMA, sorted by process and address."""
 
     name: ClassVar[str] = "vmas"
@@ -132,7 +132,7 @@ class Vmas(Table):
 
 
 @dataclass
-class Files(Table):
+class FileTable(Table):
     """One inode."""
 
     name: ClassVar[str] = "files"
@@ -146,7 +146,7 @@ class Files(Table):
 
 
 @dataclass
-class Holders(Table):
+class HolderTable(Table):
     """What keeps a file's memory alive besides being mapped."""
 
     name: ClassVar[str] = "holders"
@@ -157,7 +157,7 @@ class Holders(Table):
 
 
 @dataclass
-class Ptes(Table):
+class PteTable(Table):
     """One extent: page-table entries contiguous in address and in frame (or swap slot), sorted by VMA and address."""
 
     name: ClassVar[str] = "ptes"
@@ -170,7 +170,7 @@ class Ptes(Table):
 
 
 @dataclass
-class Frames(Table):
+class FrameTable(Table):
     """A run of frames that say the same, sorted by PFN; ``index`` and ``head_offset`` go up with it.
 
     A run of pages of order 0 may be of any length; a run of a large folio lies within that folio.
@@ -195,7 +195,7 @@ class Frames(Table):
 
 
 @dataclass
-class AnonVmas(Table):
+class AnonVmaTable(Table):
     """One ``struct anon_vma`` (rule 1.9)."""
 
     name: ClassVar[str] = "anon_vmas"
@@ -210,7 +210,7 @@ class AnonVmas(Table):
 
 
 @dataclass
-class AnonVmaChains(Table):
+class AnonVmaChainTable(Table):
     """One link of a VMA to an anon_vma (rule 1.10), sorted by VMA and position; position 0 is the chain's first."""
 
     name: ClassVar[str] = "anon_vma_chains"
@@ -221,14 +221,14 @@ class AnonVmaChains(Table):
 
 
 TABLES: tuple[type[Table], ...] = (
-    Processes,
-    Sharers,
-    Vmas,
-    Files,
-    Holders,
-    Ptes,
-    Frames,
-    AnonVmas,
-    AnonVmaChains,
+    ProcessTable,
+    SharerTable,
+    VmaTable,
+    FileTable,
+    HolderTable,
+    PteTable,
+    FrameTable,
+    AnonVmaTable,
+    AnonVmaChainTable,
 )
 """Every table, in the order of the documentation."""

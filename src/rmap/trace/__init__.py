@@ -7,7 +7,7 @@ requirement; :mod:`rmap.trace.tables` has the kinds of events.
 from __future__ import annotations
 
 from rmap.trace.builder import TraceBuilder
-from rmap.trace.tables import Events, Files, Opens
+from rmap.trace.tables import EventTable, InodeTable, OpenTable
 from rmap.trace.trace import Picture, Trace
 
-__all__ = ["Events", "Files", "Opens", "Picture", "Trace", "TraceBuilder"]
+__all__ = ["EventTable", "InodeTable", "OpenTable", "Picture", "Trace", "TraceBuilder"]

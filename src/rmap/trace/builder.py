@@ -102,12 +102,12 @@ class TraceBuilder:
         Raises:
             TraceError: what was added is contradictory (requirements T4 to T9).
         """
-        rows = np.array(self._rows, np.int64).reshape(-1, len(t.Events.columns()))
+        rows = np.array(self._rows, np.int64).reshape(-1, len(t.EventTable.columns()))
         return Trace(
             self.about,
-            t.Events.of(dict(zip(t.Events.columns(), rows.T.copy()))),
-            t.Opens.of(_by_column(self._opens, t.Opens)),
-            t.Files.of(_by_column(self._files, t.Files)),
+            t.EventTable.of(dict(zip(t.EventTable.columns(), rows.T.copy()))),
+            t.OpenTable.of(_by_column(self._opens, t.OpenTable)),
+            t.InodeTable.of(_by_column(self._files, t.InodeTable)),
             list(self._pictures),
         )
 
@@ -116,5 +116,5 @@ class TraceBuilder:
         return len(self._pictures) - 1
 
 
-def _by_column(rows: Sequence[dict[str, Any]], table: type[t.Opens] | type[t.Files]) -> dict[str, list[Any]]:
+def _by_column(rows: Sequence[dict[str, Any]], table: type[t.OpenTable] | type[t.InodeTable]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in table.columns()}

@@ -27,11 +27,11 @@ from rmap.snapshot import Snapshot
 from rmap.snapshot import storage as picture_storage
 from rmap.snapshot.tables import Table
 from rmap.trace import storage
-from rmap.trace.tables import CHECKPOINT, EXEC, Events, Files, Opens, Pictures
+from rmap.trace.tables import CHECKPOINT, EXEC, EventTable, InodeTable, OpenTable, PictureTable
 
 SUFFIX = ".part"
 NOT_ENDED = "the recorder was killed before it could finish the trace"
-_WIDTH = len(Events.columns())
+_WIDTH = len(EventTable.columns())
 
 
 def part_of(path: str | os.PathLike[str]) -> Path:
@@ -134,9 +134,9 @@ def load(folder: Path) -> storage.Parts:
     """
     try:
         about = _about(folder)
-        files = _table(folder, Files, {"path": ""})
-        opens = _table(folder, Opens, {})
-        table = _table(folder, Pictures, {})
+        files = _table(folder, InodeTable, {"path": ""})
+        opens = _table(folder, OpenTable, {})
+        table = _table(folder, PictureTable, {})
         data = (folder / "events.i64").read_bytes()
         storage.check_causes(table, folder)
         pictures = []
@@ -150,7 +150,7 @@ def load(folder: Path) -> storage.Parts:
         raise TraceError(f"{error.filename} cannot be read: {error.strerror}") from None
     rows = np.frombuffer(data[: len(data) - len(data) % (8 * _WIDTH)], "<i8").reshape(-1, _WIDTH)
     rows, pictures = _known_only(rows, len(opens), pictures)
-    events = Events.of(dict(zip(Events.columns(), rows.T.copy())))
+    events = EventTable.of(dict(zip(EventTable.columns(), rows.T.copy())))
     return storage.Parts(about, events, opens, files, pictures)
 
 
@@ -187,7 +187,7 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
 
 # Up to the first event that names what was not written any more; and the pictures that remain named.
 def _known_only(rows: npt.NDArray[np.int64], nr_opens: int, pictures: list[Any]) -> tuple[Any, list[Any]]:
-    names = list(Events.columns())
+    names = list(EventTable.columns())
     kind, a0, file = (rows[:, names.index(name)] for name in ("kind", "a0", "file"))
     shows = np.isin(kind, (EXEC, CHECKPOINT))
     unknown = (file >= nr_opens) | (shows & (a0 >= len(pictures)))

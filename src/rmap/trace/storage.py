@@ -19,7 +19,7 @@ import numpy as np
 from rmap.errors import TraceError
 from rmap.snapshot import Snapshot
 from rmap.snapshot import storage as picture_storage
-from rmap.trace.tables import CAUSES, Events, Files, Opens, Pictures
+from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable, PictureTable
 
 FORMAT = 1
 """The format this release writes; every format up to it is read."""
@@ -33,9 +33,9 @@ class Parts:
     """What a file holds. Pictures are (snapshot, code of the cause, pid)."""
 
     about: dict[str, Any]
-    events: Events
-    opens: Opens
-    files: Files
+    events: EventTable
+    opens: OpenTable
+    files: InodeTable
     pictures: list[tuple[Snapshot, int, int]]
 
 
@@ -69,9 +69,9 @@ def _write(stream: IO[bytes], parts: Parts) -> None:
             picture_storage.write_member(archive, picture_name(number), buffer.getvalue())
 
 
-def pictures_table(pictures: list[tuple[Snapshot, int, int]]) -> Pictures:
+def pictures_table(pictures: list[tuple[Snapshot, int, int]]) -> PictureTable:
     """The table that says why each picture was taken."""
-    return Pictures.of({"cause": [cause for _, cause, _ in pictures], "pid": [pid for _, _, pid in pictures]})
+    return PictureTable.of({"cause": [cause for _, cause, _ in pictures], "pid": [pid for _, _, pid in pictures]})
 
 
 def load(path: Path) -> Parts:
@@ -86,16 +86,16 @@ def load(path: Path) -> Parts:
             raise TraceError(f"{path} is a zip with an about.json, but not {WHAT}: it has no events (T1)")
         about = picture_storage.read_about(archive, path, FORMAT, WHAT)
         events, opens, files, table = (
-            picture_storage.read_table(archive, Events, path),
-            picture_storage.read_table(archive, Opens, path),
-            picture_storage.read_table(archive, Files, path),
-            picture_storage.read_table(archive, Pictures, path),
+            picture_storage.read_table(archive, EventTable, path),
+            picture_storage.read_table(archive, OpenTable, path),
+            picture_storage.read_table(archive, InodeTable, path),
+            picture_storage.read_table(archive, PictureTable, path),
         )
         pictures = _read_pictures(archive, table, path)
     return Parts(about, events, opens, files, pictures)
 
 
-def _read_pictures(archive: zipfile.ZipFile, table: Pictures, path: Path) -> list[tuple[Snapshot, int, int]]:
+def _read_pictures(archive: zipfile.ZipFile, table: PictureTable, path: Path) -> list[tuple[Snapshot, int, int]]:
     if len(table) > _MAX_PICTURES:
         raise TraceError(f"{path} claims {len(table):,} pictures (T3)")
     check_causes(table, path)
@@ -109,7 +109,7 @@ def _read_pictures(archive: zipfile.ZipFile, table: Pictures, path: Path) -> lis
     return pictures
 
 
-def check_causes(table: Pictures, source: object) -> None:
+def check_causes(table: PictureTable, source: object) -> None:
     """T3: every cause is a known code."""
     wrong = (table.cause < 0) | (table.cause >= len(CAUSES))
     if wrong.any():

@@ -65,7 +65,7 @@ def _column(dtype: str = "int64", **rest: Any) -> Any:
 
 
 @dataclass
-class Events(Table):
+class EventTable(Table):
     """What happened, in order."""
 
     name: ClassVar[str] = "events"
@@ -86,7 +86,7 @@ class Events(Table):
 
 
 @dataclass
-class Opens(Table):
+class OpenTable(Table):
     """One ``struct file``: what an open made, and what two VMAs must share to be merged."""
 
     name: ClassVar[str] = "opens"
@@ -96,7 +96,7 @@ class Opens(Table):
 
 
 @dataclass
-class Files(Table):
+class InodeTable(Table):
     """One inode."""
 
     name: ClassVar[str] = "files"
@@ -110,7 +110,7 @@ class Files(Table):
 
 
 @dataclass
-class Pictures(Table):
+class PictureTable(Table):
     """Why each picture was taken: the code of ``CAUSES``, and the process, -1 for all."""
 
     name: ClassVar[str] = "pictures"
@@ -119,5 +119,5 @@ class Pictures(Table):
     pid: I64 = _column()
 
 
-TABLES: tuple[type[Table], ...] = (Events, Opens, Files, Pictures)
+TABLES: tuple[type[Table], ...] = (EventTable, OpenTable, InodeTable, PictureTable)
 """Every table, in the order of the documentation."""

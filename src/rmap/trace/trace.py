@@ -9,7 +9,7 @@ from typing import Any
 
 from rmap.snapshot import Snapshot
 from rmap.trace import spool, storage
-from rmap.trace.tables import CAUSES, Events, Files, Opens
+from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable
 from rmap.trace.validate import validate
 
 
@@ -41,7 +41,7 @@ class Trace:
     """
 
     def __init__(
-        self, about: dict[str, Any], events: Events, opens: Opens, files: Files, pictures: list[Picture]
+        self, about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, pictures: list[Picture]
     ) -> None:
         self.about = about
         self.events = events

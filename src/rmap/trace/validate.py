@@ -24,9 +24,9 @@ from rmap.trace.tables import (
     KINDS,
     RESIZED,
     SYSCALL,
-    Events,
-    Files,
-    Opens,
+    EventTable,
+    InodeTable,
+    OpenTable,
 )
 
 _ABOUT_TYPES: dict[str, type] = {
@@ -48,7 +48,9 @@ _FAULT_BITS = 0xFFFF
 PictureRow = tuple[Snapshot, str, int]
 
 
-def validate(about: dict[str, Any], events: Events, opens: Opens, files: Files, pictures: list[PictureRow]) -> None:
+def validate(
+    about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, pictures: list[PictureRow]
+) -> None:
     """Check requirements T4 to T9.
 
     Raises:
@@ -87,7 +89,7 @@ def _about(about: dict[str, Any]) -> None:
 
 
 # T5: ids of files and opens.
-def _files(events: Events, opens: Opens, files: Files) -> None:
+def _files(events: EventTable, opens: OpenTable, files: InodeTable) -> None:
     row = _first((opens.file < 0) | (opens.file >= len(files)))
     if row is not None:
         raise _refuse("T5", f"opens.file of row {row} is {opens.file[row]}, and files has no such row")
@@ -105,7 +107,7 @@ def _files(events: Events, opens: Opens, files: Files) -> None:
 
 
 # T6: kinds, order, who.
-def _order(events: Events) -> None:
+def _order(events: EventTable) -> None:
     row = _first(~np.isin(events.kind, list(KINDS)))
     if row is not None:
         raise _refuse("T6", f"event {row} is of the unknown kind {events.kind[row]}")
@@ -119,7 +121,7 @@ def _order(events: Events) -> None:
 
 
 # T7: what each kind must say.
-def _details(events: Events) -> None:
+def _details(events: EventTable) -> None:
     wrong = {
         SYSCALL: (events.nr < 0, "has a negative number"),
         FAULT: ((events.a1 & ~_FAULT_BITS != 0) | ((events.a2 | 1) != 1), "has an impossible error code or mode"),
@@ -134,7 +136,7 @@ def _details(events: Events) -> None:
 
 
 # T8: every picture is named by exactly one event, of the kind of its cause and of its process.
-def _pictures(events: Events, pictures: list[PictureRow]) -> None:
+def _pictures(events: EventTable, pictures: list[PictureRow]) -> None:
     rows = np.flatnonzero(np.isin(events.kind, (EXEC, CHECKPOINT)))
     named = events.a0[rows].tolist()
     if sorted(named) != list(range(len(pictures))):

@@ -39,7 +39,7 @@ from rmap.cli.parser import add_output_options, row_limit
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from rmap.snapshot.export.sql import Answer, Database
+    from rmap.snapshot.export.sql import Database, SqlAnswer
 
 ROWS = 50
 _COUNTED = 100_000
@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
     return status.OK
 
 
-def _show(args: Namespace, answer: Answer) -> None:
+def _show(args: Namespace, answer: SqlAnswer) -> None:
     from rmap.show.sql import table
 
     shown = list(islice(answer.rows, args.top))
@@ -114,7 +114,7 @@ def _list(args: Namespace, database: Database) -> int:
     return status.OK
 
 
-def _objects(answer: Answer) -> Iterator[dict[str, Any]]:
+def _objects(answer: SqlAnswer) -> Iterator[dict[str, Any]]:
     for row in answer.rows:
         yield {name: _plain(value) for name, value in zip(answer.names, row)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from rmap.designs.conformance.machine import FILE_PAGES, Call, Machine
+from rmap.designs.conformance.machine import FILE_PAGES, Call, SmallMachine
 from rmap.mm.mm_types import Vma
 from rmap.uapi.vm_flags import VM_ACCESS, VM_EXEC, VM_READ, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -62,7 +62,7 @@ class Dice:
         return self.below(100) < percent
 
 
-def next_call(dice: Dice, machine: Machine) -> Call:
+def next_call(dice: Dice, machine: SmallMachine) -> Call:
     """A call that makes sense in this state of the machine."""
     if not machine.mms:
         return ("spawn",)

@@ -32,7 +32,7 @@ from rmap.mm.truncate import punch_hole, truncate
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Call: TypeAlias = "tuple[str, *tuple[int | str, ...]]"
-"""A name of ``Machine.CALLS`` and its arguments."""
+"""A name of ``SmallMachine.CALLS`` and its arguments."""
 
 NR_PAGES = 2048
 NR_TABLES = 512
@@ -40,7 +40,7 @@ NR_SWAP = 256
 FILE_PAGES = 24
 
 
-class Machine:
+class SmallMachine:
     """One machine under the design, with two files and as many processes as the calls make.
 
     Args:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from rmap.designs import design_named
 from rmap.designs.conformance.calls import Dice, next_call
-from rmap.designs.conformance.machine import Call, Machine
+from rmap.designs.conformance.machine import Call, SmallMachine
 from rmap.designs.conformance.scenarios import SCENARIOS
 from rmap.designs.conformance.state import canonical, check_machine, differences
 from rmap.errors import InvariantError
@@ -52,7 +52,7 @@ def run_conformance_test(
         InvariantError: the design is wrong. Whatever is raised carries a note with the calls that led to it.
     """
     make = design_named(factory)
-    name = Machine(make, profile, True).core.rmap.name
+    name = SmallMachine(make, profile, True).core.rmap.name
     covered = Conformance(name, profile)
     for title, calls in SCENARIOS.items():
         with _Story(f"scenario {title!r}") as story:
@@ -90,11 +90,11 @@ def _in_words(call: Call) -> str:
     return f"{name}({', '.join(hex(a) if isinstance(a, int) and a > 4095 else repr(a) for a in arguments)})"
 
 
-def _two_machines(make: ReverseMapFactory, profile: str) -> tuple[Machine, Machine]:
-    return Machine(make, profile, True), Machine(make, profile, False)
+def _two_machines(make: ReverseMapFactory, profile: str) -> tuple[SmallMachine, SmallMachine]:
+    return SmallMachine(make, profile, True), SmallMachine(make, profile, False)
 
 
-def _end(machines: tuple[Machine, Machine], covered: Conformance, story: _Story) -> None:
+def _end(machines: tuple[SmallMachine, SmallMachine], covered: Conformance, story: _Story) -> None:
     # Every process exits: the oldest first, so that pages outlive those who made them.
     while machines[0].mms:
         _step(machines, covered, ("exit", 0), story)
@@ -103,7 +103,7 @@ def _end(machines: tuple[Machine, Machine], covered: Conformance, story: _Story)
             raise InvariantError("exit", "every process has gone, and something is still mapped")
 
 
-def _step(machines: tuple[Machine, Machine], covered: Conformance, call: Call, story: _Story) -> None:
+def _step(machines: tuple[SmallMachine, SmallMachine], covered: Conformance, call: Call, story: _Story) -> None:
     story.calls.append(call)
     with_twins, without = (machine.apply(call) for machine in machines)
     covered.calls[call[0]] += 1

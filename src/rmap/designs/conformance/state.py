@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rmap.designs.conformance.machine import Machine
+from rmap.designs.conformance.machine import SmallMachine
 from rmap.errors import InvariantError
 from rmap.mm.core import Core
 from rmap.mm.costs import COUNTERS, WALK
@@ -80,7 +80,7 @@ class Names:
         return self.known.setdefault(thing, len(self.known))
 
 
-def canonical(machine: Machine, walks: dict[int, list[tuple[int, int]]]) -> dict[str, Any]:
+def canonical(machine: SmallMachine, walks: dict[int, list[tuple[int, int]]]) -> dict[str, Any]:
     """Everything that two machines must agree about.
 
     Args:

@@ -10,14 +10,14 @@ from rmap.columns import I32, I64, Bool, runs
 from rmap.kernel import Kernel
 from rmap.lab.compare.figures import Meter
 from rmap.lab.compare.workers import Say
-from rmap.lab.results import Eviction
+from rmap.lab.results import EvictionFigures
 from rmap.mm.fault import refusal
 from rmap.mm.mm_types import Mm
 from rmap.mm.oracle import transpose
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 
-def evict_a_tenth(kernel: Kernel, rng: np.random.Generator, say: Say) -> Eviction:
+def evict_a_tenth(kernel: Kernel, rng: np.random.Generator, say: Say) -> EvictionFigures:
     """Evict a tenth of the mapped pages, drawn from those that reclaim may take; then read them back.
 
     The oracle says which entries there were, and that none is left.
@@ -36,7 +36,7 @@ def evict_a_tenth(kernel: Kernel, rng: np.random.Generator, say: Say) -> Evictio
     left = int(np.count_nonzero(_among(transpose(core.tables)[0], victims, core.frames.nr_pages)))
     say("faulting them back")
     back = _fault_back(kernel, before[1][mapping_them], before[2][mapping_them])
-    return Eviction(
+    return EvictionFigures(
         pages=n,
         ptes_cleared=cleared,
         ptes_left=left,

@@ -16,8 +16,8 @@ from rmap.kernel import Kernel
 from rmap.lab.compare.figures import figures_of, memory_of
 from rmap.lab.compare.sampling import SAMPLE_PAGES, walk_figures
 from rmap.lab.compare.workers import Answer, Say
-from rmap.lab.replay.player import Player
-from rmap.lab.replay.results import Checkpoint, Played
+from rmap.lab.replay.player import TracePlayer
+from rmap.lab.replay.results import Checkpoint, TracePlayed
 from rmap.lab.replay.run import Moment, look
 from rmap.lab.results import DesignResult, Figure, Subject
 from rmap.mm.frames import ANON
@@ -47,13 +47,13 @@ def run_trace(source: str | Trace, name: str, summary: str, profile: str, seed: 
     chosen = _fullest(trace)
     seen: list[_Seen] = []
 
-    def watch(player: Player, checkpoint: Checkpoint) -> None:
+    def watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
         if checkpoint.number == chosen:
             say("comparing every walk with the page tables")
             seen.append(_look(player.kernel, seed))
             say("playing on")
 
-    player = Player(trace, design, profile, watch=watch)
+    player = TracePlayer(trace, design, profile, watch=watch)
     say(f"playing {len(trace.events):,} events")
     played = player.play()
     at = seen[0] if seen else _look(player.kernel, seed)
@@ -108,7 +108,7 @@ def _draw(kernel: Kernel, anonymous: bool, rng: np.random.Generator) -> I64:
     return np.sort(rng.choice(pages, min(SAMPLE_PAGES, len(pages)), replace=False)) if len(pages) else pages
 
 
-def _notes(played: Played) -> tuple[str, ...]:
+def _notes(played: TracePlayed) -> tuple[str, ...]:
     return tuple(f"{finding.count:,} x {finding.what} (first: {finding.first})" for finding in played.findings)
 
 

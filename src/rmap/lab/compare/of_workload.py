@@ -11,7 +11,7 @@ from rmap.lab.compare.figures import figures_of, memory_of
 from rmap.lab.compare.sampling import draw, measure_walks, walk_figures
 from rmap.lab.compare.workers import Answer, Say
 from rmap.lab.correctness import correctness
-from rmap.lab.results import DesignResult, Subject, Walk
+from rmap.lab.results import DesignResult, Subject, WalkFigures
 from rmap.lab.workloads import WORKLOADS, Sample, Workload
 
 SPARE_FRAMES = 1024
@@ -39,7 +39,7 @@ def run_workload(
     figures = [*figures_of(kernel.costs.as_dict(), workload.shows)]
     rng = np.random.default_rng([seed, SAMPLING])
     costs, slabs = kernel.costs.as_dict(), dict(kernel.design.slab_bytes())
-    walks: list[Walk] = []
+    walks: list[WalkFigures] = []
     for sample in samples:
         pages = draw(kernel, sample.places, rng)
         if len(pages):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rmap.lab.results import Correctness, DesignResult, Eviction, Figure, Structure, Subject, Walk
+from rmap.lab.results import Correctness, DesignResult, EvictionFigures, Figure, Structure, Subject, WalkFigures
 
 
 def answer_to_plain(subject: Subject, result: DesignResult) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def answer_from_plain(data: Mapping[str, Any]) -> tuple[Subject, DesignResult]:
     result["correctness"] = Correctness(**result["correctness"])
     result["memory"] = tuple(Structure(**row) for row in result["memory"])
     result["figures"] = tuple(Figure(**row) for row in result["figures"])
-    result["walks"] = tuple(Walk(**row) for row in result["walks"])
+    result["walks"] = tuple(WalkFigures(**row) for row in result["walks"])
     result["notes"] = tuple(result["notes"])
-    result["eviction"] = None if result["eviction"] is None else Eviction(**result["eviction"])
+    result["eviction"] = None if result["eviction"] is None else EvictionFigures(**result["eviction"])
     return Subject(**subject), DesignResult(**result)

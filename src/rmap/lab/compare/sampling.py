@@ -10,7 +10,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.kernel import Kernel, Process
 from rmap.lab.compare.figures import Meter
-from rmap.lab.results import Figure, Walk
+from rmap.lab.results import Figure, WalkFigures
 from rmap.mm.walk import walk1, walk_many
 from rmap.units import PAGE_SIZE
 
@@ -45,7 +45,7 @@ def draw(kernel: Kernel, places: Places, rng: np.random.Generator) -> I64:
     return np.array(sorted(pfns), np.int64)
 
 
-def measure_walks(kernel: Kernel, pfns: I64, label: str) -> Walk:
+def measure_walks(kernel: Kernel, pfns: I64, label: str) -> WalkFigures:
     """Walk pages, all at once for the averages, and some of them one by one for the worst.
 
     Args:
@@ -67,7 +67,7 @@ def measure_walks(kernel: Kernel, pfns: I64, label: str) -> Walk:
         if spent > VISITS_ALONE:
             break
     n = len(pfns)
-    return Walk(label, n, (checked - in_vain) / n, checked / n, in_vain / n, visits / n, worst, alone)
+    return WalkFigures(label, n, (checked - in_vain) / n, checked / n, in_vain / n, visits / n, worst, alone)
 
 
 def walk_figures(kernel: Kernel, pfns: I64, label: str) -> list[Figure]:

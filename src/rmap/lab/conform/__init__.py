@@ -9,26 +9,26 @@ what diverges down to the few calls that matter, as a script that can be run.
 from __future__ import annotations
 
 from rmap.lab.conform.pair import Diverged, Model, Pair
-from rmap.lab.conform.play import Player
+from rmap.lab.conform.play import ScenarioPlayer
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.puppets import PuppetDied
-from rmap.lab.conform.run import Conformance, Divergence, Incident, conform
-from rmap.lab.conform.scenario import Scenario, Step, at, pages, scenario
+from rmap.lab.conform.run import ConformRun, Divergence, Incident, conform
+from rmap.lab.conform.scenario import Scenario, ScenarioStep, at, pages, scenario
 from rmap.lab.conform.script import in_step
 from rmap.lab.conform.stage import Stage
 
 __all__ = [
-    "Conformance",
+    "ConformRun",
     "Diverged",
     "Divergence",
     "Incident",
     "Model",
     "Pair",
-    "Player",
     "PuppetDied",
     "Scenario",
+    "ScenarioPlayer",
+    "ScenarioStep",
     "Stage",
-    "Step",
     "at",
     "conform",
     "in_step",

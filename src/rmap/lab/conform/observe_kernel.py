@@ -38,7 +38,7 @@ from rmap.lab.conform.observed import (
 )
 from rmap.lab.conform.puppets import Puppet, PuppetDied
 from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import IntervalTree, KernelMemory, StructPages, Topology
+from rmap.live.bpf import KernelMemory, StructPages, Topology, TreeNodes
 from rmap.live.sources.procfs import vm_flags_of
 from rmap.mm.frames import TAG_ANON, TAG_BITS
 from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
@@ -267,7 +267,7 @@ class KernelEye:
         ]
 
 
-def _in_order(tree: IntervalTree) -> list[TreeNode]:
+def _in_order(tree: TreeNodes) -> list[TreeNode]:
     # The VMAs of a tree whose nodes come in some other order.
     nodes = dict(zip(tree.node.tolist(), zip(tree.left.tolist(), tree.vma.tolist(), tree.right.tolist())))
     found: list[TreeNode] = []

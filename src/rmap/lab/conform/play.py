@@ -11,7 +11,7 @@ from typing import Any
 from rmap.errors import InvariantError, SyscallError
 from rmap.lab.conform.pair import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
 from rmap.lab.conform.puppets import PuppetDied
-from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, Step, pages
+from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, ScenarioStep, pages
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory
 
@@ -20,7 +20,7 @@ FINDINGS = (Diverged, InvariantError, ArithmeticError, AttributeError, LookupErr
 
 
 @dataclass
-class Played:
+class ScenarioPlayed:
     """What came of a scenario.
 
     Attributes:
@@ -57,7 +57,7 @@ class Totals:
             self.costs.setdefault(operation, Counter()).update(counters)
 
 
-class Player:
+class ScenarioPlayer:
     """Plays scenarios on one stage, each in a world of its own. A context manager.
 
     Args:
@@ -86,7 +86,7 @@ class Player:
             self._stage.close()
             self._stage = None
 
-    def __enter__(self) -> Player:
+    def __enter__(self) -> ScenarioPlayer:
         return self
 
     def __exit__(
@@ -94,10 +94,10 @@ class Player:
     ) -> None:
         self.close()
 
-    def play(self, steps: Sequence[Step], totals: Totals | None = None) -> Played:
+    def play(self, steps: Sequence[ScenarioStep], totals: Totals | None = None) -> ScenarioPlayed:
         """Tell both machines the calls; those of processes that are not there, or wait, are left out."""
         totals = totals or Totals()
-        played = Played()
+        played = ScenarioPlayed()
         try:
             if self._stage is None:
                 self._stage = Stage()
@@ -121,7 +121,7 @@ class Player:
             self.close()  # whoever took one puppet may have taken the stage as well
         return played
 
-    def _tell(self, world: _World, steps: Sequence[Step], totals: Totals, played: Played) -> None:
+    def _tell(self, world: _World, steps: Sequence[ScenarioStep], totals: Totals, played: ScenarioPlayed) -> None:
         for step in steps:
             if self._stopped():
                 return
@@ -133,7 +133,7 @@ class Player:
             played.refused.append(refused)
 
 
-def nr_pages_for(steps: Sequence[Step]) -> int:
+def nr_pages_for(steps: Sequence[ScenarioStep]) -> int:
     """How much memory the model needs for these calls: enough that none is ever short, as in the kernel."""
     longest = max((arg for step in steps for arg in step.args if isinstance(arg, int) and arg < BASE), default=0)
     return NR_PAGES if longest <= pages(NR_PAGES // 64) else 8 * NR_PAGES
@@ -149,14 +149,14 @@ class _World:
         self._there: dict[int, Both] = {}
         self._waits_for: dict[int, int] = {}
 
-    def can(self, step: Step) -> bool:
+    def can(self, step: ScenarioStep) -> bool:
         return step.call == "spawn" or step.process < 0 or self._acts(step.process)
 
     def _acts(self, process: int) -> bool:
         return process in self._there and process not in self._waits_for.values()
 
     # Whether it was refused, by both alike.
-    def make(self, step: Step) -> bool:
+    def make(self, step: ScenarioStep) -> bool:
         how = {key: self._files[value] if key == "file" else value for key, value in step.how.items()}
         subject: Any = self._pair if step.call == "spawn" else self._there.get(step.process)
         if subject is None:

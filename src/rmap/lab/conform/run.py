@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from rmap.designs import design_named
 from rmap.errors import NotPermitted, SourceError, UsageError
 from rmap.lab.conform.pair import Compared
-from rmap.lab.conform.play import Played, Player, Totals, nr_pages_for
+from rmap.lab.conform.play import ScenarioPlayed, ScenarioPlayer, Totals, nr_pages_for
 from rmap.lab.conform.program import missing_ability
-from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario, Step, scenario
+from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario, ScenarioStep, scenario
 from rmap.lab.conform.script import script_of
 from rmap.lab.conform.shrink import shrink
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
@@ -61,7 +61,7 @@ class Incident:
 
 
 @dataclass
-class Conformance:
+class ConformRun:
     """What a run found.
 
     Attributes:
@@ -117,7 +117,7 @@ def conform(
     profile: str | None = None,
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[str], None] = lambda doing: None,
-) -> Conformance:
+) -> ConformRun:
     """Play scenarios until a limit is reached or a divergence found.
 
     Args:
@@ -143,11 +143,11 @@ def conform(
     if missing:
         raise NotPermitted("real processes cannot be driven and seen here", needed=missing)
     steps = DEFAULT_STEPS if steps is None and seconds is None else steps
-    result = Conformance(design, profile, os.uname().release, seed, seed, processes, swap, why_not())
+    result = ConformRun(design, profile, os.uname().release, seed, seed, processes, swap, why_not())
     result.undone = undone
     with ExitStack() as stack:
         memory = None if result.bpf else stack.enter_context(KernelMemory())
-        player = stack.enter_context(Player(design, profile=profile, memory=memory, stopped=stopped))
+        player = stack.enter_context(ScenarioPlayer(design, profile=profile, memory=memory, stopped=stopped))
         _Run(result, player, stopped, progress, steps, seconds).play_all()
     return result
 
@@ -179,8 +179,8 @@ class _Run:
     # One run under way.
     def __init__(
         self,
-        result: Conformance,
-        player: Player,
+        result: ConformRun,
+        player: ScenarioPlayer,
         stopped: Callable[[], bool],
         progress: Callable[[str], None],
         steps: int | None,
@@ -260,7 +260,7 @@ class _Run:
 
     # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
     # At which try it came; 0: not again.
-    def _repeats(self, one: Scenario, played: Played) -> int:
+    def _repeats(self, one: Scenario, played: ScenarioPlayed) -> int:
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)
@@ -270,10 +270,10 @@ class _Run:
                 return tries
         return 0
 
-    def _cut_down(self, one: Scenario, played: Played, tries: int) -> Divergence:
+    def _cut_down(self, one: Scenario, played: ScenarioPlayed, tries: int) -> Divergence:
         plays = 0
 
-        def diverges(steps: Sequence[Step]) -> bool:
+        def diverges(steps: Sequence[ScenarioStep]) -> bool:
             nonlocal plays
             plays += 1
             self.progress(self._status(f"seed {one.seed} diverges; cut down to {len(steps)} calls, try {plays}"))

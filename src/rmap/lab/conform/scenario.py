@@ -54,7 +54,7 @@ def pages(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Step:
+class ScenarioStep:
     """One call.
 
     Attributes:
@@ -99,7 +99,7 @@ class Scenario:
     processes: int
     swap: bool
     wide: bool
-    steps: tuple[Step, ...]
+    steps: tuple[ScenarioStep, ...]
 
 
 def scenario(seed: int, *, processes: int = MOST_PROCESSES, swap: bool = False) -> Scenario:
@@ -144,15 +144,15 @@ class _Draw:
         self.disk_pages = FILE_PAGES
         self.waits_for: dict[int, int] = {}  # the child of a vfork -> its parent, which waits
 
-    def steps(self, count: int) -> Iterator[Step]:
+    def steps(self, count: int) -> Iterator[ScenarioStep]:
         yield self._make(0, "spawn")
         everything = at(self.window.start), pages(len(self.window))
-        yield Step(0, "mmap", everything[1:], {"addr": everything[0]})
+        yield ScenarioStep(0, "mmap", everything[1:], {"addr": everything[0]})
         if self.random.random() < 0.5:
-            yield Step(0, "write", everything)
+            yield ScenarioStep(0, "write", everything)
         for kind in self.random.choices(list(self.weights), list(self.weights.values()), k=count):
             waiting = set(self.waits_for.values())
-            step: Step | None = getattr(self, f"_{kind}")(
+            step: ScenarioStep | None = getattr(self, f"_{kind}")(
                 self.random.choice([process for process in self.alive if process not in waiting])
             )
             if step is not None:
@@ -189,7 +189,7 @@ class _Draw:
 
     # -- calls about memory
 
-    def _mmap(self, process: int) -> Step:
+    def _mmap(self, process: int) -> ScenarioStep:
         random = self.random
         addr, length = self._range()
         how: dict[str, Any] = {"prot": random.choice(("rw", "rw", "rw", "rw", "r", "rwx", "rx", ""))}
@@ -207,18 +207,19 @@ class _Draw:
                 how["noreplace"] = True
         elif place < 0.92:
             how["hint"] = addr
-        return Step(process, "mmap", (length,), how)
+        return ScenarioStep(process, "mmap", (length,), how)
 
-    def _munmap(self, process: int) -> Step:
-        return Step(process, "munmap", self._range())
+    def _munmap(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "munmap", self._range())
 
-    def _mprotect(self, process: int) -> Step:
-        return Step(process, "mprotect", (*self._range(), self.random.choice(("rw", "rw", "rw", "r", "r", "rwx", ""))))
+    def _mprotect(self, process: int) -> ScenarioStep:
+        where, prot = self._range(), self.random.choice(("rw", "rw", "rw", "r", "r", "rwx", ""))
+        return ScenarioStep(process, "mprotect", (*where, prot))
 
-    def _madvise(self, process: int) -> Step:
-        return Step(process, "madvise", (*self._range(), self.random.choice(self.advice)))
+    def _madvise(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "madvise", (*self._range(), self.random.choice(self.advice)))
 
-    def _mremap(self, process: int) -> Step:
+    def _mremap(self, process: int) -> ScenarioStep:
         random = self.random
         addr, old = self._range()
         new = random.choice((old, old, old, old + PAGE, old + 2 * PAGE, max(old - PAGE, 0), PAGE))
@@ -232,30 +233,31 @@ class _Draw:
             how["dontunmap"] = True
         if random.random() < 0.05:
             args = (args[0], 0, *args[2:])
-        return Step(process, "mremap", args, how)
+        return ScenarioStep(process, "mremap", args, how)
 
-    def _mlock(self, process: int) -> Step:
+    def _mlock(self, process: int) -> ScenarioStep:
         how = {"onfault": True} if self.random.random() < 0.3 else {}
-        return Step(process, "mlock", self._range(), how)
+        return ScenarioStep(process, "mlock", self._range(), how)
 
-    def _munlock(self, process: int) -> Step:
-        return Step(process, "munlock", self._range())
+    def _munlock(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "munlock", self._range())
 
-    def _mlockall(self, process: int) -> Step:
+    def _mlockall(self, process: int) -> ScenarioStep:
         options = ("current", "future", "onfault")
-        return Step(process, "mlockall", (), {option: True for option in options if self.random.random() < 0.5})
+        return ScenarioStep(process, "mlockall", (), {option: True for option in options if self.random.random() < 0.5})
 
-    def _munlockall(self, process: int) -> Step:
-        return Step(process, "munlockall")
+    def _munlockall(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "munlockall")
 
-    def _brk(self, process: int) -> Step:
-        return Step(process, "brk", (START_BRK + self.random.choice((-PAGE, 0, 1, *(n * PAGE for n in range(1, 7)))),))
+    def _brk(self, process: int) -> ScenarioStep:
+        beyond = self.random.choice((-PAGE, 0, 1, *(n * PAGE for n in range(1, 7))))
+        return ScenarioStep(process, "brk", (START_BRK + beyond,))
 
-    def _read(self, process: int) -> Step:
-        return Step(process, "read", self._touched())
+    def _read(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "read", self._touched())
 
-    def _write(self, process: int) -> Step:
-        return Step(process, "write", self._touched())
+    def _write(self, process: int) -> ScenarioStep:
+        return ScenarioStep(process, "write", self._touched())
 
     def _touched(self) -> tuple[int, int]:
         addr, length = self._range()
@@ -263,24 +265,24 @@ class _Draw:
 
     # -- calls about processes
 
-    def _make(self, process: int, call: str) -> Step:
+    def _make(self, process: int, call: str) -> ScenarioStep:
         number, self.made = self.made, self.made + 1
         self.alive.append(number)
-        return Step(process, call, makes=number)
+        return ScenarioStep(process, call, makes=number)
 
-    def _fork(self, process: int) -> Step | None:
+    def _fork(self, process: int) -> ScenarioStep | None:
         return self._make(process, "fork") if len(self.alive) < self.most else None
 
-    def _spawn(self, process: int) -> Step | None:
+    def _spawn(self, process: int) -> ScenarioStep | None:
         return self._make(process, "spawn") if len(self.alive) < self.most else None
 
-    def _clone_vm(self, process: int) -> Step | None:
+    def _clone_vm(self, process: int) -> ScenarioStep | None:
         if len(self.alive) == self.most or self.borrowed == MOST_BORROWERS:
             return None
         self.borrowed += 1
         return self._make(process, "clone_vm")
 
-    def _vfork(self, process: int) -> Step | None:
+    def _vfork(self, process: int) -> ScenarioStep | None:
         if len(self.alive) == self.most or self.borrowed == MOST_BORROWERS:
             return None
         self.borrowed += 1
@@ -288,27 +290,27 @@ class _Draw:
         self.waits_for[self.made - 1] = process
         return step
 
-    def _exit(self, process: int) -> Step | None:
+    def _exit(self, process: int) -> ScenarioStep | None:
         if len(self.alive) == 1:
             return None
         self.alive.remove(process)
         self.waits_for.pop(process, None)
-        return Step(process, "exit")
+        return ScenarioStep(process, "exit")
 
     # -- calls about a file
 
-    def _truncate(self, process: int) -> Step:
+    def _truncate(self, process: int) -> ScenarioStep:
         subject = self.random.choices(list(SUBJECTS), (14, 4, 1, 1))[0]
         if subject != -2:
-            return Step(subject, "truncate", (self.random.randrange(FILE_PAGES + 4) * PAGE,))
+            return ScenarioStep(subject, "truncate", (self.random.randrange(FILE_PAGES + 4) * PAGE,))
         # A file on disk only shrinks: what is read into holes, in which folios, is the file system's affair.
         self.disk_pages = self.random.randint(0, self.disk_pages)
-        return Step(subject, "truncate", (self.disk_pages * PAGE,))
+        return ScenarioStep(subject, "truncate", (self.disk_pages * PAGE,))
 
-    def _punch_hole(self, process: int) -> Step:
+    def _punch_hole(self, process: int) -> ScenarioStep:
         subject = self.random.choices((-1, -3, -4), (14, 1, 1))[0]
         first = self.random.randrange(FILE_PAGES)
-        return Step(subject, "punch_hole", (first * PAGE, self.random.randint(1, 6) * PAGE))
+        return ScenarioStep(subject, "punch_hole", (first * PAGE, self.random.randint(1, 6) * PAGE))
 
 
 OPTIONS = {"populate": 0.1, "growsdown": 0.04, "noreserve": 0.04, "locked": 0.03, "stack": 0.03}

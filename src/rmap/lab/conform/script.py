@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rmap.lab.conform.pair import NR_PAGES, Pair
-from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, Step, pages, spell_number
+from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, ScenarioStep, pages, spell_number
 from rmap.lab.conform.swap import swap_to_zram
 from rmap.live.bpf import KernelMemory, why_not
 from rmap.live.undo import machine_state
@@ -34,7 +34,7 @@ def in_step(
         yield stack.enter_context(Pair(design, profile=profile, nr_pages=nr_pages, memory=memory))
 
 
-def script_of(steps: Sequence[Step], refused: Sequence[bool], why: str, about: str, **machine: Any) -> str:
+def script_of(steps: Sequence[ScenarioStep], refused: Sequence[bool], why: str, about: str, **machine: Any) -> str:
     """The text of a script that ends with ``Diverged`` (status 1) where the machines do not agree.
 
     Args:
@@ -71,7 +71,7 @@ def script_of(steps: Sequence[Step], refused: Sequence[bool], why: str, about: s
     return "\n".join([*lines, 'print("no difference")', ""])
 
 
-def _files_of(steps: Sequence[Step]) -> list[str]:
+def _files_of(steps: Sequence[ScenarioStep]) -> list[str]:
     # In the order of FILES: that is how a scenario opens them.
     used = {step.how.get("file", SUBJECTS.get(step.process)) for step in steps}
     return [name for name in FILES if name in used]

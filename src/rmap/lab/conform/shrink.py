@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from rmap.lab.conform.scenario import PAGE, Step
+from rmap.lab.conform.scenario import PAGE, ScenarioStep
 
 MOST_PLAYS = 600
 """So often a scenario is played again at most, to make it shorter."""
 
-Diverges = Callable[[Sequence[Step]], bool]
+Diverges = Callable[[Sequence[ScenarioStep]], bool]
 
 
 class OutOfPlays(Exception):
     """Enough has been tried."""
 
 
-def shrink(steps: Sequence[Step], diverges: Diverges, plays: int = MOST_PLAYS) -> list[Step]:
+def shrink(steps: Sequence[ScenarioStep], diverges: Diverges, plays: int = MOST_PLAYS) -> list[ScenarioStep]:
     """The shortest sequence found that still diverges, with arguments as plain as can be.
 
     Args:
@@ -28,7 +28,7 @@ def shrink(steps: Sequence[Step], diverges: Diverges, plays: int = MOST_PLAYS) -
     kept = list(steps)
     asked = 0
 
-    def still(fewer: Sequence[Step]) -> bool:
+    def still(fewer: Sequence[ScenarioStep]) -> bool:
         nonlocal kept, asked
         if asked == plays:
             raise OutOfPlays
@@ -47,7 +47,7 @@ def shrink(steps: Sequence[Step], diverges: Diverges, plays: int = MOST_PLAYS) -
     return kept
 
 
-def _leave_out(steps: list[Step], still: Diverges) -> None:
+def _leave_out(steps: list[ScenarioStep], still: Diverges) -> None:
     # Many at a time, and then one by one.
     size = max(1, len(steps) // 2)
     while size:
@@ -61,7 +61,7 @@ def _leave_out(steps: list[Step], still: Diverges) -> None:
         size //= 2
 
 
-def _simplify(steps: list[Step], still: Diverges) -> None:
+def _simplify(steps: list[ScenarioStep], still: Diverges) -> None:
     for i in range(len(steps)):
         changed = True
         while changed:
@@ -73,7 +73,7 @@ def _simplify(steps: list[Step], still: Diverges) -> None:
                     break
 
 
-def _plainer(step: Step) -> Iterator[Step]:
+def _plainer(step: ScenarioStep) -> Iterator[ScenarioStep]:
     # The same call, one thing plainer each time. Every one of them has less to be made plainer, so this ends.
     how = step.how
     for key in how:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from rmap.designs import DEFAULT_DESIGNS, design_named
 from rmap.errors import UsageError
 from rmap.lab.explain import cow, evict, fault, fork, mremap, offset
-from rmap.lab.explain.stage import Stage
+from rmap.lab.explain.stage import StoryStage
 from rmap.lab.results import Story
 
-_TELLERS: dict[str, tuple[str, Callable[[Stage], Story]]] = {
+_TELLERS: dict[str, tuple[str, Callable[[StoryStage], Story]]] = {
     "offset": (offset.QUESTION, offset.tell),
     "fault": (fault.QUESTION, fault.tell),
     "fork": (fork.QUESTION, fork.tell),
@@ -52,7 +52,7 @@ def tell(story: str, design: str = "anon_vma_chain", *, profile: str = "6.18", l
         design_named(design)
         if design not in TOLD_UNDER:
             raise UsageError(f"stories are told under {' and '.join(TOLD_UNDER)}: {design} has a page in docs/designs/")
-        return _TELLERS[story][1](Stage(design, profile))
+        return _TELLERS[story][1](StoryStage(design, profile))
     if story not in LIVE:
         raise UsageError(f"only {', '.join(LIVE)} can be told live, not {story}")
     from rmap.lab.explain.live_offset import tell_live

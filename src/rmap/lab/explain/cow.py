@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "What does copy-on-write change in the reverse map?"
@@ -10,7 +10,7 @@ QUESTION = "What does copy-on-write change in the reverse map?"
 TITLE = f"{QUESTION} The writer's entry leaves the page; its copy starts anew."
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """The child writes one shared page, the parent the other; then the last owner of an original writes."""
     second = START + pages(1)
     stage.step("parent: mmap 2 pages, write both, fork")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "How is a page taken away from everybody who maps it?"
@@ -10,7 +10,7 @@ QUESTION = "How is a page taken away from everybody who maps it?"
 TITLE = f"{QUESTION} The walk finds each PTE; each becomes a swap entry."
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """A child's page, shared with its own child, is evicted; then one after the other reads it again."""
     stage.step("parent: mmap a page, write it, fork; the child writes and forks")
     parent = stage.spawn("parent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "What does a page fault write down for the reverse map?"
@@ -11,7 +11,7 @@ BY_VMA = f"{QUESTION} The page's mapping and index; the first of a VMA makes obj
 BY_ENTRY = f"{QUESTION} One pointer to the entry, in the page."
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """An area that is read, written twice, and gets a neighbour with other permissions."""
     stage.step("mmap 3 pages: an area, and nothing else")
     process = stage.spawn("process")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rmap.kernel import Process
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "What does a fork write down for the reverse map?"
@@ -13,7 +13,7 @@ BY_ENTRY = f"{QUESTION} One more entry in the chain of every page."
 NR_PAGES = 3
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """A line of forks: parent, child, grandchild; the child exits, and the grandchild forks once more."""
     stage.step(f"parent: mmap {NR_PAGES} pages, write them")
     parent = stage.spawn("parent")
@@ -64,7 +64,7 @@ def tell(stage: Stage) -> Story:
     return stage.story("fork", BY_VMA, (closing,))
 
 
-def _show(stage: Stage, process: Process) -> None:
+def _show(stage: StoryStage, process: Process) -> None:
     stage.vma(process, START)
     stage.page("A", process, START)
     stage.cost()

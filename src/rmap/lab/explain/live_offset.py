@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from rmap.errors import NotPermitted, SourceError
-from rmap.lab.results import Step, Story
+from rmap.lab.results import Story, StoryStep
 from rmap.live.doctor.abilities import abilities
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.live.sources.pagemap_columns import Pagemap
@@ -61,15 +61,15 @@ def tell_live() -> Story:
                     break
             else:
                 raise SourceError("the page did not stay in place while it was read: try again")
-    first = Step(
+    first = StoryStep(
         f"parent (process {parent}): mmap 2 pages, write both",
         (_vma_line("parent", vma_before), _page_line(before, second - vma_before[0])),
     )
-    second_step = Step(
+    second_step = StoryStep(
         f"fork; the child (process {child}) unmaps the first page",
         (_vma_line("child", vma_child), _page_line(in_child, second - vma_child[0])),
     )
-    third = Step(
+    third = StoryStep(
         "both page tables, read from /proc/PID/pagemap",
         (
             f"parent  PTE at {second:#x}: pfn {in_parent:#x}   offset {second - vma_parent[0]:#x}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "What happens to a page when its area moves?"
@@ -14,7 +14,7 @@ EMPTY = 0x7D0000000000
 EMPTY_TARGET = 0x7C0000000000
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """A child moves what it shares with its parent; then it moves an area that was never written."""
     second = START + pages(1)
     stage.step("parent: mmap 2 pages, write both, fork")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmap.lab.explain.stage import START, Stage, pages
+from rmap.lab.explain.stage import START, StoryStage, pages
 from rmap.lab.results import Story
 
 QUESTION = "Is a page at the same offset from vm_start in every VMA that maps it?"
@@ -18,7 +18,7 @@ CHAINS_DO_NOT_CARE = (
 LIVE = "The same on the running kernel: sudo rmap explain offset --live"
 
 
-def tell(stage: Stage) -> Story:
+def tell(stage: StoryStage) -> Story:
     """Two pages, a fork, and an munmap of the first page in the child."""
     second = START + pages(1)
     stage.step("parent: mmap 2 pages, write both")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from rmap.kernel import Kernel, Process
 from rmap.lab.compare.figures import Meter, follows_entries
 from rmap.lab.explain.trace import Looked, trace
-from rmap.lab.results import Step, Story
+from rmap.lab.results import Story, StoryStep
 from rmap.mm.costs import OPERATIONS
 from rmap.mm.frames import EXCLUSIVE
 from rmap.mm.interface import ReverseMapFactory
@@ -28,7 +28,7 @@ START = 0x7F0000000000
 """Where stories map their memory."""
 
 
-class Stage:
+class StoryStage:
     """A machine to tell a story on.
 
     Args:
@@ -68,7 +68,7 @@ class Stage:
     def story(self, name: str, title: str, closing: Iterable[str]) -> Story:
         """The story as told, after a last check of every invariant of the machine."""
         self.kernel.check()
-        steps = tuple(Step(title, tuple(lines)) for title, lines in self._steps)
+        steps = tuple(StoryStep(title, tuple(lines)) for title, lines in self._steps)
         return Story(name, self.kernel.design.name, title, steps, tuple(closing), self.holds)
 
     # -- the cast -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ side, there are two counts of ours to hold against them, and the question is whe
 
 from __future__ import annotations
 
-from rmap.lab.history.compare import Answer, Verdict, history
-from rmap.lab.history.published import PUBLISHED, Figure, Published
+from rmap.lab.history.compare import HistoryAnswer, Verdict, history
+from rmap.lab.history.published import PUBLISHED, Published, Quoted
 
-__all__ = ["PUBLISHED", "Answer", "Figure", "Published", "Verdict", "history"]
+__all__ = ["PUBLISHED", "HistoryAnswer", "Published", "Quoted", "Verdict", "history"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rmap.errors import UsageError
-from rmap.lab.history.published import PUBLISHED, Figure, Published
+from rmap.lab.history.published import PUBLISHED, Published, Quoted
 
 Verdict = Literal["agrees", "met", "disagrees", "missed", "no ratio then"]
 CLOSE = 0.05
@@ -15,7 +15,7 @@ CLOSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HistoryAnswer:
     """Ours beside one published figure.
 
     Attributes:
@@ -27,7 +27,7 @@ class Answer:
             ``agrees`` or ``disagrees``.
     """
 
-    figure: Figure
+    figure: Quoted
     workload: str
     before: float | None
     after: float
@@ -37,14 +37,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class HistoryRow:
     """One source with all its answers."""
 
     published: Published
-    answers: tuple[Answer, ...]
+    answers: tuple[HistoryAnswer, ...]
 
 
-def history(ids: Sequence[str] = (), *, say: Callable[[str], None] = lambda line: None) -> list[Row]:
+def history(ids: Sequence[str] = (), *, say: Callable[[str], None] = lambda line: None) -> list[HistoryRow]:
     """Run what stands for the published figures.
 
     Args:
@@ -64,22 +64,22 @@ def history(ids: Sequence[str] = (), *, say: Callable[[str], None] = lambda line
     for published in [known[id] for id in ids] or PUBLISHED:
         if published.figures:
             say(f"{published.id}: {published.setup}")
-        rows.append(Row(published, tuple(_answer(figure) for figure in published.figures)))
+        rows.append(HistoryRow(published, tuple(_answer(figure) for figure in published.figures)))
     forget()
     return rows
 
 
-def _answer(figure: Figure) -> Answer:
+def _answer(figure: Quoted) -> HistoryAnswer:
     from rmap.lab.history.ours import MEASURES
 
     workload, measure = MEASURES[figure.measure]
     before, after = measure()
     then = figure.after / figure.before if figure.before else None
     now = after / before if before else None
-    return Answer(figure, workload, before, after, then, now, _verdict(figure, before, after))
+    return HistoryAnswer(figure, workload, before, after, then, now, _verdict(figure, before, after))
 
 
-def _verdict(figure: Figure, before: float | None, after: float) -> Verdict:
+def _verdict(figure: Quoted, before: float | None, after: float) -> Verdict:
     if figure.exact:
         met = abs(after / figure.after - 1) <= CLOSE
         if figure.before is not None and before is not None:

@@ -52,7 +52,7 @@ from rmap.uapi.vm_flags import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRI
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
 
 if TYPE_CHECKING:
-    from rmap.lab.replay.player import Player
+    from rmap.lab.replay.player import TracePlayer
 
 HARMLESS = frozenset(
     ("msync", "mincore", "shmget", "shmctl", "memfd_create", "pkey_alloc", "pkey_free", "get_mempolicy",
@@ -93,7 +93,7 @@ class NotModelled(Exception):
         self.start, self.length = start, length
 
 
-def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Map where the kernel did."""
     _, length, prot, flags, _, offset = (unsigned(a) for a in args)
     if flags & MAP_HUGETLB:
@@ -134,13 +134,13 @@ def mmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None
     )
 
 
-def munmap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unmap."""
     mmap_calls.munmap(player.core, mm, unsigned(args[0]), unsigned(args[1]))
     player.seen(mm).forget(unsigned(args[0]), unsigned(args[1]))
 
 
-def mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mprotect(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Change a protection. With PROT_GROWSDOWN the range begins where the stack does."""
     start, length, prot = (unsigned(a) for a in args[:3])
     if prot & PROT_GROWSDOWN:
@@ -151,14 +151,14 @@ def mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> 
     mprotect_calls.mprotect(player.core, mm, start, length, prot & VM_ACCESS)
 
 
-def pkey_mprotect(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def pkey_mprotect(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """The same; a key is not modelled."""
     if args[3] != -1:
         raise NotModelled("pkey_mprotect with a key", unsigned(args[0]), unsigned(args[1]))
     mprotect(player, mm, args, result, file_row)
 
 
-def brk(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def brk(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Move the heap's end. The first call, which asks, tells where the heap begins."""
     asked, result = unsigned(args[0]), unsigned(result)
     if mm.start_brk == UNKNOWN_BRK:
@@ -176,7 +176,7 @@ def brk(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
         mm.brk = result
 
 
-def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mremap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Resize or move a mapping to where the kernel moved it."""
     start, old_size, new_size, flags = (unsigned(a) for a in args[:4])
     moved = result != start or bool(flags & MREMAP_DONTUNMAP)
@@ -200,7 +200,7 @@ def mremap(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> No
         player.seen(mm).forget(start + page_align(new_size), old_size - new_size)
 
 
-def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def madvise(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Give advice."""
     advice = ADVICE.get(args[2])
     start, length = unsigned(args[0]), unsigned(args[1])
@@ -217,24 +217,24 @@ def madvise(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> N
     madvise_calls.madvise(player.core, mm, start, length, advice or f"advice {args[2]}")
 
 
-def mlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlock(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range."""
     player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
     mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
 
 
-def mlock2(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlock2(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range, on fault if asked to."""
     player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
     mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]), onfault=bool(args[2] & 1))
 
 
-def munlock(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munlock(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unlock a range."""
     mlock_calls.munlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
 
 
-def mlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlockall(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock everything."""
     player.seen(mm).populate(0, TASK_SIZE)
     flags = args[0]
@@ -247,18 +247,18 @@ def mlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> 
     )
 
 
-def munlockall(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munlockall(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unlock everything."""
     mlock_calls.munlockall(player.core, mm)
 
 
-def ftruncate(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def ftruncate(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Set a file's size. A file that nobody maps does not matter."""
     if file_row >= 0:
         resize(player, file_row, unsigned(args[1]))
 
 
-def resize(player: Player, file_row: int, size: int) -> None:
+def resize(player: TracePlayer, file_row: int, size: int) -> None:
     """A file has another size now."""
     mapping = player.files[file_row].mapping
     if mapping is None:
@@ -270,13 +270,13 @@ def resize(player: Player, file_row: int, size: int) -> None:
         player.inodes.grow(mapping, size)
 
 
-def open_truncating(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def open_truncating(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """An open with O_TRUNC: the trace has the size that the file had afterwards as the last argument."""
     if file_row >= 0:
         resize(player, file_row, unsigned(args[5]))
 
 
-def shmat(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def shmat(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Map a SysV segment, whole."""
     if file_row < 0:
         raise NotModelled("shmat of a segment the recorder does not know")
@@ -288,7 +288,7 @@ def shmat(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> Non
     mmap_calls.mmap(player.core, mm, length, prot=prot, shared=True, file=file, addr=result, fixed=True)
 
 
-def shmdt(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def shmdt(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unmap a SysV segment: what is left of it behind its beginning."""
     start = unsigned(args[0])
     vma = mm.find(start)
@@ -299,7 +299,7 @@ def shmdt(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> Non
             mmap_calls.munmap(player.core, mm, piece.start, piece.end - piece.start)
 
 
-def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def fallocate(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Punch a hole, or make a file longer."""
     if file_row < 0:
         return
@@ -316,7 +316,7 @@ def fallocate(player: Player, mm: Mm, args: Args, result: int, file_row: int) ->
         player.inodes.grow(mapping, unsigned(args[5]))
 
 
-Call = Callable[["Player", Mm, Args, int, int], None]
+Call = Callable[["TracePlayer", Mm, Args, int, int], None]
 
 CALLS: dict[int, Call] = {
     NR["open"]: open_truncating,
@@ -351,7 +351,7 @@ def is_error(result: int) -> bool:
     return -4095 <= result < 0
 
 
-def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int) -> None:
+def play(player: TracePlayer, mm: Mm, nr: int, args: Args, result: int, file_row: int) -> None:
     """Let the model do a call, and compare its answer with the kernel's."""
     name = NAMES.get(nr, f"system call {nr}")
     call = CALLS.get(nr)
@@ -376,7 +376,7 @@ def play(player: Player, mm: Mm, nr: int, args: Args, result: int, file_row: int
             player.finding(f"{name}: done, the kernel {_said(wanted)}", f"process {player.pid}: {name}{args[:3]}")
 
 
-def _unknown(player: Player, mm: Mm, name: str, args: Args, result: int) -> None:
+def _unknown(player: TracePlayer, mm: Mm, name: str, args: Args, result: int) -> None:
     # A call that the model does not have: what it may have changed, as narrowly as it says itself.
     what = f"call not modelled: {name}{f' option {args[0]}' if name == 'prctl' else ''}"
     if name in WITHOUT_TRACE:

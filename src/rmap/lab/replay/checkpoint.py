@@ -25,10 +25,10 @@ from rmap.snapshot import flags as f
 from rmap.trace import Picture
 
 if TYPE_CHECKING:
-    from rmap.lab.replay.player import Player
+    from rmap.lab.replay.player import TracePlayer
 
 
-def hold_against(player: Player, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
+def hold_against(player: TracePlayer, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
     """Compare the model with a picture of every process, then make it equal.
 
     Args:
@@ -91,7 +91,7 @@ def _structure_differs(rows: tuple[r.Agreement, ...], entries: Entry, differing:
     return bool(private.any()) or any(not row.complete for row in rows if row.what in structure)
 
 
-def _rows(player: Player, judge: Judge) -> list[r.Agreement]:
+def _rows(player: TracePlayer, judge: Judge) -> list[r.Agreement]:
     # What is compared, in the order of r.UNITS; what the picture does not know is left out.
     entries = judge.entries
     names = partial(_file_name, player)
@@ -106,7 +106,7 @@ def _rows(player: Player, judge: Judge) -> list[r.Agreement]:
     return [*rows, *(row for row in known if row is not None), *topology(entries, judge)]
 
 
-def _file_name(player: Player, picture: Snapshot, vma: int) -> object:
+def _file_name(player: TracePlayer, picture: Snapshot, vma: int) -> object:
     # What both sides call a VMA's file. The model numbers its own; shared anonymous memory has no name both know.
     row, label = int(picture.vmas.file[vma]), picture.vmas.label[vma]
     if row < 0:
@@ -119,7 +119,7 @@ def _file_name(player: Player, picture: Snapshot, vma: int) -> object:
     return int(files.dev[row]), int(files.inode[row])
 
 
-def _seen(player: Player, theirs: Snapshot) -> dict[int, Seen]:
+def _seen(player: TracePlayer, theirs: Snapshot) -> dict[int, Seen]:
     found = {}
     for pid in theirs.processes.pid.tolist():
         process = player.kernel.processes.get(pid)
@@ -128,7 +128,7 @@ def _seen(player: Player, theirs: Snapshot) -> dict[int, Seen]:
     return found
 
 
-def _notes(player: Player, theirs: Snapshot) -> list[str]:
+def _notes(player: TracePlayer, theirs: Snapshot) -> list[str]:
     ours = _lowest_pids(player)
     pids = set(theirs.processes.pid.tolist())
     notes = []
@@ -139,7 +139,7 @@ def _notes(player: Player, theirs: Snapshot) -> list[str]:
     return notes
 
 
-def _restart(player: Player, entries: Entry) -> None:
+def _restart(player: TracePlayer, entries: Entry) -> None:
     # From here on the model is equal to the picture: its anonymous pages are accounted for.
     anon = entries.kind == ANON
     pids, pages = pid_of(entries.key[anon]), page_of(entries.key[anon])
@@ -147,7 +147,7 @@ def _restart(player: Player, entries: Entry) -> None:
         player.seen(player.kernel.processes[pid].mm).restart(pages[pids == pid])
 
 
-def _lowest_pids(player: Player) -> set[int]:
+def _lowest_pids(player: TracePlayer) -> set[int]:
     # One process of each mm: the one that a picture names.
     lowest: dict[int, int] = {}
     for pid, process in player.kernel.processes.items():

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.kernel.entries import ANON, FILE, NONE, SHMEM, SWAPPED, Entries, spread
+from rmap.kernel.entries import ANON, FILE, NONE, SHMEM, SWAPPED, SnapshotEntries, spread
 from rmap.snapshot import Snapshot
 from rmap.uapi.vm_flags import VM_PFNMAP
 from rmap.units import PAGE_SHIFT
@@ -60,7 +60,7 @@ class Side:
     """
 
     picture: Snapshot
-    entries: Entries = field(init=False)
+    entries: SnapshotEntries = field(init=False)
     key: I64 = field(init=False)
     vma_key: I64 = field(init=False)
 
@@ -150,7 +150,7 @@ class Entry:
         return self.shared_alike & (self.kind == ANON) & (self.my_kind == ANON)
 
 
-def _pages(kind: I64, row: I64, entries: Entries) -> I64:
+def _pages(kind: I64, row: I64, entries: SnapshotEntries) -> I64:
     # A slot and a frame may have one number.
     page = np.full(len(kind), NOBODY, np.int64)
     private = np.isin(kind, PRIVATE)

@@ -18,23 +18,23 @@ from rmap.kernel import Kernel, Process
 from rmap.kernel.inodes import MOST_CACHED, Inodes, pages_of_bytes
 from rmap.lab.replay import calls
 from rmap.lab.replay.checkpoint import hold_against
-from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Checkpoint, Finding, Played
+from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Checkpoint, Finding, TracePlayed
 from rmap.lab.replay.seen import Seen
 from rmap.mm import fault
 from rmap.mm.costs import FAULT
 from rmap.mm.mm_types import TASK_SIZE, AddressSpace, File, Mm
 from rmap.mm.shared_anonymous import NAME as NAMELESS
-from rmap.trace import Events, Trace
+from rmap.trace import EventTable, Trace
 from rmap.trace import tables as t
 from rmap.uapi.unistd import NAMES
 from rmap.units import PAGE_MASK, PAGE_SHIFT
 
 SPARE_FRAMES = 1 << 16
 MOST_FRAMES = 1 << 24
-Watch = Callable[["Player", Checkpoint], None]
+Watch = Callable[["TracePlayer", Checkpoint], None]
 
 
-def no_watch(player: Player, checkpoint: Checkpoint) -> None:
+def no_watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
     """A ``Watch`` for who only wants the end."""
 
 
@@ -58,7 +58,7 @@ class _Events:
     run: list[int]  # of a fault that begins one: how many follow each other page by page, itself included
 
 
-class Player:
+class TracePlayer:
     """A machine on which a trace is played.
 
     Args:
@@ -155,7 +155,7 @@ class Player:
             self.seen(vma.mm).forget(start, (high + 1 - low) << PAGE_SHIFT)
 
     # -- playing --------------------------------------------------------------------------------------------------
-    def play(self) -> Played:
+    def play(self) -> TracePlayed:
         """Play every event.
 
         Raises:
@@ -306,12 +306,12 @@ class Player:
     def _gone_on(self, events: _Events, at: int) -> None:
         self.reclaimed |= events.a[0][at] == t.RECLAIM
 
-    def _played(self) -> Played:
+    def _played(self) -> TracePlayed:
         every = self.trace.events.kind
         kinds = Counter(every.tolist())
         last = np.flatnonzero(every == t.CHECKPOINT)[-1:].sum()
         acts = np.isin(every[last:], (t.SYSCALL, t.FAULT, t.FORK, t.EXEC))
-        return Played(
+        return TracePlayed(
             events={t.KINDS[kind]: n for kind, n in sorted(kinds.items())},
             calls={NAMES.get(nr, f"system call {nr}"): n for nr, n in self._calls.most_common()},
             findings=tuple(Finding(what, f.count, f.first, f.meaning) for what, f in self._findings.items()),
@@ -323,7 +323,7 @@ class Player:
         )
 
 
-def without_unfinished(events: Events) -> Events:
+def without_unfinished(events: EventTable) -> EventTable:
     """The events but for faults that a picture interrupted.
 
     A thread may be stopped while it waits for its page: then the picture is without it, and the thread takes the same
@@ -351,7 +351,7 @@ def _first_by_thread(kind: list[int], tid: list[int], rows: range) -> dict[int, 
     return found
 
 
-def runs_of_faults(events: Events) -> list[int]:
+def runs_of_faults(events: EventTable) -> list[int]:
     """For each event that begins a run of faults, how many it has: of one process, all writes or none, page by page."""
     kind, pid, page, write = events.kind, events.pid, events.a0 >> PAGE_SHIFT, events.a1 & t.WRITE
     follows = (kind[1:] == t.FAULT) & (kind[:-1] == t.FAULT) & (pid[1:] == pid[:-1])

@@ -178,7 +178,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class TracePlayed:
     """What was played.
 
     Attributes:
@@ -282,7 +282,7 @@ class ReplayReport:
     film: Film
     design: str
     profile: str
-    played: Played
+    played: TracePlayed
     correctness: Correctness
     processes: int
     vmas: int

@@ -31,11 +31,11 @@ from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
-    from rmap.lab.replay.player import Player
+    from rmap.lab.replay.player import TracePlayer
 
 
 # -- areas ------------------------------------------------------------------------------------------------------------
-def put_areas_right(player: Player, theirs: Snapshot) -> int:
+def put_areas_right(player: TracePlayer, theirs: Snapshot) -> int:
     """Give every process the areas of the picture where it has others; returns how many were made or cut.
 
     Where only the borders between areas differ, the model's stay: a design may merge what another does not.
@@ -49,7 +49,7 @@ def put_areas_right(player: Player, theirs: Snapshot) -> int:
     return changed
 
 
-def _areas_of(player: Player, theirs: Snapshot, mm: Mm, rows: range) -> int:
+def _areas_of(player: TracePlayer, theirs: Snapshot, mm: Mm, rows: range) -> int:
     vmas = theirs.vmas
     edges = {int(x) for row in rows for x in (vmas.start[row], vmas.end[row])}
     edges |= {x for vma in mm.vmas for x in (vma.start, vma.end)}
@@ -70,7 +70,7 @@ def _areas_of(player: Player, theirs: Snapshot, mm: Mm, rows: range) -> int:
     return changed
 
 
-def _same_area(player: Player, theirs: Snapshot, row: int, at: int, own: Vma | None) -> bool:
+def _same_area(player: TracePlayer, theirs: Snapshot, row: int, at: int, own: Vma | None) -> bool:
     if row < 0 or own is None:
         return row < 0 and own is None
     vmas = theirs.vmas
@@ -87,7 +87,7 @@ def _same_area(player: Player, theirs: Snapshot, row: int, at: int, own: Vma | N
     return known is None or known == (int(theirs.files.dev[file]), int(theirs.files.inode[file]))
 
 
-def _make_area(player: Player, theirs: Snapshot, mm: Mm, row: int, low: int, high: int) -> None:
+def _make_area(player: TracePlayer, theirs: Snapshot, mm: Mm, row: int, low: int, high: int) -> None:
     files: dict[int, File] = {}
     file_row = int(theirs.vmas.file[row])
     if file_row >= 0:
@@ -107,7 +107,7 @@ def _make_area(player: Player, theirs: Snapshot, mm: Mm, row: int, low: int, hig
     player.core.link_file(vma)
 
 
-def cut_like(player: Player, theirs: Snapshot) -> int:
+def cut_like(player: TracePlayer, theirs: Snapshot) -> int:
     """Cut areas of the model where the kernel's end; returns how many cuts."""
     cuts = 0
     for process, start in zip(theirs.vmas.process.tolist(), theirs.vmas.start.tolist()):
@@ -119,7 +119,7 @@ def cut_like(player: Player, theirs: Snapshot) -> int:
     return cuts
 
 
-def structure_is_known(player: Player, theirs: Snapshot) -> bool:
+def structure_is_known(player: TracePlayer, theirs: Snapshot) -> bool:
     """Whether the picture's own anon_vmas can be given to the model.
 
     Not if the picture does not know them, the design has none, there are other processes, or pages that nobody maps
@@ -131,14 +131,14 @@ def structure_is_known(player: Player, theirs: Snapshot) -> bool:
     return _mms(player, theirs) is not None
 
 
-def _mms(player: Player, theirs: Snapshot) -> list[Mm] | None:
+def _mms(player: TracePlayer, theirs: Snapshot) -> list[Mm] | None:
     # The mm of each process of the picture; None if the model has other ones.
     processes = [player.kernel.processes.get(pid) for pid in theirs.processes.pid.tolist()]
     mms = [process.mm for process in processes if process is not None]
     return mms if {mm.id for mm in mms} == set(player.core.mms) and len(mms) == len(processes) else None
 
 
-def put_structure_right(player: Player, entries: Entry) -> bool:
+def put_structure_right(player: TracePlayer, entries: Entry) -> bool:
     """Give the model the picture's own areas and anon_vmas, areas and entries being equal already.
 
     False: they do not correspond, and nothing was changed.
@@ -179,7 +179,7 @@ def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
     return anon_vma, index
 
 
-def _parts_of_areas(player: Player, theirs: Snapshot) -> list[list[Vma]] | None:
+def _parts_of_areas(player: TracePlayer, theirs: Snapshot) -> list[list[Vma]] | None:
     # For each VMA of the picture, in order, the model's that it is made of; None if some do not correspond.
     mms, vmas = _mms(player, theirs), theirs.vmas
     if mms is None:
@@ -193,14 +193,14 @@ def _parts_of_areas(player: Player, theirs: Snapshot) -> list[list[Vma]] | None:
     return found if sum(map(len, found)) == sum(len(mm.vmas) for mm in mms) else None
 
 
-def _pfn_at(player: Player, entries: Entry, row: int) -> int:
+def _pfn_at(player: TracePlayer, entries: Entry, row: int) -> int:
     at = _place(player, entries, row)
     entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])] if at is not None else 0
     return entry >> PAGE_SHIFT if entry & TRACKED_MASK == PRESENT else 0
 
 
 # -- entries ----------------------------------------------------------------------------------------------------------
-def put_entries_right(player: Player, entries: Entry, differing: I64, *, anywhere: bool) -> int:
+def put_entries_right(player: TracePlayer, entries: Entry, differing: I64, *, anywhere: bool) -> int:
     """Make the model's entries those of the picture.
 
     Args:
@@ -244,7 +244,7 @@ def _to_be_shared_anew(entries: Entry, differing: I64) -> Bool:
     return moved
 
 
-def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, I64]]:
+def _by_area(player: TracePlayer, entries: Entry, rows: I64) -> list[tuple[Vma, I64, I64]]:
     # The rows area by area: (area of the model, addresses, rows). Rows where it has none are left out.
     found: list[tuple[Vma, I64, I64]] = []
     keys = entries.key[rows]
@@ -262,7 +262,7 @@ def _by_area(player: Player, entries: Entry, rows: I64) -> list[tuple[Vma, I64, 
     return found
 
 
-def _put_anonymous_right(player: Player, entries: Entry, rows: I64, anywhere: bool) -> int:
+def _put_anonymous_right(player: TracePlayer, entries: Entry, rows: I64, anywhere: bool) -> int:
     # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
     left = 0
     theirs = entries.theirs.entries
@@ -292,7 +292,7 @@ def _sharers(entries: Entry, row: int) -> list[int]:
     return [int(np.searchsorted(entries.key, entries.theirs.key[at])) for at in same.tolist() if at != own]
 
 
-def _share_page(player: Player, entries: Entry, members: list[int], anywhere: bool) -> int:
+def _share_page(player: TracePlayer, entries: Entry, members: list[int], anywhere: bool) -> int:
     left = 0
     waiting = set(members)
     source: tuple[Vma, int] | None = None
@@ -330,7 +330,7 @@ def permissions_differ(entries: Entry) -> I64:
     return both[unlike]
 
 
-def put_permissions_right(player: Player, entries: Entry, rows: I64) -> None:
+def put_permissions_right(player: TracePlayer, entries: Entry, rows: I64) -> None:
     """Make entries as writable, and anonymous pages as exclusive, as the picture says; the pages are equal already."""
     about, core = entries.theirs.picture.about, player.core
     if not (about["anon_exclusive"] and about["pte_write"]):
@@ -351,7 +351,7 @@ def put_permissions_right(player: Player, entries: Entry, rows: I64) -> None:
         core.tables.mv[ptep] = entry & ~RW | (RW if may_write else 0)
 
 
-def _place(player: Player, entries: Entry, row: int) -> tuple[Vma, int] | None:
+def _place(player: TracePlayer, entries: Entry, row: int) -> tuple[Vma, int] | None:
     key = int(entries.key[row])
     process: Process | None = player.kernel.processes.get(pid_of(key))
     addr = page_of(key) << PAGE_SHIFT
@@ -373,7 +373,7 @@ def _may_share(source: Vma, vma: Vma) -> bool:
     return source.mm.id in _ancestors(vma.mm)
 
 
-def evict_swapped(player: Player, entries: Entry) -> int:
+def evict_swapped(player: TracePlayer, entries: Entry) -> int:
     """Pages that the kernel has swapped out everywhere go to swap in the model too; returns how many were asked to."""
     rows = np.flatnonzero(entries.kind == SWAPPED)
     pfns = set()
@@ -388,6 +388,6 @@ def evict_swapped(player: Player, entries: Entry) -> int:
     return len(pfns)
 
 
-def sides(player: Player, theirs: Snapshot) -> tuple[Side, Side]:
+def sides(player: TracePlayer, theirs: Snapshot) -> tuple[Side, Side]:
     """The picture, and one of the model now."""
     return Side(theirs), Side(player.kernel.snapshot())

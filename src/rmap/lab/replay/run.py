@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rmap.kernel import Kernel
 from rmap.lab.correctness import correctness
-from rmap.lab.replay.player import Player
+from rmap.lab.replay.player import TracePlayer
 from rmap.lab.replay.results import Checkpoint, Film, ReplayReport
 from rmap.lab.results import Correctness
 from rmap.trace import Trace
@@ -56,12 +56,12 @@ def replay(
     last = len(trace.pictures) - 1
     moments: list[Moment] = []
 
-    def watch(player: Player, checkpoint: Checkpoint) -> None:
+    def watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
         say(f"picture {checkpoint.number + 1} of {last + 1}")
         if checkpoint.number == last:
             moments.append(look(player.kernel))
 
-    player = Player(trace, design, profile, watch=watch)
+    player = TracePlayer(trace, design, profile, watch=watch)
     say(f"playing {len(trace.events):,} events")
     played = player.play()
     moment = moments[0] if moments else look(player.kernel)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rmap.lab.worst.search import COSTS, Found, search
+from rmap.lab.worst.search import COSTS, WorstFound, search
 
-__all__ = ["COSTS", "Found", "search"]
+__all__ = ["COSTS", "WorstFound", "search"]

@@ -63,7 +63,7 @@ COSTS: dict[str, tuple[str, Callable[[Arena], float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WorstFound:
     """The worst that was found.
 
     Attributes:
@@ -100,7 +100,7 @@ def search(
     seed: int = 1,
     length: int = LENGTH,
     say: Callable[[str], None] = lambda line: None,
-) -> Found:
+) -> WorstFound:
     """Search for the sequence of at most ``length`` moves with the largest cost.
 
     Args:
@@ -132,7 +132,7 @@ def search(
     known = adversary(design, cost)[:length]
     made, figure = run.evaluate(known)
     best, worst = run.best, run.best_figure
-    return Found(design, cost, counts, best, worst, made, figure, run.tried, seed, length, interrupted)
+    return WorstFound(design, cost, counts, best, worst, made, figure, run.tried, seed, length, interrupted)
 
 
 class _Search:

@@ -6,16 +6,16 @@ it, :func:`why_not` says so and everything else goes on with /proc alone.
 
 from __future__ import annotations
 
-from rmap.live.bpf.kernel_memory import IntervalTree, KernelMemory, StructPages, why_not
+from rmap.live.bpf.kernel_memory import KernelMemory, StructPages, TreeNodes, why_not
 from rmap.live.bpf.topology import KernelAnonVmas, KernelLinks, KernelVmas, Topology
 
 __all__ = [
-    "IntervalTree",
     "KernelAnonVmas",
     "KernelLinks",
     "KernelMemory",
     "KernelVmas",
     "StructPages",
     "Topology",
+    "TreeNodes",
     "why_not",
 ]

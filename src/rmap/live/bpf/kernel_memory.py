@@ -72,7 +72,7 @@ class StructPages:
 
 
 @dataclass(frozen=True)
-class IntervalTree:
+class TreeNodes:
     """The nodes of one interval tree, a parent before its children; int64 columns.
 
     Attributes:
@@ -270,7 +270,7 @@ class KernelMemory:
                         return base, top_shift
         return None
 
-    def anon_vma_tree(self, address: int) -> IntervalTree:
+    def anon_vma_tree(self, address: int) -> TreeNodes:
         """The interval tree of an anon_vma.
 
         Args:
@@ -278,7 +278,7 @@ class KernelMemory:
         """
         return self._tree(address, _ANON_VMA_TREE)
 
-    def i_mmap_tree(self, address: int) -> IntervalTree:
+    def i_mmap_tree(self, address: int) -> TreeNodes:
         """The interval tree of a file: every VMA that maps it.
 
         Args:
@@ -286,13 +286,13 @@ class KernelMemory:
         """
         return self._tree(address, _I_MMAP_TREE)
 
-    def _tree(self, address: int, which: int) -> IntervalTree:
+    def _tree(self, address: int, which: int) -> TreeNodes:
         request = np.array([address, which, 0, 0, 0], np.int64)
         run(self._programs["tree"], request)
         count, waiting, writable = request[2:].tolist()
         columns = self._answer[: count * _NODE_WORDS].reshape(-1, _NODE_WORDS).T.copy()
         node, left, right, last, vma, start, end, pgoff, mm, flags, users = columns
-        return IntervalTree(node, left, right, last, vma, start, end, pgoff, mm, flags, users, bool(waiting), writable)
+        return TreeNodes(node, left, right, last, vma, start, end, pgoff, mm, flags, users, bool(waiting), writable)
 
     def _decode(self, pfns: I64, rows: I64) -> StructPages:
         valid, own_flags, own, folio, flags, mapping, index, refcount, order, large, entire, mapped = rows.T.copy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from rmap.errors import NotPermitted
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage import open_kpage
-from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap import PagemapFile
 from rmap.live.sources.same_mm import kcmp_vm
 from rmap.uapi.pagemap import PM_PFRAME_MASK
 from rmap.units import PAGE_SIZE
@@ -85,7 +85,7 @@ def _frames() -> str | None:
         return f"a machine with pages of {PAGE_SIZE >> 10} KiB: those of this one have {mmap.PAGESIZE >> 10}"
     with _own_page() as address:
         try:
-            with Entries(os.getpid()) as entries:
+            with PagemapFile(os.getpid()) as entries:
                 entry = entries.entry(address)
         except OSError as error:
             return _no_pagemap(error)

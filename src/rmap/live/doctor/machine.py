@@ -43,7 +43,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Machine:
+class Facts:
     """The facts.
 
     Attributes:
@@ -75,11 +75,11 @@ class Machine:
     memory: int = field(default=0)
 
 
-def machine() -> Machine:
+def machine() -> Facts:
     """Look at this machine."""
     config, where = _config()
     options = {name: _option(config, name, trace) for name, (trace, _) in _OPTIONS.items()}
-    return Machine(
+    return Facts(
         page_size=mmap.PAGESIZE,
         levels=_levels(),
         capabilities=_capabilities(),

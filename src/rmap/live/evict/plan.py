@@ -45,7 +45,7 @@ _BY_KIND = {f.HUGETLB: "hugetlb", f.KERNEL: "kernel", f.ZERO: "zero", f.DEVICE: 
 
 
 @dataclass(frozen=True)
-class Pages:
+class PlannedPages:
     """Pages in memory that are to go; one row each.
 
     Attributes:
@@ -77,7 +77,7 @@ class Pages:
         return len(self.page)
 
 
-def plan(pages: Pages, *, swap_free: bool) -> list[str]:
+def plan(pages: PlannedPages, *, swap_free: bool) -> list[str]:
     """For each page one of ``MEANS``, or a class of ``WHY``.
 
     Args:
@@ -103,7 +103,7 @@ def plan(pages: Pages, *, swap_free: bool) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class EvictionFound:
     """How it is at a moment: pages in memory, entries that map them, processes that have these."""
 
     resident: int
@@ -185,8 +185,8 @@ class Eviction:
     what: str
     pages: int
     dry_run: bool
-    before: Found
-    after: Found | None = None
+    before: EvictionFound
+    after: EvictionFound | None = None
     went: int = 0
     came_back: int = 0
     stayed: list[Stayed] = field(default_factory=list)

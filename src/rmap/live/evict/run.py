@@ -28,7 +28,7 @@ from rmap.live.evict.plan import (
     Charge,
     Eviction,
     NotUsed,
-    Pages,
+    PlannedPages,
     Tried,
     plan,
     stays,
@@ -81,7 +81,7 @@ def evict(
 class _Run:
     """One eviction. ``classes``: of each page its means, or why it stays."""
 
-    def __init__(self, target: Target, pages: Pages, classes: list[str], answer: Eviction, say: Say) -> None:
+    def __init__(self, target: Target, pages: PlannedPages, classes: list[str], answer: Eviction, say: Say) -> None:
         self.target, self.pages, self.answer, self.say = target, pages, answer, say
         self.classes = np.array(classes, dtype=object)
         self.refused: set[int] = set()
@@ -284,7 +284,7 @@ def _own_pageout(fd: int, pages: I64) -> str:
     return ""
 
 
-def _charges(pages: Pages) -> list[Charge]:
+def _charges(pages: PlannedPages) -> list[Charge]:
     inodes, counts = np.unique(pages.cgroup, return_counts=True)
     answer = []
     for inode, n in sorted(zip(inodes.tolist(), counts.tolist()), key=lambda pair: -pair[1]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool, expand, runs
 from rmap.errors import UsageError
-from rmap.live.evict.plan import Found, Pages
+from rmap.live.evict.plan import EvictionFound, PlannedPages
 from rmap.live.files.mappers import Mappers, OpenedFile, mappers_of, open_file
 from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.live.sources import procfs
@@ -51,15 +51,15 @@ class Target(ABC):
     pages: int
 
     @abstractmethod
-    def look(self) -> tuple[Found, Pages]:
+    def look(self) -> tuple[EvictionFound, PlannedPages]:
         """What of it is in memory, and mapped; and each of these pages, closely."""
 
     @abstractmethod
     def remaining(self) -> I64:
-        """Which pages of it are in memory now (by number, as ``Pages.page``); quick."""
+        """Which pages of it are in memory now (by number, as ``PlannedPages.page``); quick."""
 
     @abstractmethod
-    def found(self) -> Found:
+    def found(self) -> EvictionFound:
         """What of it is in memory and mapped now."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class FileTarget(Target):
         self._mappers = Mappers()
         self._around = (first, first)
 
-    def look(self) -> tuple[Found, Pages]:
+    def look(self) -> tuple[EvictionFound, PlannedPages]:
         """See :class:`Target`."""
         page = self.remaining()
         pfn = frames_of(self.file.fd, page)
@@ -111,7 +111,7 @@ class FileTarget(Target):
         most, outside = _folios(state, pfn)
         every = np.concatenate([one.page for one in self._mappers.found] or [page[:0]])
         by_each = np.concatenate([distinct(one.page) for one in self._mappers.found] or [page[:0]])
-        return self._found(page), Pages(
+        return self._found(page), PlannedPages(
             page, pfn, kinds(state.flags[row]), (state.flags[row] & _LOCKED) != 0, state.mapcount[row],
             seen=_count(every, page), seen_by=_count(by_each, page), order=state.order[row],
             folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
@@ -121,13 +121,13 @@ class FileTarget(Target):
         """See :class:`Target`."""
         return resident_pages(self.file.fd, self.first, self.pages)
 
-    def found(self) -> Found:
+    def found(self) -> EvictionFound:
         """See :class:`Target`."""
         self._mappers = mappers_of(self.file, self.first, self.pages)
         return self._found(self.remaining())
 
-    def _found(self, page: I64) -> Found:
-        return Found(len(page), self._mappers.ptes, sum(len(one.page) > 0 for one in self._mappers.found))
+    def _found(self, page: I64) -> EvictionFound:
+        return EvictionFound(len(page), self._mappers.ptes, sum(len(one.page) > 0 for one in self._mappers.found))
 
     def places(self, pages: I64) -> dict[int, Ranges]:
         """See :class:`Target`."""
@@ -178,7 +178,7 @@ class AnonTarget(Target):
         self._who = who
         self._near: Ranges = []
 
-    def look(self) -> tuple[Found, Pages]:
+    def look(self) -> tuple[EvictionFound, PlannedPages]:
         """See :class:`Target`."""
         who, one = self._who, np.zeros(1, np.int64)
         assert who.pfn is not None
@@ -188,7 +188,7 @@ class AnonTarget(Target):
         most, outside = _folios(state, pfn)
         seen = one + len(who.mappings)
         self._near = [(mapping.pid, address) for mapping in who.mappings for address in self._neighbours_of(mapping)]
-        return self.found(), Pages(
+        return self.found(), PlannedPages(
             one, pfn, kinds(state.flags[row]), (state.flags[row] & _LOCKED) != 0, state.mapcount[row],
             seen=seen, seen_by=one + len({mapping.pid for mapping in who.mappings}), order=state.order[row],
             folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
@@ -210,10 +210,10 @@ class AnonTarget(Target):
         """See :class:`Target`."""
         return np.zeros(self.found().resident, np.int64)
 
-    def found(self) -> Found:
+    def found(self) -> EvictionFound:
         """See :class:`Target`."""
         now = self._now()
-        return Found(1 if now or self._hidden() else 0, len(now), len({pid for pid, _ in now}))
+        return EvictionFound(1 if now or self._hidden() else 0, len(now), len({pid for pid, _ in now}))
 
     # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
     def _hidden(self) -> bool:

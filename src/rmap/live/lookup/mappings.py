@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rmap.live.lookup.place import area_at
 from rmap.live.lookup.search import Hit, Search
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap import PagemapFile
 from rmap.snapshot.questions.answer import Mapping
 from rmap.uapi.vm_flags import perms
 
@@ -65,7 +65,7 @@ def changed(looked: Search, known: Iterable[Told]) -> bool:
     for pid, group in groupby(known, lambda one: one.mapping.pid):
         ours = list(group)
         try:
-            with Entries(pid) as entries:
+            with PagemapFile(pid) as entries:
                 if not all(looked.matches(entries.entry(one.mapping.address)) for one in ours):
                     return True
             if procfs.read_stat(pid).start_time != ours[0].start_time:

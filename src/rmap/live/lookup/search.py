@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rmap.live.sources import procfs
-from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap import PagemapFile
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.snapshot import flags as f
 from rmap.uapi.pagemap import PM_FILE, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
@@ -114,7 +114,7 @@ def at_address(search: Search, pids: Iterable[int], address: int, enough: Enough
         enough: asked after every hit: whether to stop.
     """
     for pid in pids:
-        with search.looking_at(pid), Entries(pid) as entries:
+        with search.looking_at(pid), PagemapFile(pid) as entries:
             if search.matches(entries.entry(address)):
                 search.hits.add(Hit(pid, address & PAGE_MASK))
                 if enough():
@@ -130,7 +130,7 @@ def in_file(search: Search, pids: Iterable[int], identity: FileId, page: int, en
         pids, enough: as for :func:`at_address`.
     """
     for pid, address in places_in_file(search, pids, identity, page):
-        with search.looking_at(pid), Entries(pid) as entries:
+        with search.looking_at(pid), PagemapFile(pid) as entries:
             if search.matches(entries.entry(address)):
                 search.hits.add(Hit(pid, address))
                 if enough():
@@ -157,7 +157,7 @@ def page_by_maps(pids: Iterable[int], identity: FileId, page: int) -> int | None
     """The frame that some area of a file maps at one page of it, None if none does."""
     looked = Search(0)
     for pid, address in places_in_file(looked, pids, identity, page):
-        with looked.looking_at(pid), Entries(pid) as entries:
+        with looked.looking_at(pid), PagemapFile(pid) as entries:
             entry = entries.entry(address)
             if entry & PM_PRESENT and entry & PM_FILE:
                 return entry & PM_PFRAME_MASK
@@ -183,7 +183,7 @@ def cached_page(path: str, page: int) -> int | None:
             if not is_resident(address):
                 return None
             touch(address)  # it is there: that maps it, and reads nothing
-            with Entries(os.getpid()) as own:
+            with PagemapFile(os.getpid()) as own:
                 entry = own.entry(address)
             return entry & PM_PFRAME_MASK if entry & PM_PRESENT else None
         finally:

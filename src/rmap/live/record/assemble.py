@@ -23,7 +23,7 @@ from rmap.snapshot import Snapshot
 from rmap.trace import tables as t
 from rmap.trace.spool import Spool
 
-_COLUMNS = list(t.Events.columns())
+_COLUMNS = list(t.EventTable.columns())
 _NR, _A5, _FILE = (_COLUMNS.index(name) for name in ("nr", "a5", "file"))
 _SIZING = (2, 77, 85, 257, 285, 437)  # open, ftruncate, creat, openat, fallocate, openat2: a5 is the size afterwards
 _WRITABLE, _SHMEM, _DEVICE = 1, 2, 4

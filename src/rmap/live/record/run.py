@@ -34,7 +34,7 @@ from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot.storage import refuse_target
 from rmap.trace import Trace
 from rmap.trace.spool import Spool, part_of
-from rmap.trace.tables import Files
+from rmap.trace.tables import InodeTable
 
 RECORDERS = ("auto", "bpf", "perf")
 _STOPPERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -279,7 +279,7 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
 
 
 # A file whose descriptor was closed at once has only its last name: pictures know its path.
-def _named_files(trace: Trace) -> Files:
+def _named_files(trace: Trace) -> InodeTable:
     paths: dict[tuple[int, int], str] = {}
     for picture in trace.pictures:
         seen = picture.snapshot.files

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BITS = (1 << 64) - 1
 
 
-class Entries:
+class PagemapFile:
     """The open pagemap of one process; a context manager.
 
     Raises (all methods):
@@ -57,7 +57,7 @@ def entry_of(pid: int, address: int) -> int:
         FileNotFoundError, ProcessLookupError: the process has ended.
         PermissionError: this user may not read it.
     """
-    with Entries(pid) as entries:
+    with PagemapFile(pid) as entries:
         return entries.entry(address) & _BITS
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rmap.columns import I64, expand
-from rmap.live.sources.pagemap import Entries
+from rmap.live.sources.pagemap import PagemapFile
 from rmap.snapshot import flags as f
 from rmap.uapi.pagemap import (
     FIRST_SPECIAL_TYPE,
@@ -40,7 +40,7 @@ _SPARSE_FACTOR = 4
 """A VMA is scanned for holes first if it is this many times larger than the memory of its whole process."""
 
 
-class Pagemap(Entries):
+class Pagemap(PagemapFile):
     """The open pagemap of one process; a context manager.
 
     Raises (all methods):

@@ -102,7 +102,7 @@ class Database:
         self._connection.execute("SET lock_configuration = true")
         self._names = [*tables, VIEW]
 
-    def ask(self, query: str) -> Answer:
+    def ask(self, query: str) -> SqlAnswer:
         """Run one query.
 
         Raises:
@@ -118,10 +118,10 @@ class Database:
         except self._error as error:
             raise UsageError(_message(error)) from None
         if result is None or not result.description:
-            return Answer([], [], iter(()))
+            return SqlAnswer([], [], iter(()))
         names = _distinct([column[0] for column in result.description])
         types = [str(column[1]) for column in result.description]
-        return Answer(names, types, self._rows(result))
+        return SqlAnswer(names, types, self._rows(result))
 
     def tables(self) -> list[TableOf]:
         """What there is to ask."""
@@ -141,7 +141,7 @@ class Database:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SqlAnswer:
     """What a query gives: names and SQL types of the columns, and its rows as they are fetched."""
 
     names: list[str]

@@ -14,7 +14,7 @@ import numpy as np
 from rmap.columns import I64, expand
 from rmap.snapshot.flags import PTE_PRESENT
 from rmap.snapshot.index.numbering import Numbering
-from rmap.snapshot.tables import Ptes
+from rmap.snapshot.tables import PteTable
 
 
 class Mapped(NamedTuple):
@@ -30,7 +30,7 @@ class Mapped(NamedTuple):
         return Mapped(self.extent[rows], self.first[rows], self.behind[rows])
 
 
-def mapped(ptes: Ptes, numbering: Numbering) -> Mapped:
+def mapped(ptes: PteTable, numbering: Numbering) -> Mapped:
     """Where the present extents of a picture lie among its frames; -1 is the place of a frame that is not described."""
     extent = np.flatnonzero(ptes.flags & PTE_PRESENT)
     first = numbering.dense(ptes.pfn[extent])

@@ -14,7 +14,7 @@ import numpy as np
 
 from rmap.columns import I32, I64, U64
 from rmap.snapshot.index.coverage import Mapped, covered, covering
-from rmap.snapshot.tables import Ptes, Vmas
+from rmap.snapshot.tables import PteTable, VmaTable
 
 
 class MapperSets:
@@ -35,7 +35,7 @@ class MapperSets:
         start: int64[classes + 1].
     """
 
-    def __init__(self, ptes: Ptes, vmas: Vmas, mapped: Mapped, nr_frames: int) -> None:
+    def __init__(self, ptes: PteTable, vmas: VmaTable, mapped: Mapped, nr_frames: int) -> None:
         extent, first, behind = mapped
         process: I32 = vmas.process[ptes.vma[extent]]
         self.found = covered(first, behind, np.ones(len(first), np.int64), nr_frames)

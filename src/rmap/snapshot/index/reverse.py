@@ -17,14 +17,14 @@ from rmap.columns import I32, I64, expand
 from rmap.errors import LimitError
 from rmap.snapshot.index.coverage import Mapped
 from rmap.snapshot.index.numbering import Numbering
-from rmap.snapshot.tables import Ptes
+from rmap.snapshot.tables import PteTable
 from rmap.units import PAGE_SHIFT
 
 _MAX_ENTRIES = 1 << 31
 _EXTENT_BITS = 31
 
 
-class Entries(NamedTuple):
+class ReverseEntries(NamedTuple):
     """Entries found: for each, which of the asked frames (position in the query), its extent, and its address."""
 
     position: I64
@@ -49,7 +49,7 @@ class Transposed:
         LimitError: 2^31 entries or more.
     """
 
-    def __init__(self, ptes: Ptes, mapped: Mapped, numbering: Numbering) -> None:
+    def __init__(self, ptes: PteTable, mapped: Mapped, numbering: Numbering) -> None:
         self._ptes = ptes
         self._numbering = numbering
         self.nr_frames = numbering.nr_frames
@@ -73,7 +73,7 @@ class Transposed:
         self._extent: I32 = pairs.astype(np.int32)
         self.found: I64 = mappers[self._segment]
 
-    def entries(self, pfns: I64) -> Entries:
+    def entries(self, pfns: I64) -> ReverseEntries:
         """Every present entry of these frames, in the order asked, then by process and address."""
         dense = self._numbering.dense(pfns)
         position = np.flatnonzero(dense >= 0)
@@ -84,7 +84,7 @@ class Transposed:
         extent = self._extent[at].astype(np.int64)
         page = np.repeat(known, count) - self._first[extent]
         address = self._ptes.address[extent] + (page << PAGE_SHIFT)
-        return Entries(np.repeat(position, count), extent, address)
+        return ReverseEntries(np.repeat(position, count), extent, address)
 
 
 # For each run its first number and those that follow it by a step; int64, one array from end to end.

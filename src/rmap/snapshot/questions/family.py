@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FamilyAnonVma:
+class AnonVmaOfPage:
     """One anon_vma.
 
     Attributes:
@@ -73,7 +73,7 @@ class FamilyVma:
 
 
 @dataclass(frozen=True)
-class Family:
+class PageFamily:
     """A page and what stands around it.
 
     Attributes:
@@ -99,14 +99,14 @@ class Family:
     raced: bool
     anchor: str
     file: str
-    anon_vmas: tuple[FamilyAnonVma, ...]
+    anon_vmas: tuple[AnonVmaOfPage, ...]
     others: int
     vmas: tuple[FamilyVma, ...]
     met: int
     hits: int
     passed: int
 
-    def first(self, limit: int | None) -> Family:
+    def first(self, limit: int | None) -> PageFamily:
         """The same with at most so many VMAs, and only the anon_vmas of their chains; counts stay those of all."""
         if limit is None or len(self.vmas) <= limit:
             return self
@@ -116,7 +116,7 @@ class Family:
         return replace(self, vmas=vmas, anon_vmas=kept, others=self.others + len(self.anon_vmas) - len(kept))
 
 
-def family_of(picture: Snapshot, pfn: int) -> Family:
+def family_of(picture: Snapshot, pfn: int) -> PageFamily:
     """Gather what stands around a page.
 
     Args:
@@ -146,7 +146,7 @@ def family_of(picture: Snapshot, pfn: int) -> Family:
     names, anon_vmas, others = _anon_vmas(picture, met, anchor)
     vmas = tuple(_vma(picture, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
     known = picture.about["anon_exclusive"] and kind == f.ANON
-    return Family(
+    return PageFamily(
         pfn=pfn,
         kind=f.FRAME_KINDS[kind],
         index=index,
@@ -190,7 +190,7 @@ def _chain(picture: Snapshot, vma: int) -> list[int]:
 
 
 # The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family has.
-def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[FamilyAnonVma, ...], int]:
+def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[AnonVmaOfPage, ...], int]:
     if anchor < 0:
         return {}, (), 0
     table = picture.anon_vmas
@@ -202,7 +202,7 @@ def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str
         above = int(table.parent[a])
         below.setdefault(above if above in needed and above != a else root, []).append(a)
     names: dict[int, str] = {}
-    rows: list[FamilyAnonVma] = []
+    rows: list[AnonVmaOfPage] = []
     waiting = [(root, "", 0)]
     while waiting:
         a, parent, depth = waiting.pop()
@@ -210,7 +210,7 @@ def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str
             continue
         names[a] = f"A{len(names)}"
         columns = (table.refcount, table.num_children, table.num_active_vmas, table.address)
-        rows.append(FamilyAnonVma(names[a], parent, depth, *(int(column[a]) for column in columns)))
+        rows.append(AnonVmaOfPage(names[a], parent, depth, *(int(column[a]) for column in columns)))
         waiting += [(child, names[a], depth + 1) for child in reversed(below.get(a, []))]
     return names, tuple(rows), int(np.count_nonzero(table.root == root)) - len(rows)
 

@@ -1,7 +1,7 @@
 """The invariants of the anon_vma topology, I1 to I11, over columns (rules 2.1 to 2.9).
 
-The columns come from a picture, or straight from the running kernel: :class:`Topology` says what is needed. Every
-violation is collected as data, none ends the search.
+The columns come from a picture, or straight from the running kernel: :class:`CheckedTopology` says what is needed.
+Every violation is collected as data, none ends the search.
 
 What is missing is told apart from what is wrong. Of an anon_vma that was not read whole no counter is asked (I6 to I8).
 Where processes are missing, a counter above what was counted means that the family reaches outside; a counter below it
@@ -54,7 +54,7 @@ WHAT = {
 
 
 @dataclass(frozen=True)
-class Topology:
+class CheckedTopology:
     """VMAs, their chains, and the anon_vmas; int64 columns. A row of ``anon_vmas`` that is not there is -1.
 
     Attributes:
@@ -91,7 +91,7 @@ class Topology:
     anon_vma_where: Callable[[int], object]
 
 
-def topology_of(picture: Snapshot) -> Topology:
+def topology_of(picture: Snapshot) -> CheckedTopology:
     """The topology of a picture, as columns."""
     vmas, processes, links, about = picture.vmas, picture.processes, picture.anon_vma_chains, picture.about
     table = picture.anon_vmas
@@ -108,7 +108,7 @@ def topology_of(picture: Snapshot) -> Topology:
             return f"anon_vma {row} (root {table.root[row]})"
         return f"anon_vma {pointer(int(table.address[row]))} (root {pointer(int(table.address[table.root[row]]))})"
 
-    return Topology(
+    return CheckedTopology(
         active=vmas.anon_vma.astype(np.int64),
         pid=pid,
         link_vma=links.vma.astype(np.int64),
@@ -140,7 +140,7 @@ def _families_with_ksm(picture: Snapshot) -> Bool:
     return np.isin(root, roots)
 
 
-def inspect_topology(topology: Topology) -> Iterator[Found]:
+def inspect_topology(topology: CheckedTopology) -> Iterator[Found]:
     """Check I1 to I11.
 
     Returns:
@@ -153,7 +153,7 @@ def inspect_topology(topology: Topology) -> Iterator[Found]:
 
 # Where the chains begin and how long they are; and the checks.
 class _World:
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: CheckedTopology) -> None:
         self.t = topology
         self.nr_vmas, self.nr_anon_vmas = len(topology.active), len(topology.root)
         self.length: I64 = np.bincount(topology.link_vma, minlength=self.nr_vmas).astype(np.int64)

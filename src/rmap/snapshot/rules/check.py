@@ -34,7 +34,7 @@ _MOST_NAMED = 8  # entries of one page that a violation lists
 
 
 @dataclass(frozen=True)
-class Pages:
+class CheckedPages:
     """Every present entry of a picture with what its frame says; one row per entry, columns of equal length."""
 
     pfn: I64
@@ -89,7 +89,7 @@ def inspect_pages(picture: Snapshot, *, strict: bool | None = None) -> list[Foun
     pages = _pages(picture)
     if strict is None:
         strict = picture.about["source"] == "model"
-    checks: tuple[Callable[[Snapshot, Pages], Iterator[Found]], ...] = (
+    checks: tuple[Callable[[Snapshot, CheckedPages], Iterator[Found]], ...] = (
         _anchored,
         _index,
         partial(_exclusive, strict=strict),
@@ -101,7 +101,7 @@ def inspect_pages(picture: Snapshot, *, strict: bool | None = None) -> list[Foun
     return [found for one in checks for found in one(picture, pages)]
 
 
-def _pages(picture: Snapshot) -> Pages:
+def _pages(picture: Snapshot) -> CheckedPages:
     entries = picture.reverse.entries(picture.pfns())
     at = entries.position
 
@@ -109,7 +109,7 @@ def _pages(picture: Snapshot) -> Pages:
         spread: I64 = picture.per_frame(name).astype(np.int64)
         return spread[at]
 
-    return Pages(
+    return CheckedPages(
         pfn=picture.pfns()[at],
         vma=picture.ptes.vma[entries.extent].astype(np.int64),
         address=entries.address,
@@ -126,7 +126,7 @@ def _pages(picture: Snapshot) -> Pages:
 
 
 # One invariant of entries: of those asked about, which are right.
-def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
+def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
     rows = np.flatnonzero(asked & ~right).tolist()
     found = []
     for i in rows[:NAMED]:
@@ -143,11 +143,11 @@ def _demand(picture: Snapshot, pages: Pages, asked: Bool, right: Bool, line: Che
     return Found(line._replace(checked=int(asked.sum()), violations=len(rows)), found)
 
 
-def _linear(picture: Snapshot, pages: Pages) -> I64:
+def _linear(picture: Snapshot, pages: CheckedPages) -> I64:
     return picture.vmas.pgoff[pages.vma] + ((pages.address - picture.vmas.start[pages.vma]) >> PAGE_SHIFT)
 
 
-def _index(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _index(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     line = Checked("I14", "an anonymous page's index gives its address in every VMA", 0, "entries")
     asked = (pages.kind == f.ANON) & (pages.index >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
     if not asked.any():
@@ -156,7 +156,7 @@ def _index(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield _demand(picture, pages, asked, right, line, "the page is not where its index says")
 
 
-def _exclusive(picture: Snapshot, pages: Pages, strict: bool) -> Iterator[Found]:
+def _exclusive(picture: Snapshot, pages: CheckedPages, strict: bool) -> Iterator[Found]:
     once = Checked("I15", "an exclusive page is mapped once", 0, "entries")
     active = Checked("I16", "an exclusive small page hangs on the active anon_vma", 0, "entries")
     if not picture.about["anon_exclusive"]:
@@ -182,7 +182,7 @@ def _exclusive(picture: Snapshot, pages: Pages, strict: bool) -> Iterator[Found]
     yield _demand(picture, pages, asked, right, active, "an exclusive page hangs on another anon_vma than its VMA's")
 
 
-def _writable(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _writable(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     line = Checked("I17", "a writable entry of an anonymous page means: exclusive", 0, "entries")
     if not (picture.about["pte_write"] and picture.about["anon_exclusive"]):
         why = "whether an entry is writable is not in the picture: /proc does not show it"
@@ -193,7 +193,7 @@ def _writable(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield _demand(picture, pages, asked, right, line, "a page that is not exclusive is mapped writable")
 
 
-def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _anchored(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     # I18, "the anon_vma of a shared page is the active one or an ancestor of it", is not asked: a fork that takes up an
     # old anon_vma again (rule 2.7) makes pages that hang on a descendant of the active one. I13 holds even then.
     line = Checked("I13", "a page's anon_vma is in the chain of every VMA that maps it", 0, "entries")
@@ -216,7 +216,7 @@ def _anchored(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield _demand(picture, pages, asked, linked, line, "the page's anon_vma is not in the VMA's chain")
 
 
-def _counts(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _counts(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     line = Checked("8.2", "pagemap calls a page exclusive iff its mapcount is 1", 0, "entries")
     if picture.about["source"] != "kernel":
         yield Found(line._replace(reason="only the kernel's own pictures carry this bit"), [])
@@ -228,7 +228,7 @@ def _counts(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield _demand(picture, pages, asked, right, line, "pagemap's bit 56 and the mapcount differ")
 
 
-def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _complete(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     found = picture.reverse.found + picture.per_frame("own")
     kind = picture.per_frame("kind")
     mapcount = picture.per_frame("mapcount").astype(np.int64)
@@ -253,7 +253,7 @@ def _complete(picture: Snapshot, pages: Pages) -> Iterator[Found]:
     yield Found(Checked("I20", "pages whose every mapping is in the picture", complete, "pages", note=note), [])
 
 
-def _miscounted(picture: Snapshot, pages: Pages, i: int, number: str, mapcount: int, found: int) -> Violation:
+def _miscounted(picture: Snapshot, pages: CheckedPages, i: int, number: str, mapcount: int, found: int) -> Violation:
     pfn = int(picture.pfns()[i])
     kind = picture.frames.kind[picture.frame_run(pfn)]
     rows = np.arange(*np.searchsorted(pages.pfn, (pfn, pfn + 1)))  # entries stand in the order of their pages
@@ -270,7 +270,7 @@ def _miscounted(picture: Snapshot, pages: Pages, i: int, number: str, mapcount: 
     return Violation(number, text, tuple(objects), pids, pfn)
 
 
-def _file_pages(picture: Snapshot, pages: Pages) -> Iterator[Found]:
+def _file_pages(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     line = Checked("I21", "a file page lies where its offset in the file says, in every VMA", 0, "entries")
     asked = (pages.file >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
     right = pages.index == _linear(picture, pages)
