@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from model.words import PAGE, anchor, area, at, chain, counters, layout, living, mapped, write, written
 from rmap import Kernel, Process
+from tests.model.words import PAGE, anchor, area, at, chain, counters, layout, living, mapped, write, written
 
 
 def divided(p: Process, first: int, middle: int, end: int) -> None:

@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from model.words import (
+from rmap import Kernel, SyscallError
+from tests.model.words import (
     PAGE,
     anchor,
     area,
@@ -22,7 +23,6 @@ from model.words import (
     write,
     written,
 )
-from rmap import Kernel, SyscallError
 
 HERE = at(0) >> 12
 """The page index of page 0 of an anonymous mapping that never moved."""
