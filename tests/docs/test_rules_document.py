@@ -22,11 +22,35 @@ def test_the_modules_exist() -> None:
     assert missing == []
 
 
+def named_tests() -> list[tuple[str, str, str]]:
+    """Each (rule, letter, test) of the document: ``("2.7", "J", "test_topology")``. Part 7 is one rule."""
+    found = []
+    for paragraph in re.split(r"\n\n", TEXT):
+        rule = re.match(rf"\*\*({NUMBER})\*\*", paragraph)
+        for letter, names in re.findall(r"\b([TJ])\s(test_\w+(?:(?:,| and)\stest_\w+)*)", paragraph):
+            found += [(rule[1] if rule else "", letter, name) for name in re.findall(r"test_\w+", names)]
+    return found
+
+
 def test_the_named_tests_exist_and_name_the_rule() -> None:
-    for line in re.split(r"\n\n", TEXT):
-        for letter, names in re.findall(r"\b([TJ])\s(test_\w+(?:(?:,| and)\stest_\w+)*)", line):
-            for name in re.findall(r"test_\w+", names):
-                assert (ROOT / "tests" / "rules" / f"{name}.py").exists(), f"{letter} {name}, named in: {line[:60]}"
+    """T: told to the model. J: told to the model and to real processes, so it asks for a ``machine``."""
+    assert len(named_tests()) > 40
+    for rule, letter, name in named_tests():
+        path = ROOT / "tests" / "rules" / f"{name}.py"
+        assert path.exists(), f"{name}.py, named by rule {rule}"
+        text = path.read_text()
+        cited = rf"(?<![\d.]){re.escape(rule)}(?!\d)|def test_{rule.replace('.', '_')}(?![0-9])"
+        assert not rule or re.search(cited, text) or ranges_hold(text, rule), f"{name}.py says nothing of rule {rule}"
+        assert letter == "T" or "machine: Any" in text, f"{name}.py, named by rule {rule}: no real process is told"
+
+
+def ranges_hold(text: str, rule: str) -> bool:
+    """Whether a text cites a range of rules that this one lies in: "rules 3.1 to 3.5"."""
+    part, number = rule.split(".")
+    return any(
+        part == low_part == high_part and int(low) <= int(re.sub(r"\D", "", number)) <= int(high)
+        for low_part, low, high_part, high in re.findall(r"(\d+)\.(\d+) to (\d+)\.(\d+)", text)
+    )
 
 
 def test_every_rule_that_is_cited_is_there() -> None:

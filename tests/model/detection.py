@@ -14,7 +14,7 @@ import numpy as np
 
 from rmap import Kernel, Process, RmapError
 from rmap.mm.oracle import transpose
-from tests.model.words import PAGE, anchor, at, chain, layout, looked_at, mapcount, mapped, read, write, written
+from tests.rules.words import PAGE, anchor, at, chain, layout, looked_at, mapcount, mapped, read, write, written
 
 
 class Noticed(AssertionError):

@@ -7,7 +7,23 @@ from typing import Any
 
 import pytest
 
-from tests.rules.words import at, layout, mapped, pages, present, refused, shared, written
+from rmap import Kernel
+from rmap.mm.pte import RW
+from tests.rules.words import (
+    PAGE,
+    anchor,
+    at,
+    entry,
+    layout,
+    mapped,
+    pages,
+    present,
+    read,
+    refused,
+    shared,
+    write,
+    written,
+)
 
 
 def test_a_read_fault_maps_what_is_cached_around_it(machine: Any) -> None:
@@ -111,7 +127,7 @@ def test_two_processes_share_through_a_file_at_different_places(machine: Any) ->
     c = p.fork()
     c.mremap(at(4), pages(4), pages(4), at(20))
     c.read(at(20), pages(4))
-    assert layout(machine, c) == "0-4 rw-s data+0, 20-24 rw-s data+4"
+    assert layout(c) == "0-4 rw-s data+0, 20-24 rw-s data+4"
     assert shared(machine, (p, 5), (c, 21))
 
 
@@ -137,10 +153,10 @@ def test_a_borrowed_address_space_is_the_same_one(machine: Any) -> None:
     written(p, 0, 4)
     t = p.clone_vm()
     t.munmap(at(0), pages(1))
-    assert layout(machine, p) == layout(machine, t) == "1-4 rw-p"
+    assert layout(p) == layout(t) == "1-4 rw-p"
     assert machine.mapcount(machine.pfn(p, at(1))) == 1
     t.exit()
-    assert layout(machine, p) == "1-4 rw-p"
+    assert layout(p) == "1-4 rw-p"
 
 
 def test_vfork_borrows_until_exit(machine: Any) -> None:
@@ -150,5 +166,79 @@ def test_vfork_borrows_until_exit(machine: Any) -> None:
     v.write(at(0), pages(1))
     v.mprotect(at(1), pages(1), "r")
     v.exit()
-    assert layout(machine, p) == "0-1 rw-p, 1-2 r--p"
+    assert layout(p) == "0-1 rw-p, 1-2 r--p"
     assert machine.mapcount(machine.pfn(p, at(0))) == 1
+
+
+# -- on the model alone: entries, anchors, walks
+
+
+def test_4_10_a_read_fault_maps_what_is_cached_around(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    lib = k.open("lib", 64 * PAGE)
+    lib.read_in()
+    mapped(p, 0, 40, "r", file=lib)
+    read(p, 20)
+    assert [page for page in range(40) if k.pfn(p, at(page))] == list(range(16, 32))
+
+
+def test_4_10_a_private_copy_has_the_files_page_index(k: Kernel) -> None:
+    p = k.spawn()
+    mapped(p, 0, 2, file=k.open("lib", 8 * PAGE), offset=5 * PAGE)
+    write(p, 1)
+    assert anchor(k, p, 1) == ("A0", 6)
+
+
+def test_4_10_a_shared_write_is_noticed_on_a_disk_and_not_on_tmpfs(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    disk, shm = k.open("disk", 4 * PAGE), k.open("shm", 4 * PAGE, shmem=True)
+    mapped(p, 0, 1, "rw", "shared", file=disk)
+    mapped(p, 2, 3, "rw", "shared", file=shm)
+    read(p, 0)
+    read(p, 2)
+    assert (entry(p, 0) & RW, entry(p, 2) & RW) == (0, RW)
+
+
+def test_5_8_mkclean_protects_shared_mappings_only(any_k: Kernel) -> None:
+    k = any_k
+    p, q = k.spawn(), k.spawn()
+    lib = k.open("lib", 4 * PAGE)
+    written(p, 0, 1, "rw", "shared", file=lib)
+    mapped(q, 0, 1, file=lib)
+    read(q, 0)
+    pfn = k.pfn(p, at(0))
+    assert pfn == k.pfn(q, at(0))
+    assert k.folio_mkclean(pfn or 0) == 1
+    assert entry(p, 0) & RW == 0
+
+
+def test_5_8_truncation_takes_private_copies_and_a_hole_does_not(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    lib = k.open("lib", 4 * PAGE)
+    mapped(p, 0, 4, file=lib)
+    read(p, 0, 4)
+    write(p, 1, 3)
+    lib.punch_hole(0, 4 * PAGE)
+    assert [k.pfn(p, at(page)) is not None for page in range(4)] == [False, True, True, False]
+    k.check()
+    lib.truncate(2 * PAGE)
+    assert [k.pfn(p, at(page)) is not None for page in range(4)] == [False, True, False, False]
+
+
+def test_5_8_truncation_finds_every_window(any_k: Kernel) -> None:
+    k = any_k
+    lib = k.open("lib", 8 * PAGE)
+    lib.read_in()
+    processes = [k.spawn() for _ in range(3)]
+    for n, p in enumerate(processes):
+        mapped(p, 10 * n, 10 * n + 4, "r", file=lib, offset=2 * n * PAGE)
+        read(p, 10 * n, 10 * n + 4)
+    processes[1].mremap(at(12), 2 * PAGE, 2 * PAGE, at(30))
+    lib.truncate(5 * PAGE)
+    assert k.pfn(processes[1], at(30)) is not None
+    assert k.pfn(processes[1], at(31)) is None
+    assert [k.pfn(processes[2], at(20 + page)) is not None for page in range(4)] == [True, False, False, False]
+    assert layout(processes[2]) == "20-24 r--p lib+4"

@@ -7,7 +7,7 @@ import pytest
 from rmap import Kernel, SyscallError
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import DIRTY
-from tests.model.words import PAGE, at, layout, mapped, read, write, written
+from tests.rules.words import PAGE, at, layout, mapped, read, write, written
 
 
 def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hole_only(any_k: Kernel) -> None:
@@ -15,7 +15,7 @@ def test_a_write_over_a_hole_between_two_stacks_grows_the_upper_one_over_the_hol
     mapped(p, 4, 24, growsdown=True)
     p.munmap(at(14), PAGE)
     p.write(at(12), 5 * PAGE)
-    assert layout(p) == "4-14 rw-p, 14-24 rw-p"
+    assert layout(p) == "4-14 rw-p gd, 14-24 rw-p gd"
 
 
 def test_a_stack_does_not_grow_for_a_write_that_is_refused_further_up(any_k: Kernel) -> None:
@@ -24,7 +24,7 @@ def test_a_stack_does_not_grow_for_a_write_that_is_refused_further_up(any_k: Ker
     mapped(p, 9, 10, "r")
     with pytest.raises(SyscallError):
         p.write(at(6), 4 * PAGE)
-    assert layout(p) == "8-9 rw-p, 9-10 r--p"
+    assert layout(p) == "8-9 rw-p gd, 9-10 r--p"
 
 
 @pytest.mark.parametrize("scalar_twins", [True, False])

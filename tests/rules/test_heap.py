@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.rules.words import pages
+from tests.rules.words import chain_at, pages
 
 HEAP = 0x555555559000
 """Where the heap of a process without randomisation begins."""
@@ -57,6 +57,7 @@ def test_3_9_after_fork_the_childs_growth_is_a_second_area(machine: Any) -> None
     assert heap(machine, c) == "0-2 rw-p, 2-4 rw-p"
     assert heap(machine, p) == "0-4 rw-p"
     c.write(HEAP, pages(4))
+    assert (chain_at(c, HEAP), chain_at(c, HEAP + pages(2))) == ("[A1] A0", "[A2]")
     assert c.brk(HEAP + pages(1)) == HEAP + pages(1)
     assert heap(machine, c) == "0-1 rw-p"
 

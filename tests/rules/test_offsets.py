@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from rmap import Kernel, Process
 from rmap.mm.mm_types import vma_address
-from tests.model.words import PAGE, area, at, layout, mapcount, mapped, read, write, written
+from tests.rules.words import (
+    PAGE,
+    area,
+    at,
+    kernel_of,
+    layout,
+    mapcount,
+    mapped,
+    model_of,
+    pages,
+    present,
+    read,
+    shared,
+    write,
+    written,
+)
 
-HERE = at(0) >> 12
+HERE = at(0) // PAGE
+"""The page index of page 0 of an anonymous mapping that never moved."""
 
 
-def offsets(k: Kernel, *places: tuple[Process, int]) -> list[int]:
+def offsets(machine: Any, *places: tuple[Any, int]) -> list[int]:
     """The offsets of one page, in pages from the start of its VMA, at each of these places.
 
-    That the page is one, is mapped nowhere else, and has one index that is linear everywhere (I14) is checked here.
+    That the page is one, is mapped nowhere else, and has one index (rule 1.3) that is linear everywhere (I14) is
+    checked here.
     """
     found = []
-    (pfn,) = {k.pfn(process, at(page)) for process, page in places}
-    assert pfn
-    assert k.walk(pfn) == sorted((process.pid, at(page)) for process, page in places)
-    _, index = k.core.frames.anchor1(pfn)
+    assert shared(machine, *places)
+    pfn = machine.pfn(places[0][0], at(places[0][1]))
+    kernel = kernel_of(machine)
+    assert kernel.walk(pfn) == sorted((model_of(process).pid, at(page)) for process, page in places)
+    _, index = kernel.core.frames.anchor1(pfn)
     for process, page in places:
         vma = area(process, page)
         assert vma_address(vma, index) == at(page)
@@ -29,121 +49,161 @@ def offsets(k: Kernel, *places: tuple[Process, int]) -> list[int]:
     return found
 
 
-def test_right_after_a_fork_offsets_agree(k: Kernel) -> None:
-    p = k.spawn()
-    written(p, 0, 4)
+def test_right_after_a_fork_offsets_agree(machine: Any) -> None:
+    p = machine.spawn()
+    written(p, 4, 8)
     c = p.fork()
-    assert offsets(k, (p, 3), (c, 3)) == [3, 3]
+    assert layout(p) == layout(c) == "4-8 rw-p"
+    assert offsets(machine, (p, 4), (c, 4)) == [0, 0]
+    assert offsets(machine, (p, 7), (c, 7)) == [3, 3]
 
 
-def test_7a_the_child_unmaps_the_first_page(k: Kernel) -> None:
-    p = k.spawn()
+# -- 7a to 7e: no
+
+
+def test_7a_a_partial_unmap_changes_the_offset_on_one_side(machine: Any) -> None:
+    p = machine.spawn()
     written(p, 0, 2)
     c = p.fork()
-    c.munmap(at(0), PAGE)
-    assert offsets(k, (p, 1), (c, 1)) == [1, 0]
+    c.munmap(at(0), pages(1))
+    assert offsets(machine, (p, 1), (c, 1)) == [1, 0]
     assert area(c, 1).pgoff == area(p, 0).pgoff + 1
+    assert (layout(p), layout(c)) == ("0-2 rw-p", "1-2 rw-p")
 
 
-@pytest.mark.parametrize("how", ["mprotect", "madvise", "mlock"])
-def test_7b_one_side_splits(k: Kernel, how: str) -> None:
-    p = k.spawn()
-    written(p, 0, 4)
+@pytest.mark.parametrize(
+    ("split", "left"),
+    [
+        (lambda p: p.mprotect(at(0), pages(1), "r"), "0-1 r--p"),
+        (lambda p: p.madvise(at(0), pages(1), "dontfork"), "0-1 rw-p dc"),
+        (lambda p: p.madvise(at(0), pages(1), "wipeonfork"), "0-1 rw-p wf"),
+        (lambda p: p.mlock(at(0), pages(1)), "0-1 rw-p lo"),
+        (lambda p: p.mlock(at(0), pages(1), onfault=True), "0-1 rw-p lf lo"),
+    ],
+    ids=["mprotect", "dontfork", "wipeonfork", "mlock", "mlock on fault"],
+)
+def test_7b_a_split_changes_the_offset_on_one_side(machine: Any, split: Callable[[Any], None], left: str) -> None:
+    """Rule 2.11: the upper half begins later, and its page offset grows with it."""
+    p = machine.spawn()
+    written(p, 0, 3)
     c = p.fork()
-    if how == "mprotect":
-        c.mprotect(at(0), 2 * PAGE, "r")
-    elif how == "madvise":
-        c.madvise(at(0), 2 * PAGE, "dontfork")
-    else:
-        c.mlock(at(0), 2 * PAGE, onfault=True)
-    assert len(c.maps()) == 2
-    assert offsets(k, (p, 3), (c, 3)) == [3, 1]
+    split(c)
+    assert (layout(p), layout(c)) == ("0-3 rw-p", f"{left}, 1-3 rw-p")
+    assert offsets(machine, (p, 2), (c, 2)) == [2, 1]
 
 
-def test_7c_a_vma_grows_downwards_by_merging(k: Kernel) -> None:
-    p = k.spawn()
+def test_7c_a_merge_downward_moves_the_start_of_the_parent(machine: Any) -> None:
+    p = machine.spawn()
     written(p, 2, 4)
     c = p.fork()
     mapped(p, 0, 2)
-    assert layout(p) == "0-4 rw-p"
-    assert offsets(k, (p, 3), (c, 3)) == [3, 1]
+    assert (layout(p), layout(c)) == ("0-4 rw-p", "2-4 rw-p")
+    assert offsets(machine, (p, 3), (c, 3)) == [3, 1]
     assert area(p, 0).pgoff == HERE
+    p.write(at(1), pages(1))
+    assert shared(machine, (p, 1))
 
 
-def test_7c_a_stack_grows_downwards(k: Kernel) -> None:
-    p = k.spawn()
-    mapped(p, 20, 24, growsdown=True)
-    write(p, 21, 24)
+def test_7c_stack_growth_moves_the_start_likewise(machine: Any) -> None:
+    """Rules 2.17 and 7c: the VMA reaches down to the page touched, and only that page comes."""
+    p = machine.spawn()
+    written(p, 1000, 1002, growsdown=True)
     c = p.fork()
-    write(p, 17)
-    assert layout(p) == "17-24 rw-p"
-    assert offsets(k, (p, 22), (c, 22)) == [5, 2]
-    assert area(p, 17).pgoff == HERE + 17  # rule 2.17: start and pgoff together
+    p.write(at(997), pages(1))
+    assert (layout(p), layout(c)) == ("997-1002 rw-p gd", "1000-1002 rw-p gd")
+    assert present(machine, p, 997, 1002) == "x..xx"
+    assert offsets(machine, (p, 1001), (c, 1001)) == [4, 1]
+    assert area(p, 997).pgoff == HERE + 997  # rule 2.17: start and pgoff together
 
 
-def test_rule_2_17_a_stack_is_prepared_before_it_grows(k: Kernel) -> None:
-    p = k.spawn()
-    mapped(p, 20, 24, growsdown=True)
-    read(p, 18)
-    assert layout(p) == "18-24 rw-p"
-    assert area(p, 18).anon is not None
-    assert k.pfn(p, at(18)) == k.zero_pfn
+def test_2_17_a_stack_is_prepared_before_it_grows(machine: Any) -> None:
+    p = machine.spawn()
+    mapped(p, 1020, 1024, growsdown=True)
+    read(p, 1018)
+    assert layout(p) == "1018-1024 rw-p gd"
+    assert area(p, 1018).anon is not None
+    assert present(machine, p, 1018, 1019) == "0"
 
 
-def test_7d_the_tail_is_moved(k: Kernel) -> None:
-    p = k.spawn()
+def test_7d_a_moved_tail_is_at_offset_zero(machine: Any) -> None:
+    p = machine.spawn()
     written(p, 0, 4)
     c = p.fork()
-    c.mremap(at(2), 2 * PAGE, 2 * PAGE, at(10))
-    assert offsets(k, (p, 3), (c, 11)) == [3, 1]
+    assert c.mremap(at(2), pages(2), pages(2), at(21)) == at(21)
+    assert layout(c) == "0-2 rw-p, 21-23 rw-p"
+    assert offsets(machine, (p, 2), (c, 21)) == [2, 0]
+    assert offsets(machine, (p, 3), (c, 22)) == [3, 1]
 
 
-def test_7d_moving_all_of_it_changes_the_address_and_no_offset(k: Kernel) -> None:
-    p = k.spawn()
+def test_7d_a_whole_vma_moved_keeps_its_offsets(machine: Any) -> None:
+    p = machine.spawn()
     written(p, 0, 4)
     c = p.fork()
-    c.mremap(at(0), 4 * PAGE, 4 * PAGE, at(10))
-    assert offsets(k, (p, 3), (c, 13)) == [3, 3]
+    assert c.mremap(at(0), pages(4), pages(4), at(21)) == at(21)
+    assert layout(c) == "21-25 rw-p"
+    assert offsets(machine, (p, 0), (c, 21)) == [0, 0]
+    assert offsets(machine, (p, 3), (c, 24)) == [3, 3]
 
 
-def test_7e_one_file_at_different_offsets(k: Kernel) -> None:
-    p, q = k.spawn(), k.spawn()
-    lib = k.open("lib", 8 * PAGE)
-    lib.read_in()
-    mapped(p, 0, 2, "r", file=lib, offset=5 * PAGE)
-    mapped(q, 10, 14, "r", file=lib, offset=3 * PAGE)
+def test_7e_one_file_at_two_offsets(machine: Any) -> None:
+    """File page 5 lies at offset 0 of one VMA and two pages into another."""
+    f = machine.open("lib", size=pages(8))
+    p, q = machine.spawn(), machine.spawn()
+    mapped(p, 0, 3, file=f, offset=pages(5), flags="shared")
+    mapped(q, 0, 5, file=f, offset=pages(3), flags="shared")
+    read(p, 0, 3)
+    read(q, 0, 5)
+    assert (layout(p), layout(q)) == ("0-3 rw-s lib+5", "0-5 rw-s lib+3")
+    for page in range(3):
+        assert offsets(machine, (p, page), (q, page + 2)) == [page, page + 2]
+
+
+def test_7e_a_private_mapping_likewise(machine: Any) -> None:
+    f = machine.open("lib", size=pages(8))
+    p, q = machine.spawn(), machine.spawn()
+    mapped(p, 0, 2, "r", file=f, offset=pages(5))
+    mapped(q, 10, 14, "r", file=f, offset=pages(3))
     read(p, 0)
     read(q, 12)
-    assert offsets(k, (p, 0), (q, 12)) == [0, 2]
+    assert offsets(machine, (p, 0), (q, 12)) == [0, 2]
 
 
-def test_shared_anonymous_memory_mapped_whole_agrees(k: Kernel) -> None:
-    p = k.spawn()
-    written(p, 0, 3, "rw", "shared")
+def test_shared_anonymous_memory_mapped_whole_agrees(machine: Any) -> None:
+    p = machine.spawn()
+    written(p, 0, 3, flags="shared")
     c = p.fork()
-    read(c, 2)
-    assert offsets(k, (p, 2), (c, 2)) == [2, 2]
+    assert present(machine, c, 0, 3) == "..."  # rule 4.4: the child finds them through the file
+    write(c, 0)
+    read(c, 1, 3)
+    assert layout(p) == layout(c) == "0-3 rw-s shared memory+0"
+    for page in range(3):
+        assert offsets(machine, (p, page), (c, page)) == [page, page]
 
 
-def test_rule_2_10_page_offsets_at_birth(k: Kernel) -> None:
-    p = k.spawn()
+# -- where page offsets come from
+
+
+def test_2_10_page_offsets_at_birth(machine: Any) -> None:
+    """Of a private mapping of /dev/zero, which is anonymous (rule 1.8), it is the offset given."""
+    p = machine.spawn()
     mapped(p, 0, 1)
-    mapped(p, 2, 3, "rw", "shared")
-    mapped(p, 4, 5, file=k.open("lib", 8 * PAGE), offset=5 * PAGE)
-    mapped(p, 6, 7, file=k.open("/dev/zero"), offset=7 * PAGE)
-    heap = p.brk(p.mm.start_brk + PAGE)
+    mapped(p, 2, 3, flags="shared")
+    mapped(p, 4, 5, file=machine.open("lib", size=pages(8)), offset=pages(5))
+    mapped(p, 6, 7, file=machine.open("/dev/zero", size=0), offset=pages(7))
+    heap = p.brk(p.brk(0) + PAGE)
     assert [area(p, page).pgoff for page in (0, 2, 4, 6)] == [HERE, 0, 5, 7]
-    vma = p.vma(heap - 1)
+    vma = model_of(p).vma(heap - 1)
     assert vma is not None
-    assert vma.pgoff == vma.start >> 12
+    assert vma.pgoff == vma.start // PAGE
 
 
-def test_rule_2_12_a_hole_changes_offsets_and_no_index(k: Kernel) -> None:
-    p = k.spawn()
+def test_2_12_a_hole_changes_offsets_and_no_index(machine: Any) -> None:
+    p = machine.spawn()
     written(p, 0, 4)
-    before = [k.core.frames.anchor1(k.pfn(p, at(page)) or 0) for page in (0, 3)]
-    p.munmap(at(1), 2 * PAGE)
+    frames = kernel_of(machine).core.frames
+    before = [frames.anchor1(machine.pfn(p, at(page))) for page in (0, 3)]
+    p.munmap(at(1), pages(2))
     assert layout(p) == "0-1 rw-p, 3-4 rw-p"
-    assert [vma.pgoff - HERE for vma in p.mm.vmas] == [0, 3]
-    assert [k.core.frames.anchor1(k.pfn(p, at(page)) or 0) for page in (0, 3)] == before
-    assert mapcount(k, p, 3) == 1
+    assert [area(p, page).pgoff - HERE for page in (0, 3)] == [0, 3]
+    assert [frames.anchor1(machine.pfn(p, at(page))) for page in (0, 3)] == before
+    assert mapcount(machine, p, 3) == 1

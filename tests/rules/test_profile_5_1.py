@@ -12,12 +12,8 @@ from rmap.designs.conformance import run_conformance_test
 from rmap.errors import InvariantError, SyscallError
 from rmap.mm.frames import EXCLUSIVE
 from rmap.snapshot import Snapshot, shipped
-
-PAGE = 4096
-
-
-def machine(profile: str = "5.1", design: str = "anon_vma_chain") -> Kernel:
-    return Kernel(design, profile, 4096, nr_swap=256, nr_tables=256)
+from tests.rules.words import PAGE, chain_at
+from tests.support.small import small_kernel
 
 
 def anon(process: Process, address: int) -> Any:
@@ -27,12 +23,6 @@ def anon(process: Process, address: int) -> Any:
     return vma.anon
 
 
-def chain(process: Process, address: int) -> list[str]:
-    vma = process.vma(address)
-    assert vma is not None
-    return [link.anon_vma.name for link in vma.chain]
-
-
 @pytest.mark.parametrize("design", ["anon_vma_chain", "pte_chain", "anon_vma", "cow_context", "anon_vma_chain:2.6.34"])
 def test_designs_conform_under_5_1(design: str) -> None:
     covered = run_conformance_test(design, profile="5.1", seeds=range(4), steps=60)
@@ -40,9 +30,9 @@ def test_designs_conform_under_5_1(design: str) -> None:
 
 
 @pytest.mark.parametrize(("profile", "shared"), [("5.1", True), ("6.18", False)])
-def test_rule_2_5_and_2_7_two_living_children_may_share_one_anon_vma(profile: str, shared: bool) -> None:
+def test_2_5_and_2_7_two_living_children_may_share_one_anon_vma(profile: str, shared: bool) -> None:
     """The story of rule 2.7: H forks I, J and K; in 5.1 I and J get the same deserted anon_vma."""
-    k = machine(profile)
+    k = small_kernel(profile=profile)
     p = k.spawn()
     at = p.mmap(PAGE)
     p.write(at)
@@ -52,7 +42,7 @@ def test_rule_2_5_and_2_7_two_living_children_may_share_one_anon_vma(profile: st
     h = g.fork()
     g.exit()
     i, j, kid = h.fork(), h.fork(), h.fork()
-    assert chain(h, at) == ["A2", "A1", "A0"] and anon(h, at).name == "A1"
+    assert chain_at(h, at) == "A2 [A1] A0"
     assert anon(i, at).name == "A2"
     assert (anon(j, at) is anon(i, at)) is shared
     assert anon(kid, at) is not anon(i, at)
@@ -63,10 +53,10 @@ def test_rule_2_5_and_2_7_two_living_children_may_share_one_anon_vma(profile: st
     ("neighbour_faulted", "changed_faulted", "in_5_1", "in_6_18"),
     [(False, False, 1, 1), (True, False, 1, 1), (False, True, 2, 1), (True, True, 1, 1)],
 )
-def test_rule_3_3_is_asymmetric(neighbour_faulted: bool, changed_faulted: bool, in_5_1: int, in_6_18: int) -> None:
+def test_3_3_is_asymmetric(neighbour_faulted: bool, changed_faulted: bool, in_5_1: int, in_6_18: int) -> None:
     """[neighbour RW][changed RO] becomes RW: the two merge unless only the changed one has an anon_vma."""
     for profile, areas in (("5.1", in_5_1), ("6.18", in_6_18)):
-        k = machine(profile)
+        k = small_kernel(profile=profile)
         p = k.spawn()
         at = p.mmap(2 * PAGE)
         # Each is faulted while the other is not compatible, or both together.
@@ -89,8 +79,8 @@ def test_rule_3_3_is_asymmetric(neighbour_faulted: bool, changed_faulted: bool, 
 
 
 @pytest.mark.parametrize(("profile", "areas"), [("5.1", 2), ("6.18", 1)])
-def test_rule_2_16_growth_in_place_never_merges(profile: str, areas: int) -> None:
-    k = machine(profile)
+def test_2_16_growth_in_place_never_merges(profile: str, areas: int) -> None:
+    k = small_kernel(profile=profile)
     p = k.spawn()
     at = p.mmap(3 * PAGE)
     p.munmap(at + PAGE, PAGE)
@@ -101,15 +91,15 @@ def test_rule_2_16_growth_in_place_never_merges(profile: str, areas: int) -> Non
 
 @pytest.mark.parametrize("advice", ["cold", "pageout", "populate_read", "populate_write", "dontneed_locked"])
 def test_section_8_advice_that_did_not_exist_is_refused(advice: str) -> None:
-    p = machine().spawn()
+    p = small_kernel(profile="5.1").spawn()
     at = p.mmap(PAGE)
     with pytest.raises(SyscallError) as refusal:
         p.madvise(at, PAGE, advice)
     assert refusal.value.errno == errno.EINVAL
 
 
-def test_rule_2_14_there_is_no_dontunmap_and_rule_2_15_no_move_of_several_areas() -> None:
-    p = machine().spawn()
+def test_2_14_there_is_no_dontunmap_and_rule_2_15_no_move_of_several_areas() -> None:
+    p = small_kernel(profile="5.1").spawn()
     at = p.mmap(2 * PAGE)
     before = p.maps()
     with pytest.raises(SyscallError) as refusal:
@@ -123,8 +113,8 @@ def test_rule_2_14_there_is_no_dontunmap_and_rule_2_15_no_move_of_several_areas(
 
 
 @pytest.mark.parametrize(("profile", "prepared"), [("5.1", True), ("6.18", False)])
-def test_rule_2_20_a_wiped_area_is_prepared_in_the_child(profile: str, prepared: bool) -> None:
-    k = machine(profile)
+def test_2_20_a_wiped_area_is_prepared_in_the_child(profile: str, prepared: bool) -> None:
+    k = small_kernel(profile=profile)
     p = k.spawn()
     at = p.mmap(PAGE)
     p.write(at)
@@ -135,9 +125,9 @@ def test_rule_2_20_a_wiped_area_is_prepared_in_the_child(profile: str, prepared:
     k.check()
 
 
-def test_rule_2_20_it_looks_for_a_neighbour_among_its_parents() -> None:
+def test_2_20_it_looks_for_a_neighbour_among_its_parents() -> None:
     """Two wiped areas that touch, one of them faulted: the child's copy of the other takes the parent's anon_vma."""
-    k = machine()
+    k = small_kernel(profile="5.1")
     p = k.spawn()
     at = p.mmap(2 * PAGE)
     p.madvise(at, 2 * PAGE, "wipeonfork")
@@ -149,8 +139,8 @@ def test_rule_2_20_it_looks_for_a_neighbour_among_its_parents() -> None:
 
 
 @pytest.mark.parametrize(("profile", "on_root"), [("5.1", True), ("6.18", False)])
-def test_rule_4_3_what_a_read_swaps_in_hangs_on_the_root(profile: str, on_root: bool) -> None:
-    k = machine(profile)
+def test_4_3_what_a_read_swaps_in_hangs_on_the_root(profile: str, on_root: bool) -> None:
+    k = small_kernel(profile=profile)
     p = k.spawn()
     at = p.mmap(PAGE)
     p.write(at)
@@ -171,8 +161,8 @@ def test_rule_4_3_what_a_read_swaps_in_hangs_on_the_root(profile: str, on_root: 
 
 
 @pytest.mark.parametrize(("profile", "writable"), [("5.1", False), ("6.18", True)])
-def test_rule_4_7a_mprotect_does_not_give_write_permission_back(profile: str, writable: bool) -> None:
-    k = machine(profile)
+def test_4_7a_mprotect_does_not_give_write_permission_back(profile: str, writable: bool) -> None:
+    k = small_kernel(profile=profile)
     p = k.spawn()
     at = p.mmap(PAGE)
     p.write(at)
@@ -186,7 +176,7 @@ def test_rule_4_7a_mprotect_does_not_give_write_permission_back(profile: str, wr
 
 def twelve_steps(profile: str) -> tuple[Kernel, Process, int]:
     """The counterexample to I11 of docs/rules.md: two pieces of one area end up on one anon_vma by two ways."""
-    k = machine(profile)
+    k = small_kernel(profile=profile)
     p0 = k.spawn()
     at = p0.mmap(2 * PAGE)
     p0.write(at, 2 * PAGE)
@@ -209,8 +199,8 @@ def twelve_steps(profile: str) -> tuple[Kernel, Process, int]:
 def test_i11_is_no_invariant_of_5_1() -> None:
     k, p6, at = twelve_steps("5.1")
     assert anon(p6, at) is anon(p6, at + PAGE)
-    assert chain(p6, at) == ["A4", "A3", "A2", "A1", "A0"]
-    assert chain(p6, at + PAGE) == ["A5", "A3", "A2", "A1", "A0"]
+    assert chain_at(p6, at) == "A4 [A3] A2 A1 A0"
+    assert chain_at(p6, at + PAGE) == "A5 [A3] A2 A1 A0"
     k.check()
 
 
@@ -231,7 +221,7 @@ def test_what_follows_in_5_1_pages_are_lost_when_the_pieces_merge() -> None:
 
 
 @pytest.mark.parametrize(("profile", "references"), [("5.1", 1), ("6.18", 0)])
-def test_rule_5_8_a_touch_at_random_counts(profile: str, references: int) -> None:
+def test_5_8_a_touch_at_random_counts(profile: str, references: int) -> None:
     k = Kernel(profile=profile, nr_pages=64)
     p = k.spawn()
     heap = p.mmap(4096)

@@ -21,7 +21,7 @@ def p(machine: Any) -> Iterator[Any]:
     written(process, 10, 14)
     mapped(process, 20, 21, prot="r")
     yield process
-    assert layout(machine, process) == "10-14 rw-p, 20-21 r--p"
+    assert layout(process) == "10-14 rw-p, 20-21 r--p"
     assert present(machine, process, 10, 14) == "xxxx"
 
 
@@ -57,7 +57,7 @@ def test_mmap_over_something_without_noreplace_replaces_it(machine: Any) -> None
     q = machine.spawn()
     written(q, 10, 14)
     q.mmap(pages(2), addr=at(11), prot="r")
-    assert layout(machine, q) == "10-11 rw-p, 11-13 r--p, 13-14 rw-p"
+    assert layout(q) == "10-11 rw-p, 11-13 r--p, 13-14 rw-p"
     assert present(machine, q, 10, 14) == "x..x"
 
 
@@ -176,7 +176,7 @@ def test_advice_for_anonymous_memory_only(machine: Any, advice: str) -> None:
     for page in (10, 20):
         with refused(EINVAL):
             q.madvise(at(page), pages(2), advice)
-    assert layout(machine, q) == "10-12 rw-p data+0, 20-22 rw-s shared memory+0"
+    assert layout(q) == "10-12 rw-p data+0, 20-22 rw-s shared memory+0"
 
 
 # -- mlock
@@ -193,9 +193,9 @@ def test_mlock_rounds_to_whole_pages(machine: Any) -> None:
     q = machine.spawn()
     mapped(q, 10, 14)
     q.mlock(at(11) + 100, 4096)
-    assert layout(machine, q) == "10-11 rw-p, 11-13 rw-p lo, 13-14 rw-p"
+    assert layout(q) == "10-11 rw-p, 11-13 rw-p lo, 13-14 rw-p"
     q.munlock(at(11) + 4095, 2)
-    assert layout(machine, q) == "10-14 rw-p"
+    assert layout(q) == "10-14 rw-p"
 
 
 # -- touching
@@ -245,4 +245,4 @@ def test_a_file_opened_for_reading_cannot_be_shared_for_writing(machine: Any) ->
         q.mprotect(at(10), pages(1), "rw")
     mapped(q, 20, 22, file=f, prot="r")
     q.mprotect(at(20), pages(1), "rw")
-    assert layout(machine, q) == "10-12 r--s lib+0, 20-21 rw-p lib+0, 21-22 r--p lib+1"
+    assert layout(q) == "10-12 r--s lib+0, 20-21 rw-p lib+0, 21-22 r--p lib+1"

@@ -7,8 +7,27 @@ from typing import Any
 
 import pytest
 
+from rmap import Kernel
 from rmap.lab.conform import Pair
-from tests.rules.words import at, layout, mapped, pages, present, refused, shared, written
+from rmap.mm.pte import PRESENT, SWAP, SWP_EXCLUSIVE
+from tests.rules.words import (
+    PAGE,
+    anchor,
+    at,
+    entry,
+    exclusive,
+    layout,
+    mapcount,
+    mapped,
+    pages,
+    present,
+    read,
+    reclaim,
+    refused,
+    shared,
+    write,
+    written,
+)
 from tests.support.swap import swap_here
 
 
@@ -81,7 +100,7 @@ def test_a_swapped_page_moves_with_mremap(swapping: Any) -> None:
     p.mremap(at(0), pages(2), pages(2), at(20))
     p.read(at(20), pages(2))
     c.read(at(0), pages(2))
-    assert layout(swapping, p) == "20-22 rw-p"
+    assert layout(p) == "20-22 rw-p"
     assert shared(swapping, (p, 20), (c, 0))
     assert shared(swapping, (p, 21), (c, 1))
 
@@ -142,3 +161,85 @@ def test_a_page_given_up_and_written_again_stays(swapping: Any) -> None:
     assert present(swapping, p, 0, 1) == "."
     p.read(at(0), 1)
     assert present(swapping, p, 0, 1) == "x"
+
+
+# -- on the model alone: entries, anchors, the exclusive marks
+
+
+def test_4_3_shared_content_comes_back_from_swap_to_the_root(k: Kernel) -> None:
+    p = k.spawn()
+    written(p, 0, 1)
+    c = p.fork()
+    write(c, 0)  # on A1
+    g = c.fork()
+    assert (anchor(k, g, 0)[0], mapcount(k, g, 0)) == ("A1", 2)
+    assert reclaim(k, g, 0) == 1
+    read(g, 0)
+    assert anchor(k, g, 0) == ("A0", at(0) >> 12)
+    assert not exclusive(k, g, 0)
+    read(c, 0)  # from the swap cache: anonymous already, it keeps its anchor
+    assert k.pfn(c, at(0)) == k.pfn(g, at(0))
+    assert (anchor(k, c, 0)[0], mapcount(k, c, 0)) == ("A0", 2)
+
+
+def test_4_12_an_exclusive_page_comes_back_from_swap_exclusive(k: Kernel) -> None:
+    p = k.spawn()
+    written(p, 0, 1)
+    c = p.fork()
+    write(c, 0)
+    assert reclaim(k, c, 0) == 1
+    assert entry(c, 0) & (PRESENT | SWAP | SWP_EXCLUSIVE) == SWAP | SWP_EXCLUSIVE
+    read(c, 0)
+    assert (anchor(k, c, 0)[0], exclusive(k, c, 0)) == ("A1", True)
+
+
+def test_4_12_swapping_out_clears_every_entry(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 3)
+    c, g = p.fork(), p.fork()
+    c.mremap(at(0), 3 * PAGE, 3 * PAGE, at(10))
+    g.munmap(at(0), PAGE)
+    assert reclaim(k, p, 1) == 1
+    for process, page in ((p, 1), (c, 11), (g, 1)):
+        assert entry(process, page) & (PRESENT | SWAP) == SWAP
+    assert k.core.swap.used == 1
+    for process, page in ((p, 1), (c, 11), (g, 1)):
+        write(process, page)
+    assert k.core.swap.used == 0
+
+
+def test_4_6_fork_takes_the_exclusive_mark_from_swap_entries(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 1)
+    reclaim(k, p, 0)
+    c = p.fork()
+    assert (entry(p, 0) & SWP_EXCLUSIVE, entry(c, 0) & SWP_EXCLUSIVE) == (0, 0)
+    assert k.core.swap.count.max() == 2
+
+
+def test_4_12_pageout_leaves_shared_pages(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 2)
+    c = p.fork()
+    write(c, 0)
+    c.madvise(at(0), 2 * PAGE, "pageout")
+    assert k.pfn(c, at(0)) is None
+    assert k.pfn(c, at(1)) is not None
+
+
+def test_4_11_shared_memory_is_swapped_by_the_file(any_k: Kernel) -> None:
+    k = any_k
+    p = k.spawn()
+    written(p, 0, 2, "rw", "shared")
+    c = p.fork()
+    read(c, 0)
+    assert reclaim(k, p, 0) == 1
+    assert (entry(p, 0), entry(c, 0)) == (0, 0)
+    assert k.core.swap.used == 1
+    read(c, 0)
+    assert k.core.swap.used == 0
+    read(p, 0)
+    assert k.pfn(p, at(0)) == k.pfn(c, at(0))

@@ -8,7 +8,7 @@ import pytest
 from rmap import Kernel
 from tests.model.player import Player
 from tests.model.random_calls import random_calls
-from tests.model.words import PAGE, anchor, at, looked_at, mapped, read, write, written
+from tests.rules.words import PAGE, anchor, at, looked_at, mapped, read, write, written
 
 
 def in_full(k: Kernel, pfn: int) -> tuple[int, int]:
@@ -21,7 +21,7 @@ def in_full(k: Kernel, pfn: int) -> tuple[int, int]:
     return after["ptes_checked"] - before["ptes_checked"], after["ptes_in_vain"] - before["ptes_in_vain"]
 
 
-def test_rule_5_2_a_page_on_the_root_is_looked_for_in_the_whole_family(k: Kernel) -> None:
+def test_5_2_a_page_on_the_root_is_looked_for_in_the_whole_family(k: Kernel) -> None:
     p = k.spawn()
     written(p, 0, 1)
     for _ in range(3):
@@ -31,7 +31,7 @@ def test_rule_5_2_a_page_on_the_root_is_looked_for_in_the_whole_family(k: Kernel
     assert looked_at(k, p, 0) == (1, 0)  # the oldest VMA comes first, and the mapcount says that this is all
 
 
-def test_rule_5_2_a_page_on_a_leaf_is_looked_for_in_that_leaf_only(k: Kernel) -> None:
+def test_5_2_a_page_on_a_leaf_is_looked_for_in_that_leaf_only(k: Kernel) -> None:
     p = k.spawn()
     written(p, 0, 1)
     children = [p.fork() for _ in range(3)]
@@ -41,7 +41,7 @@ def test_rule_5_2_a_page_on_a_leaf_is_looked_for_in_that_leaf_only(k: Kernel) ->
         assert in_full(k, k.pfn(child, at(0)) or 0) == (1, 0)
 
 
-def test_rule_5_2_what_a_child_has_unmapped_is_not_looked_at(k: Kernel) -> None:
+def test_5_2_what_a_child_has_unmapped_is_not_looked_at(k: Kernel) -> None:
     p = k.spawn()
     written(p, 0, 4)
     c = p.fork()
@@ -50,7 +50,7 @@ def test_rule_5_2_what_a_child_has_unmapped_is_not_looked_at(k: Kernel) -> None:
     assert in_full(k, k.pfn(p, at(2)) or 0) == (2, 0)
 
 
-def test_rule_4_8_the_last_user_of_an_ancestors_page_is_found_behind_those_who_have_copied_it(k: Kernel) -> None:
+def test_4_8_the_last_user_of_an_ancestors_page_is_found_behind_those_who_have_copied_it(k: Kernel) -> None:
     p = k.spawn()
     written(p, 0, 1)
     children = [p.fork() for _ in range(5)]
@@ -60,7 +60,7 @@ def test_rule_4_8_the_last_user_of_an_ancestors_page_is_found_behind_those_who_h
     assert looked_at(k, children[4], 0) == (6, 5)
 
 
-def test_rule_5_5_a_page_of_a_file_is_looked_for_where_its_index_is_mapped(k: Kernel) -> None:
+def test_5_5_a_page_of_a_file_is_looked_for_where_its_index_is_mapped(k: Kernel) -> None:
     lib = k.open("lib", 16 * PAGE)
     lib.read_in()
     p, q, r = k.spawn(), k.spawn(), k.spawn()
@@ -85,7 +85,7 @@ def test_pte_chains_look_at_nothing_in_vain() -> None:
     assert looked_at(k, p, 1) == (1, 0)
 
 
-def test_rule_5_7_a_consumer_skips_areas_before_it_looks() -> None:
+def test_5_7_a_consumer_skips_areas_before_it_looks() -> None:
     k = Kernel(nr_pages=256, nr_tables=32)
     lib = k.open("lib", 4 * PAGE)
     p, q = k.spawn(), k.spawn()
@@ -98,7 +98,7 @@ def test_rule_5_7_a_consumer_skips_areas_before_it_looks() -> None:
     k.check()
 
 
-def test_rule_5_7_a_locked_area_ends_the_walk(any_k: Kernel) -> None:
+def test_5_7_a_locked_area_ends_the_walk(any_k: Kernel) -> None:
     k = any_k
     p = k.spawn()
     written(p, 0, 1)
