@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "live"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from load import load
+from tests.support.load import load
 
 SECONDS_MAX, VMAS, PAGES = 1.0, 7_000, 100_000
 

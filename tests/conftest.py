@@ -1,14 +1,28 @@
-"""What every area of the tests shares: a cache of their own, interrupts, the lock on the machine's global state."""
+"""What every area of the tests shares: a cache of their own, interrupts, abilities, the reader of the kernel's memory,
+the lock on the machine's global state."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rmap.live.undo import machine_state
+from tests.support.needs import need_all
+
+if TYPE_CHECKING:
+    from rmap.lab.conform import Pair
+    from rmap.live.bpf import KernelMemory
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail, what needs an ability that this machine lacks, before any fixture is set up."""
+    for mark in item.iter_markers("needs"):
+        need_all(*mark.args)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +45,23 @@ def machine_lock() -> Iterator[None]:
     """Held by a test that changes state of the whole machine (swap, KSM, cgroups): one at a time."""
     with machine_state():
         yield
+
+
+@pytest.fixture(scope="session")
+def kernel_memory() -> Iterator[KernelMemory]:
+    """What reads the running kernel's structures, loaded once."""
+    from rmap.live.bpf import KernelMemory
+
+    need_all("kernel_memory")
+    with KernelMemory() as memory:
+        yield memory
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """The model and real processes, seen whole."""
+    from rmap.lab.conform import Pair
+
+    need_all("puppets", "kernel_memory")
+    with Pair(memory=request.getfixturevalue("kernel_memory")) as both:
+        yield both

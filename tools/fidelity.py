@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests"), str(ROOT / "tests" / "live")]
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]
 
 from rule_counts import NUMBER, RuleCounts  # noqa: E402
 
@@ -45,7 +45,7 @@ Evidence = dict[str, Any]
 
 def exhaustive(depth: int) -> Evidence:
     """Every sequence of calls up to a depth, in this process."""
-    from model.exhaustive import search
+    from tests.model.exhaustive import search
 
     with RuleCounts(ROOT / "src" / "rmap") as counts:
         *_, done = search("anon_vma_chain", depth)
@@ -97,9 +97,8 @@ def recorded() -> Evidence:
 
 def live(workers: int) -> Evidence:
     """The kernel's own state, under a load of forked workers."""
-    from load import load
-
     from rmap.live.soundness import check_machine, open_memory
+    from tests.support.load import load
 
     with load(workers=workers, pages=100_000, vmas=7_000), ExitStack() as stack:
         memory = open_memory()

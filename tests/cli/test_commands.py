@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from needs import need
 from rmap.cli import main
 from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
 from rmap.snapshot.flags import ANON, FILE
 from rmap.snapshot.questions.usage import usage
+from tests.support.needs import need
 
 SMALL = ["--children", "2", "--pages", "64"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from designs.families import PAGE, counted, family, machine, walk_costs
 from rmap import Kernel
+from tests.designs.families import PAGE, counted, family, machine, walk_costs
 
 
 # -- B: chains ----------------------------------------------------------------------------------------------------

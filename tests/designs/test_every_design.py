@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from designs.families import PAGE, family
 from rmap import Kernel
 from rmap.designs import DESIGNS, design_named, design_names
 from rmap.designs.conformance import run_conformance_test
 from rmap.snapshot import Snapshot, shipped
+from tests.designs.families import PAGE, family
 
 DOCS = Path(__file__).parents[2] / "docs"
 ALL = design_names(variants=True)

@@ -16,18 +16,41 @@ NUMBER = r"\d+\.\d+[a-z]?"
 
 def test_the_modules_exist() -> None:
     named = set(re.findall(r"`([a-z_]+/[a-z_/]*\.?(?:py)?)`", TEXT))
-    named -= {"tests/model", "tests/judge", "src/rmap", "fs/proc"}
+    named -= {"tests/rules", "src/rmap", "fs/proc"}
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / "src" / "rmap" / name).exists()]
     assert missing == []
 
 
+def named_tests() -> list[tuple[str, str, str]]:
+    """Each (rule, letter, test) of the document: ``("2.7", "J", "test_topology")``. Part 7 is one rule."""
+    found = []
+    for paragraph in re.split(r"\n\n", TEXT):
+        rule = re.match(rf"\*\*({NUMBER})\*\*", paragraph)
+        for letter, names in re.findall(r"\b([TJ])\s(test_\w+(?:(?:,| and)\stest_\w+)*)", paragraph):
+            found += [(rule[1] if rule else "", letter, name) for name in re.findall(r"test_\w+", names)]
+    return found
+
+
 def test_the_named_tests_exist_and_name_the_rule() -> None:
-    for line in re.split(r"\n\n", TEXT):
-        for letter, names in re.findall(r"\b([TJ])\s(test_\w+(?:(?:,| and)\stest_\w+)*)", line):
-            folder = ROOT / "tests" / {"T": "model", "J": "judge"}[letter]
-            for name in re.findall(r"test_\w+", names):
-                assert (folder / f"{name}.py").exists(), f"{folder.name}/{name}.py, named in: {line[:60]}"
+    """T: told to the model. J: told to the model and to real processes, so it asks for a ``machine``."""
+    assert len(named_tests()) > 40
+    for rule, letter, name in named_tests():
+        path = ROOT / "tests" / "rules" / f"{name}.py"
+        assert path.exists(), f"{name}.py, named by rule {rule}"
+        text = path.read_text()
+        cited = rf"(?<![\d.]){re.escape(rule)}(?!\d)|def test_{rule.replace('.', '_')}(?![0-9])"
+        assert not rule or re.search(cited, text) or ranges_hold(text, rule), f"{name}.py says nothing of rule {rule}"
+        assert letter == "T" or "machine: Any" in text, f"{name}.py, named by rule {rule}: no real process is told"
+
+
+def ranges_hold(text: str, rule: str) -> bool:
+    """Whether a text cites a range of rules that this one lies in: "rules 3.1 to 3.5"."""
+    part, number = rule.split(".")
+    return any(
+        part == low_part == high_part and int(low) <= int(re.sub(r"\D", "", number)) <= int(high)
+        for low_part, low, high_part, high in re.findall(r"(\d+)\.(\d+) to (\d+)\.(\d+)", text)
+    )
 
 
 def test_every_rule_that_is_cited_is_there() -> None:
@@ -48,12 +71,12 @@ def test_every_invariant_that_is_raised_is_there() -> None:
 
 
 def test_the_counter_examples_of_part_7_are_tests() -> None:
-    tests = (ROOT / "tests" / "model" / "test_offsets.py").read_text()
+    tests = (ROOT / "tests" / "rules" / "test_offsets.py").read_text()
     assert {f"7{letter}" for letter in "abcde"} <= set(re.findall(r"def test_(7[a-f])_", tests))
 
 
 def test_the_mutants_of_the_fidelity_page_are_those_of_the_tests() -> None:
-    from model.mutants import MUTANTS
+    from tests.model.mutants import MUTANTS
 
     text = (ROOT / "docs" / "fidelity.md").read_text()
     table = text[text.index("| mutant | blind |") :]
@@ -63,7 +86,7 @@ def test_the_mutants_of_the_fidelity_page_are_those_of_the_tests() -> None:
 
 
 def test_the_fidelity_page_counts_the_letters() -> None:
-    from model.world import ALPHABET, OPENINGS
+    from tests.model.world import ALPHABET, OPENINGS
 
     text = (ROOT / "docs" / "fidelity.md").read_text()
     assert f"The alphabet has {len(ALPHABET)} letters" in text

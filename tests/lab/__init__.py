@@ -1,0 +1,1 @@
+"""`rmap.lab`: experiments."""

@@ -1,0 +1,1 @@
+"""`rmap.mm`: the model, file by file, mostly under a reverse map that only keeps a diary."""

@@ -7,7 +7,6 @@ import errno
 import numpy as np
 import pytest
 
-from mm.areas import PAGE, VM_R, VM_RW, World, at
 from rmap import Kernel
 from rmap.errors import SyscallError
 from rmap.kernel.process import Process
@@ -35,6 +34,7 @@ from rmap.uapi.vm_flags import (
     VM_WIPEONFORK,
 )
 from rmap.units import PMD_SIZE
+from tests.mm.areas import PAGE, VM_R, VM_RW, World, at
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
 from rmap.mm.merge import (
     Proposal,
@@ -20,6 +19,7 @@ from rmap.mm.merge import (
 )
 from rmap.mm.mm_types import File, Vma
 from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_IO, VM_MIXEDMAP, VM_PFNMAP
+from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 
 NEW = [
     # before (* is the new range), family, child, after (None: does not merge)

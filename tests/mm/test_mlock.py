@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from mm.areas import PAGE, VM_R, World, at
 from rmap.errors import SyscallError
 from rmap.mm.costs import MLOCK
 from rmap.mm.frames import PG_MLOCKED
@@ -15,6 +14,7 @@ from rmap.mm.mm_types import File
 from rmap.mm.mmap import mmap
 from rmap.mm.page_tables import ptep_of
 from rmap.uapi.vm_flags import VM_IO, VM_LOCKED, VM_LOCKED_MASK, VM_MAYREAD, VM_READ
+from tests.mm.areas import PAGE, VM_R, World, at
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
 from rmap.mm.costs import MMAP, MUNMAP
 from rmap.mm.fault import touch
@@ -27,6 +26,7 @@ from rmap.uapi.vm_flags import (
     VM_WRITE,
 )
 from rmap.units import PMD_SIZE
+from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 
 
 @pytest.fixture

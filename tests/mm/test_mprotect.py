@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from mm.areas import PAGE, VM_R, VM_RW, World, at
 from rmap.errors import SyscallError
 from rmap.mm.costs import MPROTECT
 from rmap.mm.fault import touch
@@ -17,6 +16,7 @@ from rmap.mm.mprotect import mprotect
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW
 from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_NORESERVE, VM_READ, VM_WRITE
+from tests.mm.areas import PAGE, VM_R, VM_RW, World, at
 
 R, W, RWX = VM_READ, VM_READ | VM_WRITE, VM_ACCESS
 

@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 from rmap import Kernel
 from rmap.errors import SyscallError
 from rmap.mm.costs import MREMAP
@@ -16,6 +15,7 @@ from rmap.mm.mmap import mmap
 from rmap.mm.mremap import mremap
 from rmap.mm.page_tables import ptep_of
 from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_PFNMAP
+from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from random import Random
 
 import pytest
 
-from mm.areas import BASE_PAGE, PAGE, VM_MAY, World, at
 from rmap.errors import SyscallError
 from rmap.mm.fault import touch
 from rmap.mm.madvise import FLAG_ADVICE, madvise
@@ -31,6 +30,7 @@ from rmap.uapi.vm_flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from tests.mm.areas import BASE_PAGE, PAGE, VM_MAY, World, at
 
 PAGES = 16
 PROTS = (0, VM_READ, VM_READ | VM_WRITE, VM_READ | VM_WRITE, VM_ACCESS)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from model.words import PAGE, anchor, at, chain, layout, looked_at, mapcount, mapped, read, write, written
 from rmap import Kernel, Process, RmapError
 from rmap.mm.oracle import transpose
+from tests.rules.words import PAGE, anchor, at, chain, layout, looked_at, mapcount, mapped, read, write, written
 
 
 class Noticed(AssertionError):

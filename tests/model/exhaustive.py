@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from model.canonical import State, canonical, digest, explain_difference
-from model.world import ALPHABET, BY_NAME, OPENINGS, World
 from rmap import InvariantError
 from rmap.designs import DEFAULT_DESIGNS, design_names
+from tests.model.canonical import State, canonical, digest, explain_difference
+from tests.model.world import ALPHABET, BY_NAME, OPENINGS, World
 
 DESIGNS = tuple(design_names())
 DEEPEST = {design: 4 if design in DEFAULT_DESIGNS else 3 for design in DESIGNS}

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from model.canonical import canonical, explain_difference
-from model.player import Call, Player, shortened
 from rmap.designs import design_names
+from tests.model.canonical import canonical, explain_difference
+from tests.model.player import Call, Player, shortened
 
 PROTECTIONS = ("rw", "rw", "rw", "rw", "rw", "rwx", "r", "", "x")
 ADVICE = (
@@ -181,7 +181,7 @@ def twins_differ(calls: Sequence[Call], design: str, **options: object) -> str:
         costs = one.kernel.costs.as_dict(), two.kernel.costs.as_dict()
         if costs[0] != costs[1]:
             rows = {op: (costs[0].get(op), costs[1].get(op)) for op in {**costs[0], **costs[1]}}
-            return f"{call}: costs {({op: pair for op, pair in rows.items() if pair[0] != pair[1]})}"
+            return f"{call}: costs { ({op: pair for op, pair in rows.items() if pair[0] != pair[1]}) }"
     return ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from model.canonical import canonical, digest
-from model.exhaustive import DESIGNS, Found, Task, explore, search
-from model.mutants import merge_despite_two_links, zap_misses_private_copies_on_truncate
-from model.world import ALPHABET, BY_NAME, OPENINGS, World
 from rmap.mm.core import Core
+from tests.model.canonical import canonical, digest
+from tests.model.exhaustive import DESIGNS, Found, Task, explore, search
+from tests.model.mutants import merge_despite_two_links, zap_misses_private_copies_on_truncate
+from tests.model.world import ALPHABET, BY_NAME, OPENINGS, World
 
 
 @pytest.mark.exhaustive

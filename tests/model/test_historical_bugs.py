@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from model.historical_bugs import (
+from rmap import Kernel
+from rmap.designs.conformance import run_conformance_test
+from rmap.errors import InvariantError
+from tests.model.historical_bugs import (
     BUGS,
     Bug,
     chains_grow_without_bound,
     merge_of_inherited_chains,
     reuse_of_a_busy_anon_vma,
 )
-from rmap import Kernel
-from rmap.designs.conformance import run_conformance_test
-from rmap.errors import InvariantError
 
 PAGE = 4096
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from model.detection import noticed
-from model.mutants import BOTH, MUTANTS, Mutant
+from tests.model.detection import noticed
+from tests.model.mutants import BOTH, MUTANTS, Mutant
 
 REQUIRED = (
     "split without tree update",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from model.player import Call, Player, shortened
-from model.random_calls import designs_differ, failure, random_calls, twins_differ
 from rmap import Kernel
 from rmap.designs import DEFAULT_DESIGNS, design_names
 from rmap.snapshot.rules.isomorphic import isomorphic
+from tests.model.player import Call, Player, shortened
+from tests.model.random_calls import designs_differ, failure, random_calls, twins_differ
 
 DESIGNS = tuple(design_names())
 ALL = tuple(design_names(variants=True))

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from model.player import Player
-from model.random_calls import ADVICE
 from rmap.designs import DEFAULT_DESIGNS, design_names
+from tests.model.player import Player
+from tests.model.random_calls import ADVICE
 
 WINDOW = 24
 WHO = st.integers(0, 2)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from needs import need
 from rmap.cli import main
 from rmap.lab.compare.report import run_report
 from rmap.lab.compare.unit_costs import DEFAULTS
 from rmap.show.chart import Line, line_chart
 from rmap.show.report import report_page
+from tests.support.needs import need
 
 WORKLOADS = ["T1", "aim7", "mremap-after-fork", "worst-anon-vma-chain"]
 DESIGNS = ["pte_chain", "objrmap", "anonmm", "anon_vma", "anon_vma_chain"]

@@ -1,0 +1,1 @@
+"""The tests: a folder for each package of rmap; stories by the number of their rule in `rules`; searches in `model`."""

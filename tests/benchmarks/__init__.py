@@ -1,0 +1,1 @@
+"""What stands in `benchmarks/`: that both sides do the same."""

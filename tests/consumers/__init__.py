@@ -1,0 +1,1 @@
+"""`rmap.consumers`: who asks the reverse map."""

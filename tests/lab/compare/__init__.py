@@ -1,0 +1,1 @@
+"""`rmap.lab.compare`: designs side by side, on workloads, snapshots and traces."""

@@ -1,0 +1,20 @@
+"""What the tests of the judge share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from rmap.lab.conform import ScenarioPlayer
+from rmap.live.bpf import KernelMemory
+from tests.support.needs import need_all
+
+
+@pytest.fixture
+def player(request: pytest.FixtureRequest) -> Iterator[ScenarioPlayer]:
+    """What plays scenarios to the model and to real processes, seen whole."""
+    need_all("puppets", "kernel_memory")
+    memory: KernelMemory = request.getfixturevalue("kernel_memory")
+    with ScenarioPlayer(memory=memory) as one:
+        yield one

@@ -1,0 +1,1 @@
+"""`rmap.lab.history`: published figures."""

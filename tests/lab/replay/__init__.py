@@ -1,0 +1,1 @@
+"""`rmap.lab.replay`: recorded programs played on the model."""

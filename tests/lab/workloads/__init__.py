@@ -1,0 +1,1 @@
+"""`rmap.lab.workloads`: what the comparisons run."""

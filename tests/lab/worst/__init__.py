@@ -1,0 +1,1 @@
+"""`rmap.lab.worst`: the search for a design's worst case."""

@@ -1,0 +1,1 @@
+"""`rmap.live.bpf`: the kernel's own memory."""

@@ -1,0 +1,1 @@
+"""`rmap.live.capture`: the running machine as a snapshot."""

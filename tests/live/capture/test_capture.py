@@ -1,0 +1,459 @@
+"""The running kernel as a picture, against independent readings of the same processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
+from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.live.sources.procfs import read_maps
+from rmap.snapshot import Snapshot, parse_key, resolve
+from rmap.snapshot import flags as f
+from rmap.uapi.kpageflags import KPF_ANON, KPF_RESERVED, KPF_SWAPBACKED, KPF_ZERO_PAGE
+from rmap.uapi.vm_flags import perms
+from tests.support.judged import kpage
+from tests.support.live_family import family
+from tests.support.needs import need
+
+PAGE = 4096
+CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package has a function of this name
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    need(abilities().missing("frames", "page_state", "same_mm"))
+
+
+def brute_force(pid: int) -> dict[int, int]:
+    """Address to pagemap entry of every page of a process that holds anything; read eight bytes at a time."""
+    found = {}
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
+        for start, end in re.findall(r"^([0-9a-f]+)-([0-9a-f]+)", maps, re.MULTILINE):
+            for address in range(int(start, 16), int(end, 16), PAGE):
+                if address >= 1 << 63:  # [vsyscall]
+                    continue
+                (entry,) = struct.unpack("<Q", os.pread(pagemap.fileno(), 8, address // PAGE * 8))
+                if entry >> 62:
+                    found[address] = entry
+    return found
+
+
+def present(picture: Snapshot, pid: int) -> dict[int, int]:
+    """Address to frame of every present entry of a process in a picture."""
+    walk = picture.walk_many(picture.pfns())
+    mine = walk.pid == pid
+    return dict(zip(walk.address[mine].tolist(), walk.pfn[mine].tolist()))
+
+
+def entry_at(picture: Snapshot, pid: int, address: int) -> tuple[int, int] | None:
+    """Flags and count of the extent that holds an address, None if none does."""
+    ptes = picture.ptes
+    own = picture.processes.pid[picture.vmas.process[ptes.vma]] == pid
+    row = np.flatnonzero(own & (ptes.address <= address) & (address < ptes.address + ptes.count * PAGE))
+    return (int(ptes.flags[row[0]]), int(ptes.count[row[0]])) if len(row) else None
+
+
+FORKED = """
+heap = mm(64)
+touch(heap, *range(64))
+spare = mm(8)
+touch(spare, 0, 3)
+fork(lambda: touch(heap, *range(10, 20)))
+fork(lambda: heap.madvise(mmap.MADV_DONTNEED, 32 * PAGE, 8 * PAGE))
+ready([address(heap), address(spare)])
+"""
+
+
+def test_every_entry_is_there_and_no_other() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids)
+        for pid in tree.pids:
+            truth = {a: e & ((1 << 55) - 1) for a, e in brute_force(pid).items() if e >> 63}
+            assert present(picture, pid) == truth
+        assert picture.processes.pid.tolist() == sorted(tree.pids)
+        assert picture.processes.ppid.tolist()[1:] == [tree.pid] * 2
+        assert picture.parents().tolist() == [-1, 0, 0]
+
+
+def test_after_fork_pages_are_shared_until_written() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids)
+        heap, spare = tree.value
+        mother, (writer, dropper) = tree.pid, tree.children
+        pages = {pid: present(picture, pid) for pid in tree.pids}
+        for page in range(64):
+            at = heap + page * PAGE
+            answer = picture.who(pages[mother][at])
+            want = {mother, dropper} if 10 <= page < 20 else {mother, writer} if 32 <= page < 40 else set(tree.pids)
+            assert {m.pid for m in answer.mappings} == want
+            assert {m.address for m in answer.mappings} == {at}
+            assert (answer.kind, answer.status, answer.mapcount) == ("anon", "complete", len(want))
+        for page in range(10, 20):
+            answer = picture.who(pages[writer][heap + page * PAGE])
+            assert [m.pid for m in answer.mappings] == [writer]
+            assert entry_at(picture, writer, heap + page * PAGE)[0] & f.PTE_EXCLUSIVE  # type: ignore[index]
+        assert entry_at(picture, mother, spare + PAGE) is None
+        picture.check()
+
+
+def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids)
+        # The tree's own pages hold still; those of libraries change their counts with every process on the machine.
+        private = [pfn for pfn in picture.pfns().tolist() if picture.who(pfn).kind == "anon"]
+        private = [pfn for pfn in private if picture.who(pfn).status == "complete"]
+        assert len(private) > 300
+        frames = picture.frames
+        for pfn in private:
+            run = picture.frame_run(pfn)
+            assert frames.mapcount[run] == kpage("kpagecount", pfn)
+            assert frames.cgroup[run] == kpage("kpagecgroup", pfn)
+        kinds = picture.per_frame("kind")
+        flags = picture.per_frame("flags")
+        steady = KPF_ANON | KPF_SWAPBACKED | KPF_ZERO_PAGE | KPF_RESERVED
+        for pfn, kind, bits in list(zip(picture.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
+            now = kpage("kpageflags", pfn)
+            assert bits & steady == now & steady
+            assert (kind == f.ANON) == bool(now & KPF_ANON)
+
+
+def test_a_private_tree_is_complete() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids)
+        found = Counter(picture.who(pfn).status for pfn in picture.pfns().tolist() if picture.who(pfn).kind == "anon")
+        assert set(found) <= {"complete", "raced"}
+        assert found["complete"] > 500
+
+
+def test_resident_size_is_what_smaps_says() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids, vm_flags=True)
+        for pid in tree.pids:
+            smaps = Path(f"/proc/{pid}/smaps").read_text()
+            rss = sum(map(int, re.findall(r"^Rss: +(\d+) kB", smaps, re.MULTILINE))) * 1024
+            ptes = picture.ptes
+            own = picture.processes.pid[picture.vmas.process[ptes.vma]] == pid
+            counted = own & ((ptes.flags & (f.PTE_PRESENT | f.PTE_SPECIAL)) == f.PTE_PRESENT)
+            # The vDSO page is the kernel's own, and is counted in smaps all the same.
+            vdso = sum(own & ((ptes.flags & f.PTE_SPECIAL) != 0) & _labelled(picture, "[vdso]"))
+            assert (int(ptes.count[counted].sum()) + vdso) * PAGE == rss
+        assert picture.about["vma_flags"] == "smaps"
+
+
+def _labelled(picture: Snapshot, label: str) -> np.ndarray:
+    return np.array([picture.vmas.label[vma] == label for vma in picture.ptes.vma.tolist()])
+
+
+def test_vmas_are_those_of_maps() -> None:
+    with family(FORKED) as tree:
+        for vm_flags in (False, True):
+            picture = capture([tree.pid], vm_flags=vm_flags)
+            vmas = picture.vmas
+            told = [
+                f"{vmas.start[row]:08x}-{vmas.end[row]:08x} {perms(int(vmas.flags[row]))}" for row in range(len(vmas))
+            ]
+            maps = Path(f"/proc/{tree.pid}/maps").read_text().splitlines()
+            assert told == [" ".join(line.split()[:2]) for line in maps if "[vsyscall]" not in line]
+            paths = [picture.files.path[row] if row >= 0 else "" for row in vmas.file.tolist()]
+            names = [path or label for path, label in zip(paths, vmas.label)]
+            assert names == [line[73:] for line in maps if "[vsyscall]" not in line]
+            offsets = [int(line.split()[2], 16) // PAGE for line in maps if "[vsyscall]" not in line]
+            assert [o for o, file in zip(vmas.pgoff.tolist(), vmas.file.tolist()) if file >= 0] == [
+                o for o, file in zip(offsets, vmas.file.tolist()) if file >= 0
+            ]
+
+
+SPARSE = """
+huge = mm(1 << 26, PRIVATE | 0x4000)
+touched = [0, 1, 2, 77, 1 << 20, (1 << 26) - 1] + list(range(5000, 32000, 3))
+touch(huge, *touched)
+ready([address(huge), touched])
+"""
+
+
+def test_a_sparse_vma_is_read_whole_and_quickly() -> None:
+    need(abilities().scan)
+    with family(SPARSE) as tree:
+        base, touched = tree.value
+        picture = capture([tree.pid])
+        end = base + (PAGE << 26)
+        found = sorted(address for address in present(picture, tree.pid) if base <= address < end)
+        # More than 4,096 regions: more than one call of the ioctl, and the kernel's own buffer overflows (walk_end).
+        assert found == sorted({base + page * PAGE for page in touched})
+        with Pagemap(tree.pid) as pagemap:
+            regions = list(pagemap.populated(base, end))
+        assert [a for a, b in regions for a in range(a, b, PAGE)] == found
+
+
+def test_without_the_ioctl_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(25, "not a terminal")
+
+    script = SPARSE.replace("1 << 26", "1 << 18").replace("1 << 20", "1 << 17")
+    with family(script) as tree:
+        first = present(capture([tree.pid]), tree.pid)
+        monkeypatch.setattr("rmap.live.sources.pagemap_columns.fcntl.ioctl", refuse)
+        assert present(capture([tree.pid]), tree.pid) == first
+
+
+SHARED = """
+memfd = os.memfd_create("cache")
+os.ftruncate(memfd, 16 * PAGE)
+cache = mm(8, mmap.MAP_SHARED, memfd, 4 * PAGE)
+touch(cache, *range(8))
+anonymous = mm(4, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+touch(anonymous, 0, 1)
+zeros = mm(4)
+sum(zeros[:: PAGE])
+fork(lambda: (touch(cache, 2), touch(anonymous, 2), sum(zeros[:: PAGE])))
+ready([address(cache), address(anonymous), address(zeros)])
+"""
+
+
+def test_shared_memory_and_the_zero_page() -> None:
+    with family(SHARED) as tree:
+        picture = capture(tree.pids)
+        cache, anonymous, zeros = tree.value
+        child = tree.children[0]
+        pages = {pid: present(picture, pid) for pid in tree.pids}
+        answer = picture.who(pages[child][cache + 2 * PAGE])
+        assert (answer.kind, answer.status, answer.file) == ("shmem", "complete", "/memfd:cache (deleted)")
+        assert answer.file_offset == 6 * PAGE
+        assert [(m.pid, m.address, m.offset) for m in answer.mappings] == [
+            (pid, cache + 2 * PAGE, 6 * PAGE) for pid in sorted(tree.pids)
+        ]
+        memfd = picture.files.path.index("/memfd:cache (deleted)")
+        assert picture.files.size[memfd] == 16 * PAGE
+        assert picture.files.kind[memfd] == f.FILE_SHMEM
+        held = picture.holders.file == memfd
+        assert (picture.holders.kind[held] == f.HOLDER_FD).all()
+        assert picture.processes.pid[picture.holders.process[held]].tolist() == sorted(tree.pids)
+        assert picture.who(pages[child][anonymous + 2 * PAGE]).kind == "shmem"
+        zero = picture.who(pages[child][zeros])
+        assert (zero.kind, zero.mapcount, zero.status) == ("zero", 0, "approximate")
+        assert zero.found >= 8
+        assert entry_at(picture, child, zeros)[0] & f.PTE_SPECIAL  # type: ignore[index]
+        vdso = picture.vmas.label.index("[vdso]")
+        frame = picture.ptes.pfn[picture.ptes.vma == vdso][0]
+        assert picture.who(int(frame)).kind == "kernel"
+
+
+GUARDED = """
+area = mm(8)
+touch(area, *range(8))
+refused = libc.madvise(ctypes.c_void_p(address(area) + 2 * PAGE), 3 * PAGE, 102)
+ready([address(area), refused])
+"""
+
+
+def test_guard_markers_are_neither_pages_nor_swap() -> None:
+    with family(GUARDED) as tree:
+        area, refused = tree.value
+        need("MADV_GUARD_INSTALL (Linux 6.13)" if refused else None)
+        picture = capture(tree.pids)
+        assert entry_at(picture, tree.pid, area + 3 * PAGE) == (f.PTE_GUARD, 3)
+        assert picture.nr_swap_ptes == 0
+
+
+LARGE = """
+size = 2 << 20
+base = libc.mmap(None, 3 * size, 3, PRIVATE, -1, 0)
+start = (base + size - 1) & ~(size - 1)
+libc.madvise(ctypes.c_void_p(start), size, 14)
+ctypes.memset(start, 1, size)
+fork(lambda: libc.munmap(ctypes.c_void_p(start + 128 * PAGE), 64 * PAGE))
+ready(start)
+"""
+
+
+def test_a_large_folio_is_seen_whole() -> None:
+    with family(LARGE) as tree:
+        picture = capture(tree.pids)
+        start = tree.value
+        pages = present(picture, tree.pid)
+        head = pages[start]
+        need(None if picture.who(head).order == 9 else "a free 2 MiB folio (transparent_hugepage)")
+        for page in (0, 1, 127, 128, 191, 192, 511):
+            answer = picture.who(pages[start + page * PAGE])
+            assert (answer.head, answer.order, answer.pfn) == (head, 9, head + page)
+            assert answer.found == answer.mapcount == (1 if 128 <= page < 192 else 2)
+            assert answer.status == "complete"
+        # When only a part of it is mapped, the rest of the folio is still described.
+        child = capture(tree.children)
+        assert child.who(head + 130).mapcount == 1
+        assert child.who(head + 130).status == "hidden"
+        assert child.who(head + 130).order == 9
+
+
+HUGETLB = """
+size = 2 << 20
+base = libc.mmap(None, size, 3, PRIVATE | 0x40000, -1, 0)
+if base != ctypes.c_void_p(-1).value:
+    ctypes.memset(base, 1, size)
+ready(base)
+"""
+
+
+def test_a_hugetlb_page_is_told_from_other_memory(machine_lock: None) -> None:
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    need(None if pool.exists() and os.getuid() == 0 else "root, and hugetlb pages")
+    before = pool.read_text()
+    try:
+        pool.write_text(str(int(before) + 1))
+        need(None if int(pool.read_text()) > int(before) else "a free hugetlb page")
+        with family(HUGETLB) as tree:
+            picture = capture([tree.pid])
+            pages = present(picture, tree.pid)
+            answer = picture.who(pages[tree.value + 5 * PAGE])
+            assert (answer.kind, answer.order, answer.found, answer.mapcount) == ("hugetlb", 9, 1, 1)
+            assert answer.head == pages[tree.value]
+            picture.check()
+    finally:
+        pool.write_text(before)
+
+
+SWAPPED = """
+area = mm(32)
+for page in range(32):
+    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
+libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
+fork(lambda: None)
+ready(address(area))
+"""
+
+
+def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, tmp_path: Path) -> None:
+    need(None if os.getuid() == 0 else "root")
+    file = tmp_path / "swap"
+    file.write_bytes(bytes(4 << 20))
+    file.chmod(0o600)
+    made = subprocess.run(["mkswap", file], capture_output=True, check=False).returncode == 0
+    need(None if made and not subprocess.run(["swapon", file], capture_output=True, check=False).returncode else "swap")
+    try:
+        with family(SWAPPED) as tree:
+            picture = capture(tree.pids)
+            held = entry_at(picture, tree.pid, tree.value)
+            need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")
+            key = resolve(picture, parse_key(f"{tree.pid}:{tree.value:#x}"))
+            assert key.swap is not None
+            truth = brute_force(tree.pid)[tree.value] & ((1 << 55) - 1)
+            assert key.swap == (truth & 31, truth >> 5)
+            mappings = picture.who_swap(*key.swap).mappings
+            assert [(m.pid, m.address) for m in mappings] == [(pid, tree.value) for pid in sorted(tree.pids)]
+            assert picture.nr_swap_ptes == 2 * sum(entry >> 62 == 1 for address, entry in brute_force(tree.pid).items())
+    finally:
+        subprocess.run(["swapoff", file], check=True)
+
+
+VFORKED = """
+area = mm(4)
+touch(area, *range(4))
+share_mm()
+ready(address(area))
+"""
+
+
+@pytest.mark.parametrize("kcmp", [True, False])
+def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kcmp:
+        monkeypatch.setattr("rmap.live.sources.same_mm.kcmp_vm", lambda pid, other: None)
+    with family(VFORKED) as tree:
+        picture = capture(tree.pids)
+        assert picture.processes.pid.tolist() == [tree.pid]
+        assert picture.sharers.pid.tolist() == tree.children
+        answer = picture.who(present(picture, tree.pid)[tree.value])
+        assert (answer.found, answer.mapcount, answer.status) == (1, 1, "complete")
+
+
+def test_without_kcmp_a_forked_child_is_still_another_mm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmap.live.sources.same_mm.kcmp_vm", lambda pid, other: None)
+    with family(FORKED) as tree:
+        assert capture(tree.pids).processes.pid.tolist() == sorted(tree.pids)
+
+
+def test_the_whole_machine_is_sound(tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    with family(FORKED) as tree:
+        picture = Snapshot.capture(progress=lambda done, total: steps.append((done, total)))
+        assert set(tree.pids) <= set(picture.processes.pid.tolist())
+    assert os.getpid() not in picture.processes.pid.tolist()
+    assert picture.about["skipped"] == 0
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+    checked = {line.invariant: line.checked for line in picture.check()}
+    assert checked["I19"] > 1000
+    picture.save(tmp_path / "here.rmap")
+    again = Snapshot.load(tmp_path / "here.rmap")
+    assert again.nr_ptes == picture.nr_ptes
+    assert again.about["release"] == os.uname().release
+
+
+def test_the_picture_taker_is_left_out_but_its_entries_are_known() -> None:
+    with family(FORKED) as tree:
+        picture = capture(tree.pids)
+        libc = next(row for row, path in enumerate(picture.files.path) if path.endswith("/libc.so.6"))
+        mine = {line.path for line in read_maps(os.getpid())}
+        assert picture.files.path[libc] in mine
+        frames = picture.frames
+        assert (frames.own[(frames.file == libc) & (frames.mapcount > 3)] > 0).any()
+        assert (frames.own[frames.kind == f.ANON] == 0).all()
+
+
+def test_a_process_that_has_ended_is_not_in_the_picture() -> None:
+    with family("ready(0)") as tree:
+        pass
+    assert len(capture([tree.pid]).processes) == 0
+
+
+REFUSED = """
+import os, sys
+from rmap.errors import NotPermitted
+from rmap.live.capture.capture import capture
+from rmap.live.doctor.abilities import abilities
+os.setgid(65534); os.setuid(65534)
+try:
+    capture([os.getppid()])
+except NotPermitted as error:
+    print(error, "|", error.needed, "|", abilities().missing("page_state") or "")
+"""
+
+UNCAPABLE = """
+import ctypes, os
+from rmap.errors import NotPermitted
+from rmap.live.capture.capture import capture
+ctypes.CDLL(None).prctl(24, 21)                        # PR_CAPBSET_DROP, CAP_SYS_ADMIN
+header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+libc = ctypes.CDLL(None)
+libc.capget(header, data)
+for word in (0, 1, 2):
+    data[word] &= ~(1 << 21)
+assert libc.capset(header, data) == 0
+try:
+    capture([os.getppid()])
+except NotPermitted as error:
+    print(error, "|", error.needed, "|", error.works)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [(REFUSED, "cannot be read here"), (UNCAPABLE, "the kernel hides page frames: it shows PFN 0")],
+)
+def test_without_privileges_the_refusal_says_what_is_missing(script: str, message: str) -> None:
+    need(None if os.getuid() == 0 else "root")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert message in told.stdout, told.stderr
+    assert "CAP_SYS_ADMIN (page frames) and CAP_SYS_PTRACE" in told.stdout

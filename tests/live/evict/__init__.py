@@ -1,0 +1,1 @@
+"""`rmap.live.evict`: pages of files sent out of memory."""

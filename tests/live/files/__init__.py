@@ -1,0 +1,1 @@
+"""`rmap.live.files`: what of files is in memory, and who maps it."""

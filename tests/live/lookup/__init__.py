@@ -1,0 +1,1 @@
+"""`rmap.live.lookup`: one page of the running machine."""

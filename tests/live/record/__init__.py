@@ -1,0 +1,1 @@
+"""`rmap.live.record`: programs recorded."""

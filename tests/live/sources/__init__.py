@@ -1,0 +1,1 @@
+"""`rmap.live.sources`: readers of /proc, of pagemap and of other processes."""

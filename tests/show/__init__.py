@@ -1,0 +1,1 @@
+"""`rmap.show`: the exact text of screens."""

@@ -1,0 +1,1 @@
+"""`rmap.snapshot`: its tables, its file, what it refuses."""

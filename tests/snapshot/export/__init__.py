@@ -1,0 +1,1 @@
+"""`rmap.snapshot.export`: a snapshot asked in SQL."""

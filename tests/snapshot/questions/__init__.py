@@ -1,0 +1,1 @@
+"""`rmap.snapshot.questions`: each against brute force over single entries."""

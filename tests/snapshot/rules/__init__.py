@@ -1,0 +1,1 @@
+"""`rmap.snapshot.rules`: sound snapshots pass, broken ones are caught."""

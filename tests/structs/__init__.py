@@ -1,0 +1,1 @@
+"""`rmap.structs`: structures of the kernel as columns, whoever reads them."""

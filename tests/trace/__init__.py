@@ -1,0 +1,1 @@
+"""`rmap.trace`: the recorded program, its file, what it refuses."""
