@@ -192,16 +192,16 @@ def _add_process(world: _World, pid: int, sharers: list[int], read: _ReadProcess
         return
     if read is None:
         return
-    namespace = procfs.read_link(f"/proc/{pid}/ns/pid").strip("pid:[]")
+    namespace = procfs.namespace(pid, "pid")
     process = builder.add_process(
         pid,
         ppid=read.stat.ppid,
         pgid=read.stat.pgid,
         start_time=read.stat.start_time,
-        pidns=int(namespace) if namespace else -1,
+        pidns=-1 if namespace is None else namespace,
         uid=int(read.status["Uid"].split()[0]),
         comm=read.stat.comm,
-        exe=procfs.read_link(f"/proc/{pid}/exe"),
+        exe=procfs.exe(pid),
         cgroup=read.cgroup,
         page_table_bytes=int(read.status["VmPTE"].split()[0]) * 1024 if "VmPTE" in read.status else -1,
         sharers=sharers,
@@ -227,7 +227,7 @@ def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
     if key not in world.files:
         size, allocated, mode = -1, -1, 0
         try:
-            found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
+            found = os.stat(procfs.map_file(pid, line.start, line.end))
             size, allocated, mode = found.st_size, found.st_blocks * _BLOCK, found.st_mode
         except OSError:  # not permitted, or unmapped meanwhile: the size stays unknown
             pass
@@ -246,13 +246,8 @@ def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
 def _add_holders(world: _World) -> None:
     builder = world.builder
     for process, row in enumerate(builder.rows("processes")):
-        held: set[int] = set()
-        try:
-            for name in os.listdir(f"/proc/{row['pid']}/fd"):
-                link = f"/proc/{row['pid']}/fd/{name}"
-                held.add(_open_file(world, link, os.stat(link)))
-        except OSError:  # ended, refused, or a descriptor closed meanwhile: what was seen counts
-            pass
+        pid = row["pid"]
+        held = {_open_file(world, procfs.descriptor(pid, fd), found) for fd, found in procfs.descriptors(pid)}
         for file in sorted(held - {-1}):
             builder.add_holder(file, f.HOLDER_FD, process)
     doomed = procfs.doomed_segments()

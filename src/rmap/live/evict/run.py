@@ -33,8 +33,8 @@ from rmap.live.evict.plan import (
     plan,
     stays,
 )
-from rmap.live.evict.targets import FileTarget, Target, free_swap, major_faults
-from rmap.live.sources import memcg
+from rmap.live.evict.targets import FileTarget, Target, free_swap
+from rmap.live.sources import memcg, procfs
 from rmap.live.sources.residency import mapped
 from rmap.live.sources.syscalls import cachestat, madvise, process_madvise, sync_range
 from rmap.snapshot import flags as f
@@ -142,7 +142,7 @@ class _Run:
     # Answers what the kernel claims, which is no proof.
     def _pageout(self, pages: I64) -> str:
         places = self.target.places(pages)
-        self.paged = {pid: (self.target.of_process(pid, pages), major_faults(pid)) for pid in places}
+        self.paged = {pid: (self.target.of_process(pid, pages), procfs.major_faults(pid)) for pid in places}
         claimed, refused = 0, {}
         for pid, ranges in places.items():
             try:
@@ -244,7 +244,7 @@ class _Run:
         answer[rows] = (frame >= 0) & (frame != self.pages.pfn[rows])
         for pid, (pages, faults) in self.paged.items():
             mine = rows[~answer[rows] & np.isin(self.pages.page[rows], pages)]
-            if len(mine) and major_faults(pid) - faults >= len(mine):
+            if len(mine) and procfs.major_faults(pid) - faults >= len(mine):
                 answer[mine] = True
         return answer
 

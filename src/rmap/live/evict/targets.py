@@ -334,7 +334,7 @@ def _way_to_file(who: Who) -> tuple[str | None, int]:
         return None, 0
     for one in who.mappings:
         if one.offset is not None and one.file is not None:
-            link = f"/proc/{one.pid}/map_files/{one.vma_start:x}-{one.vma_end:x}"
+            link = procfs.map_file(one.pid, one.vma_start, one.vma_end)
             if os.path.exists(link):
                 return link, one.offset >> PAGE_SHIFT
     return None, 0
@@ -352,20 +352,6 @@ def _unmapped(who: Who) -> Nothing:
     return Nothing(f"{frame} {words.get(who.kind, 'is in no address space')}: nobody maps it")
 
 
-def major_faults(pid: int) -> int:
-    """How often a process had to wait for a page; 0 if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[9])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def free_swap() -> bool:
     """Whether there is swap space that is not in use."""
-    return procfs.nr_swap_areas() > 0 and _meminfo("SwapFree") > 0
-
-
-def _meminfo(name: str) -> int:
-    with open("/proc/meminfo") as file:
-        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:")), 0)
+    return procfs.nr_swap_areas() > 0 and procfs.meminfo("SwapFree") > 0

@@ -19,6 +19,7 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.live.record import raw
+from rmap.live.sources import procfs
 from rmap.snapshot import Snapshot
 from rmap.trace import tables as t
 from rmap.trace.spool import Spool
@@ -269,10 +270,10 @@ def _event(time: int, kind: int, pid: int, tid: int, a0: int, a1: int = 0) -> I6
 
 # The path behind a descriptor, if it is still open and still the same file.
 def _path_of(pid: int, fd: int, dev: int, inode: int) -> str:
-    link = f"/proc/{pid}/fd/{fd}"
+    link = procfs.descriptor(pid, fd)
     if fd >= 0:
         with suppress(OSError):
             found = os.stat(link)
             if (found.st_dev, found.st_ino) == (dev, inode):
-                return os.readlink(link)
+                return procfs.read_link(link)
     return ""

@@ -24,6 +24,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.record import raw
+from rmap.live.sources import procfs
 from rmap.trace import tables as t
 from rmap.uapi.mman import MAP_ANONYMOUS, MAP_SHARED, PROT_WRITE
 from rmap.uapi.unistd import NR
@@ -76,7 +77,7 @@ class PerfRecorder:
             )
         if os.geteuid() != 0:
             with suppress(OSError, ValueError):
-                if int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > -1:
+                if int(procfs.sysctl("kernel/perf_event_paranoid")) > -1:
                     raise NotPermitted(
                         "programs cannot be recorded by perf here",
                         needed="CAP_PERFMON, or kernel.perf_event_paranoid -1 (tracepoints)",

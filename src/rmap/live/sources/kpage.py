@@ -10,6 +10,7 @@ from array import array
 from dataclasses import dataclass
 
 from rmap.errors import NotPermitted
+from rmap.live.sources.root import root_path
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
@@ -26,7 +27,7 @@ def open_kpage(name: str) -> int:
         NotPermitted: this user may not read it, or the kernel does not have it.
     """
     try:
-        return os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(root_path(f"/proc/{name}"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotPermitted(
             f"this kernel has no /proc/{name}", needed="a kernel with CONFIG_PROC_PAGE_MONITOR", works=_WORKS
@@ -134,7 +135,7 @@ def mapcount_kind(release: str) -> str:
     It is not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
     """
     try:
-        with open(f"/boot/config-{release}", encoding="utf-8", errors="replace") as config:
+        with open(root_path(f"/boot/config-{release}"), encoding="utf-8", errors="replace") as config:
             return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read() else "precise"
     except OSError:
         return "precise"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rmap.live.sources import procfs
+from rmap.live.sources.root import root_path
 from rmap.live.sources.same_mm import groups
 from rmap.snapshot.questions.usage import ProcessUsage
 
@@ -58,7 +59,7 @@ def _without_memory(pid: int) -> bool:
 
 # None for what has no memory any more.
 def _read(pid: int) -> ProcessUsage | None:
-    with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+    with open(root_path(f"/proc/{pid}/smaps_rollup"), "rb") as file:
         lines = file.read().splitlines()[1:]
     if not lines:
         return None
