@@ -60,7 +60,7 @@ def test_a_scan_finds_every_entry_however_it_lies() -> None:
             assert looked.hits == {Hit(pid, sparse + page * PAGE) for pid in tree.pids}
         assert looked.scanned == set(tree.pids)
         scan.everywhere(looked, [2**22 + 1])  # there is none of that number
-        assert looked.empty == {2**22 + 1} and looked.ended() == 1
+        assert looked.unread.empty == {2**22 + 1} and looked.unread.ended() == 1
 
 
 def search_frame(pid: int, address: int) -> int:

@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
-from rmap.live.lookup.place import area_at
 from rmap.live.lookup.search import Hit, Search
 from rmap.live.sources import procfs
+from rmap.live.sources.areas import area_at
 from rmap.live.sources.pagemap import PagemapFile
 from rmap.snapshot.questions.answer import Mapping
 from rmap.uapi.vm_flags import perms
 
-_INIT_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NAMED = 4
 _FEW = 2
 
@@ -84,12 +83,12 @@ def reasons(looked: Search, missing: int) -> list[str]:
     if missing <= 0:
         return []
     found = []
-    if looked.refused:
-        found.append(_refused(sorted(looked.refused)))
+    if looked.unread.refused:
+        found.append(_refused(sorted(looked.unread.refused)))
     if _inside_a_namespace():
-        n = f"{missing:,} {'mapper' if missing == 1 else 'mappers'}" if not looked.refused else "mappers"
+        n = f"{missing:,} {'mapper' if missing == 1 else 'mappers'}" if not looked.unread.refused else "mappers"
         found.append(f"{n} outside this PID namespace: rmap sees only the processes within")
-    if ended := looked.ended():
+    if ended := looked.unread.ended():
         found.append(f"{ended:,} {'process' if ended == 1 else 'processes'} ended while the page was looked for")
     if not found:
         found.append("no process that is visible here has them: the kernel itself, or one that /proc does not show")
@@ -107,11 +106,10 @@ def _refused(pids: list[int]) -> str:
 # ``1 (init, uid 0)``: what can be told of a process that shows no more.
 def _name(pid: int) -> str:
     try:
-        return f"{pid} ({procfs.read_stat(pid).comm}, uid {os.stat(f'/proc/{pid}').st_uid})"
+        return f"{pid} ({procfs.read_stat(pid).comm}, uid {procfs.owner_of(pid)})"
     except OSError:
         return str(pid)
 
 
 def _inside_a_namespace() -> bool:
-    number = procfs.read_link("/proc/self/ns/pid").strip("pid:[]")
-    return number.isdigit() and int(number) != _INIT_PIDNS
+    return procfs.namespace(procfs.SELF, "pid") not in (None, procfs.FIRST_NAMESPACES["pid"])

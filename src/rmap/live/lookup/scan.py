@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.live.lookup.search import STATE, Enough, Hit, Search
+from rmap.live.lookup.search import STATE, Enough, Hit, Search, looking_at
 from rmap.live.sources import procfs
 from rmap.live.sources.pagemap_columns import Pagemap, ranges_to_read
 from rmap.live.sources.same_mm import compare_mms, groups
@@ -74,7 +74,7 @@ class _Work:
                 return
             pid, runs = piece
             hits: set[Hit] = set()
-            with self.search.looking_at(pid), Pagemap(pid) as pagemap:
+            with looking_at(pid, self.search.unread), Pagemap(pid) as pagemap:
                 hits = _scan(self.search, pagemap, runs, buffers)
             with self.lock:
                 new = hits - self.search.hits
@@ -87,7 +87,7 @@ class _Work:
             if self.done:
                 return
             runs: list[_Run] = []
-            with self.search.looking_at(pid):
+            with looking_at(pid, self.search.unread):
                 runs = list(_runs(pid))
             piece: list[_Run] = []
             size = 0
@@ -106,9 +106,7 @@ class _Work:
 
 # Runs of page numbers that hold all entries of a process.
 def _runs(pid: int) -> Iterator[_Run]:
-    with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
-        text = file.readall()
-    spans = [(int(start, 16), int(end, 16)) for start, end in _SPAN.findall(text)]
+    spans = [(int(start, 16), int(end, 16)) for start, end in _SPAN.findall(procfs.maps_text(pid))]
     spans = [span for span in spans if span[1] <= 1 << 63]  # not [vsyscall]: it lies beyond every offset
     if not spans:
         return
