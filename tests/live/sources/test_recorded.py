@@ -25,6 +25,7 @@ from rmap.live.sources.kpage_columns import read_counts, read_page_state
 from rmap.live.sources.pagemap import entry_of, slot_of
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.rollup import read_rollups
+from rmap.live.sources.root import rooted
 from rmap.snapshot import Who, parse_key
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_NOPAGE
@@ -183,8 +184,6 @@ def test_what_is_known_of_the_machine(machine: Path) -> None:
 
 
 def test_what_a_kernel_does_not_have(tmp_path: Path) -> None:
-    from rmap.live.sources.root import rooted
-
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mounts").write_text("tmpfs /proc tmpfs rw 0 0\n")
     (tmp_path / "proc/cpuinfo").write_text("processor : 0\n")
@@ -208,8 +207,8 @@ def test_options_of_the_kernel(machine: Path) -> None:
     assert mapcount_kind("6.1.0") == "precise"
     (machine / "boot").mkdir()
     (machine / "boot/config-6.1.0").write_text("# CONFIG_KSM is not set\nCONFIG_SWAP=y\nCONFIG_NO_PAGE_MAPCOUNT=y\n")
-    told = read_config("6.1.0")
-    assert (told.path, told.has("SWAP"), told.has("KSM"), told.has("MEMCG")) == (
+    config = read_config("6.1.0")
+    assert (config.path, config.has("SWAP"), config.has("KSM"), config.has("MEMCG")) == (
         "/boot/config-6.1.0",
         True,
         False,

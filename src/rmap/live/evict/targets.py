@@ -194,8 +194,8 @@ class AnonTarget(Target):
             folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
         )  # fmt: skip
 
-    # Where the other pages of its folio are, if they are mapped as they lie in it.
     def _neighbours_of(self, mapping: Mapping) -> list[int]:
+        # Where the other pages of its folio are, if they are mapped as they lie in it.
         who = self._who
         if not who.order or who.head is None or who.pfn is None:
             return []
@@ -215,8 +215,8 @@ class AnonTarget(Target):
         now = self._now()
         return EvictionFound(1 if now or self._hidden() else 0, len(now), len({pid for pid, _ in now}))
 
-    # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
     def _hidden(self) -> bool:
+        # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
         who = self._who
         if who.pfn is None or (who.mapcount or 0) <= who.found:
             return False
@@ -250,8 +250,8 @@ class AnonTarget(Target):
         return len(there & set(range(who.head, who.head + (1 << who.order))))
 
 
-# The frame that a process has at an address now, -1 if none.
 def _frame_at(pid: int, address: int) -> int:
+    # The frame that a process has at an address now, -1 if none.
     try:
         with Pagemap(pid) as pagemap:
             entry = pagemap.entry(address) & (1 << 64) - 1
@@ -269,8 +269,8 @@ def _count(values: I64, of: I64) -> I64:
     return np.searchsorted(ordered, of, side="right") - np.searchsorted(ordered, of, side="left")
 
 
-# Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
 def _folios(state: PageState, pfn: I64) -> tuple[I64, Bool]:
+    # Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
     head, folio = np.unique(state.pfn - state.head_offset, return_inverse=True)
     most = np.zeros(len(head), np.int64)
     np.maximum.at(most, folio, state.mapcount)
@@ -328,8 +328,8 @@ def _of_file(file: OpenedFile, key: Key, path: str) -> Target | Nothing:
     return FileTarget(file, page, 1, f"{path}, page {page:,}")
 
 
-# The page of a file can be asked for in the file itself, which a mapper of it leads to.
 def _way_to_file(who: Who) -> tuple[str | None, int]:
+    # The page of a file can be asked for in the file itself, which a mapper of it leads to.
     if who.kind not in _FILE_KINDS:
         return None, 0
     for one in who.mappings:

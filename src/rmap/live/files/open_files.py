@@ -172,9 +172,9 @@ def _ask(rows: list[CachedFile], found: _File, here: int | None, below: dict[tup
         os.close(fd)
 
 
-# Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. Of those mounted
-# elsewhere only it is not known: then it may.
 def _overlaid(fd: int) -> bool:
+    # Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. Of those mounted
+    # elsewhere only it is not known: then it may.
     return procfs.file_systems().get(os.fstat(fd).st_dev, "overlay") == "overlay"
 
 

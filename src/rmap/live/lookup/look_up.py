@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from rmap.live.lookup.mappings import changed, reasons, told
+from rmap.live.lookup.mappings import changed, mappings_of, reasons
 from rmap.live.lookup.place import NoPage as NoPage
 from rmap.live.lookup.place import Place, at, place_of
 from rmap.live.lookup.search import Hit, Search, for_page, for_slot
@@ -59,15 +59,15 @@ def look_up(key: Key, *, say: Say = lambda doing: None) -> Who | NoPage:
 
 def _who_page(place: Place, pfn: int, say: Say) -> Who:
     page, counted = page_at(pfn), count_of(pfn)
-    looked = for_page(pfn)
+    search = for_page(pfn)
     # Entries that the kernel does not count: of the zero page, of its own pages, of devices.
     uncounted = page.kind in f.UNTRACKED or (not counted and place.address is not None)
-    ways = _search(looked, place, None if uncounted else counted, say)
-    hits = looked.distinct()
+    ways = _search(search, place, None if uncounted else counted, say)
+    hits = search.distinct()
     own = sum(hit.pid == os.getpid() for hit in hits)
-    known, gone = told(hit for hit in hits if hit.pid != os.getpid())
-    raced = changed(looked, known) or gone or _moved(page, counted)
-    mappings = [one.mapping for one in known]
+    live, gone = mappings_of(hit for hit in hits if hit.pid != os.getpid())
+    raced = changed(search, live) or gone or _moved(page, counted)
+    mappings = [one.mapping for one in live]
     file, offset = _file_of(page.kind, place, mappings)
     kind = f.KERNEL if page.kind in (f.FILE, f.SHMEM) and mappings and file is None else page.kind
     status, note = _status(page, kind, counted, len(mappings) + own, raced)
@@ -84,7 +84,7 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
         file_offset=offset,
         note="; ".join(filter(None, (note, place.note))),
         found_by=", then ".join(ways),
-        hidden=reasons(looked, counted - own - len(mappings)) if status in ("hidden", "raced") else [],
+        hidden=reasons(search.unread, counted - own - len(mappings)) if status in ("hidden", "raced") else [],
         own=own,
         flags=page.flags,
     )
@@ -92,14 +92,14 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
 
 def _who_swap(place: Place, say: Say) -> Who:
     assert place.slot is not None
-    looked = for_slot(*place.slot)
-    ways = _search(looked, place, None, say)
-    known, gone = told(hit for hit in looked.distinct() if hit.pid != os.getpid())
-    mappings = [one.mapping for one in known]
+    search = for_slot(*place.slot)
+    ways = _search(search, place, None, say)
+    live, gone = mappings_of(hit for hit in search.distinct() if hit.pid != os.getpid())
+    mappings = [one.mapping for one in live]
     status, note = "unmapped", "no entry names it: the slot is free, or what it holds is in memory only"
     if mappings:
         status, note = "approximate", "the kernel does not show how many entries name a swap slot"
-    if gone or changed(looked, known):
+    if gone or changed(search, live):
         status, note = "raced", "some of these entries changed while they were looked for"
     return Who(
         None,
@@ -111,7 +111,7 @@ def _who_swap(place: Place, say: Say) -> Who:
         swap=place.slot,
         note=note,
         found_by=", then ".join(ways),
-        hidden=reasons(looked, 1) if looked.unread.refused else [],
+        hidden=reasons(search.unread, 1) if search.unread.refused else [],
     )
 
 
@@ -158,15 +158,15 @@ def _hits(search: Search) -> int:
     return sum(hit.pid != os.getpid() for hit in search.distinct())
 
 
-# Whether the frame is another page now, or is mapped more or less often. Flags alone flicker.
 def _moved(page: OnePage, counted: int) -> bool:
+    # Whether the frame is another page now, or is mapped more or less often. Flags alone flicker.
     again = page_at(page.pfn)
     same = (again.kind, again.order, again.head) == (page.kind, page.order, page.head)
     return page.torn or not same or count_of(page.pfn) != counted
 
 
-# Path and offset (bytes) of the file that a page belongs to.
 def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str | None, int | None]:
+    # Path and offset (bytes) of the file that a page belongs to.
     if kind not in (f.FILE, f.SHMEM, f.HUGETLB):
         return None, None
     if place.file is not None and place.address is None:

@@ -81,8 +81,8 @@ class _Work:
                 self.search.hits |= new
                 self.done = self.done or (bool(new) and self.enough())
 
-    # All entries of a process before those of the next; whoever is begun with is read to the end.
     def _pieces(self, pids: list[int]) -> Iterator[tuple[int, list[_Run]]]:
+        # All entries of a process before those of the next; whoever is begun with is read to the end.
         for pid in pids:
             if self.done:
                 return
@@ -104,8 +104,8 @@ class _Work:
             self.search.scanned.add(pid)
 
 
-# Runs of page numbers that hold all entries of a process.
 def _runs(pid: int) -> Iterator[_Run]:
+    # Runs of page numbers that hold all entries of a process.
     spans = [(int(start, 16), int(end, 16)) for start, end in _SPAN.findall(procfs.maps_text(pid))]
     spans = [span for span in spans if span[1] <= 1 << 63]  # not [vsyscall]: it lies beyond every offset
     if not spans:
@@ -142,8 +142,8 @@ def _scan(search: Search, pagemap: Pagemap, runs: list[_Run], buffers: tuple[I64
     return hits
 
 
-# One pass over both halves of every entry: only if a half equals that of the page are entries looked at as a whole.
 def _hits(search: Search, pid: int, entries: I64, equal: Bool, filled: list[_Run]) -> set[Hit]:
+    # One pass over both halves of every entry: only if a half equals that of the page are entries looked at as a whole.
     np.equal(entries.view(np.uint32), np.uint32(search.wanted & _LOW), out=equal)
     if not equal.any():
         return set()

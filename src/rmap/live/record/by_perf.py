@@ -167,8 +167,8 @@ class PerfRecorder:
         """Stop perf."""
         self._stop()
 
-    # It may be at its end already, if the program is; a signal would then keep it from completing its file.
     def _stop(self) -> None:
+        # It may be at its end already, if the program is; a signal would then keep it from completing its file.
         if self._control:
             with suppress(OSError):
                 os.write(self._control[0], b"stop\n")
@@ -194,8 +194,8 @@ class PerfRecorder:
 
 
 class _Script:
-    # The lines of `perf script`, while it runs.
     def __init__(self, command: list[str]) -> None:
+        # The lines of `perf script`, while it runs.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -305,8 +305,8 @@ class _Reader:
             return
         self.add(time, t.FAULT, 0, pid, tid, address, error, int(in_kernel))
 
-    # No call changes the registers that hold its arguments, but execve and rt_sigreturn.
     def returned(self, pid: int, tid: int, time: int, nr: int, result: int, registers: str) -> None:
+        # No call changes the registers that hold its arguments, but execve and rt_sigreturn.
         if nr not in _MEMORY_CALLS:
             self.calls.pop(tid, None)
             return
@@ -319,8 +319,8 @@ class _Reader:
             file = self.file(pid, tid, time, arguments, result)
         self.add(time, t.SYSCALL, nr, pid, tid, *arguments, result=result, file=file)
 
-    # The open behind an mmap, told of when it is met first. Its address is made up.
     def file(self, pid: int, tid: int, time: int, arguments: tuple[int, ...], result: int) -> int:
+        # The open behind an mmap, told of when it is met first. Its address is made up.
         mapped = self.mapped.get(tid)
         if mapped is None or not mapped.start <= result < mapped.end:
             return 0

@@ -99,8 +99,8 @@ def _read(fd: int, pfn: int, count: int, beyond: int) -> array[int]:
     return values
 
 
-# The frame that begins the folio: the last one, up to this, that is not a tail.
 def _head(fd: int, pfn: int) -> int:
+    # The frame that begins the folio: the last one, up to this, that is not a tail.
     high = pfn + 1
     while high > max(0, pfn - _GIGANTIC):
         low = (high - 1) // _WINDOW * _WINDOW
@@ -112,8 +112,8 @@ def _head(fd: int, pfn: int) -> int:
     return pfn
 
 
-# The first frame behind the tails of the folio that begins here.
 def _end(fd: int, head: int) -> int:
+    # The first frame behind the tails of the folio that begins here.
     low = head + 1
     while low <= head + _GIGANTIC:
         values = _read(fd, low, _WINDOW, KPF_NOPAGE)

@@ -229,8 +229,8 @@ class _Freezer(threading.Thread):
                 raise self._too_late(next(tid for tid in waiting if not self._is_held(tid)) if waiting else new[0])
             time.sleep(_PAUSE)
 
-    # A thread that was being made when the others were listed is found the next time round.
     def _seize_new(self) -> list[int]:
+        # A thread that was being made when the others were listed is found the next time round.
         new = []
         for pid in self._pids:
             for tid in threads_of(pid):
@@ -258,8 +258,8 @@ class _Freezer(threading.Thread):
             else:
                 del self._seized[tid]
 
-    # Nothing of it can run: it waits for a vfork child that is stopped, or it is at its end.
     def _is_held(self, tid: int) -> bool:
+        # Nothing of it can run: it waits for a vfork child that is stopped, or it is at its end.
         state = state_of(tid)
         if state in "ZX":
             return True

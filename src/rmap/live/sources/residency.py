@@ -173,8 +173,8 @@ def _overlaid(fd: int) -> bool:
     return procfs.file_systems().get(os.fstat(fd).st_dev, "overlay") == "overlay"
 
 
-# By halves: what is all there, or all not there, is not looked into.
 def _by_cachestat(fd: int, first: int, count: int) -> tuple[I64, I64]:
+    # By halves: what is all there, or all not there, is not looked into.
     whole: list[I64] = [np.empty(0, np.int64)]
     todo = [(first, count)] if count else []
     while todo:

@@ -49,16 +49,16 @@ def read_rollups(pids: Iterable[int] | None = None, *, share_of_time: float = 1.
     return found
 
 
-# A kernel thread or a zombie: it is there, and its sums are ESRCH.
 def _without_memory(pid: int) -> bool:
+    # A kernel thread or a zombie: it is there, and its sums are ESRCH.
     try:
         return not procfs.read_maps(pid)
     except OSError:
         return False
 
 
-# None for what has no memory any more.
 def _read(pid: int) -> ProcessUsage | None:
+    # None for what has no memory any more.
     with open(root_path(f"/proc/{pid}/smaps_rollup"), "rb") as file:
         lines = file.read().splitlines()[1:]
     if not lines:
