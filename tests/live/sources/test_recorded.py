@@ -18,6 +18,8 @@ from recorded import recorded, unprivileged
 
 from rmap.errors import NotPermitted
 from rmap.live.lookup.look_up import NoPage, look_up
+from rmap.live.lookup.mappings import mappings_of
+from rmap.live.lookup.search import Hit
 from rmap.live.sources import memcg, procfs, ptrace, sysfs
 from rmap.live.sources.kernel_config import read_config
 from rmap.live.sources.kpage import count_of, mapcount_kind, open_kpage, page_at
@@ -308,6 +310,14 @@ class TestLookUp:
         answer = asked("swap:1:5")
         assert (answer.status, [one.pid for one in answer.mappings]) == ("approximate", [WEB, WORKER])
         assert answer.found_by == "a scan of every page table"
+
+    @pytest.mark.parametrize("hits", [1, 3])  # areas are read one by one, or all at once
+    def test_whoever_lost_its_memory_meanwhile_maps_nothing_and_is_a_race(self, hits: int) -> None:
+        of_dead = [Hit(KTHREAD, HEAP + page * PAGE_SIZE) for page in range(hits)]
+        assert mappings_of(of_dead) == ([], True)
+        of_both = [*(Hit(WEB, HEAP + page * PAGE_SIZE) for page in range(-1, hits)), *of_dead]
+        mappings, gone = mappings_of(of_both)
+        assert gone and [one.mapping.address for one in mappings] == [HEAP + page * PAGE_SIZE for page in range(hits)]
 
     def test_what_is_missing_has_a_reason(self) -> None:
         with unprivileged():

@@ -50,8 +50,8 @@ def _areas(pid: int, addresses: list[int]) -> list[procfs.MapsLine | None]:
         return [area_at(pid, address) for address in addresses]
     lines = procfs.read_maps(pid)
     starts = [line.start for line in lines]
-    below = (lines[bisect(starts, address) - 1] if address >= starts[0] else None for address in addresses)
-    return [line if line and address < line.end else None for address, line in zip(addresses, below)]
+    below = ((bisect(starts, address), address) for address in addresses)
+    return [lines[row - 1] if row and address < lines[row - 1].end else None for row, address in below]
 
 
 def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
