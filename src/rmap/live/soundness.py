@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from rmap.errors import NotPermitted
 from rmap.live.bpf import KernelMemory, StructPages, Topology
 from rmap.live.capture.capture import capture
 from rmap.live.kernel_walk import anchors, meets
-from rmap.live.sources import procfs
+from rmap.live.sources import procfs, sysfs
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees
 from rmap.snapshot import Snapshot
@@ -43,7 +42,6 @@ PAUSE = 0.02
 RACED_MAX = 0.25
 """Of all mapped pages, the part that may have changed while they were read."""
 
-_KSM = Path("/sys/kernel/mm/ksm")
 _WALKED = (f.ANON, f.FILE, f.SHMEM)
 _OF_STRUCTS = {*WHAT, "I12", "I22"}
 
@@ -194,17 +192,8 @@ def _run_times(pids: list[int]) -> dict[int, tuple[str, ...]]:
     for pid in pids:
         with suppress(OSError):
             if pid != os.getpid():
-                spent[pid] = tuple(_run_time(f"/proc/{pid}/task/{tid}") for tid in os.listdir(f"/proc/{pid}/task"))
+                spent[pid] = procfs.run_times(pid)
     return spent
-
-
-# Nanoseconds on a CPU; where the kernel does not count them, switches to another task.
-def _run_time(task: str) -> str:
-    try:
-        return Path(f"{task}/schedstat").read_text().split()[0]
-    except FileNotFoundError:
-        lines = Path(f"{task}/status").read_text().splitlines()
-        return "".join(line for line in lines if "ctxt_switches" in line)
 
 
 def _judged(found: list[Found], stayed: list[Violation]) -> Report:
@@ -377,20 +366,17 @@ def _comm(pid: int) -> str:
 
 # How many references KSM holds to anon_vmas: one per page in its stable tree (rule 2.9).
 def _ksm_items() -> int:
-    try:
-        return sum(int((_KSM / name).read_text()) for name in ("pages_shared", "pages_sharing"))
-    except (OSError, ValueError):
-        return 0
+    return sysfs.ksm_items()
 
 
 # I16 has no exception as long as nothing was swapped in and no large folio was split since the machine was started.
 def _anchors_are_strict() -> bool:
     wanted = ("pswpin", "swpin_zero", "thp_split_page", "thp_swpin")
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        counted = procfs.vmstat()
     except OSError:
         return False
-    return not any(int(number) for name, number in (line.split() for line in lines) if name in wanted)
+    return not any(counted.get(name) for name in wanted)
 
 
 def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], picture: Snapshot) -> Found:

@@ -259,14 +259,14 @@ def test_it_holds_while_processes_fork_and_exit() -> None:
 
 def test_a_refused_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with family(SHARED) as tree:
-        for where, kind in (("search", PagemapFile), ("scan", Pagemap)):
+        for where, kind in (("ways", PagemapFile), ("scan", Pagemap)):
 
             def refusing(pid: int, kind: type[PagemapFile] = kind) -> PagemapFile:
                 if pid == tree.children[0]:
                     raise PermissionError(13, "refused")
                 return kind(pid)
 
-            monkeypatch.setattr(f"rmap.live.{where}.{kind.__name__}", refusing)
+            monkeypatch.setattr(f"rmap.live.lookup.{where}.{kind.__name__}", refusing)
         answer = asked(f"{tree.pid}:{tree.value + PAGE:#x}")
         assert (answer.status, answer.found, answer.mapcount) == ("hidden", 3, 4)
         reasons = " ".join(answer.hidden)

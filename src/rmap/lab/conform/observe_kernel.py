@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 
 import numpy as np
@@ -39,7 +39,9 @@ from rmap.lab.conform.observed import (
 from rmap.lab.conform.puppets import Puppet, PuppetDied
 from rmap.lab.conform.stage import Stage
 from rmap.live.bpf import KernelMemory, StructPages, Topology, TreeNodes
-from rmap.live.sources.procfs import vm_flags_of
+from rmap.live.sources.kpage import open_kpage
+from rmap.live.sources.pagemap import entry_of
+from rmap.live.sources.procfs import MapsLine, read_maps
 from rmap.mm.frames import TAG_ANON, TAG_BITS
 from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -63,8 +65,8 @@ class KernelEye:
         self._stage = stage
         self._memory = memory
         self._anon_vmas = anon_vmas
-        self._kpagecount = os.open("/proc/kpagecount", os.O_RDONLY)
-        self._kpageflags = os.open("/proc/kpageflags", os.O_RDONLY)
+        self._kpagecount = open_kpage("kpagecount")
+        self._kpageflags = open_kpage("kpageflags")
         self._buffer = mmap.mmap(-1, BUFFER_ENTRIES * 8)
         self._raw = memoryview(self._buffer)
         self._zero_pfn = _zero_pfn()
@@ -155,28 +157,17 @@ class KernelEye:
         return areas
 
     def _areas_of_smaps(self, pid: int) -> Iterator[Area]:
-        fields: list[str] = []
-        with open(f"/proc/{pid}/smaps") as lines:
-            for line in lines:
-                words = line.split()
-                if not words[0].endswith(":"):
-                    fields = words
-                elif words[0] == "VmFlags:":
-                    start, end = (int(bound, 16) for bound in fields[0].split("-"))
-                    if Stage.LOW <= start < Stage.HIGH:
-                        yield self._area(start, end, fields, words[1:])
+        for line in read_maps(pid, vm_flags=True):
+            if Stage.LOW <= line.start < Stage.HIGH:
+                yield self._area(line)
 
-    def _area(self, start: int, end: int, fields: list[str], words: Iterable[str]) -> Area:
-        flags = vm_flags_of(words)
-        inode = int(fields[4])
-        if not inode:
-            return start, end, flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
-        major, minor = (int(part, 16) for part in fields[3].split(":"))
-        dev = os.makedev(major, minor)
-        mapping = dev << 64 | inode
-        name = self._seen_files[mapping] = self._name(dev, inode)
+    def _area(self, line: MapsLine) -> Area:
+        if not line.inode:
+            return line.start, line.end, line.flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
+        mapping = line.dev << 64 | line.inode
+        name = self._seen_files[mapping] = self._name(line.dev, line.inode)
         mapping = NOT_SEEN if name == "/dev/zero" else mapping
-        return start, end, flags, int(fields[2], 16) >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
+        return line.start, line.end, line.flags, line.offset >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
 
     def _name(self, dev: int, inode: int) -> str:
         return self._stage.names.get((dev, inode), "shared memory")
@@ -317,8 +308,6 @@ def _zero_pfn() -> int:
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0]
         view = ctypes.c_char.from_buffer(page)
-        address = ctypes.addressof(view)
-        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-            entry = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
+        entry = entry_of(os.getpid(), ctypes.addressof(view))
         del view
-    return int.from_bytes(entry, "little") & PM_PFRAME_MASK
+    return entry & PM_PFRAME_MASK

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from rmap.live.sources.pagemap import open_pagemap
 from rmap.uapi.mman import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -117,7 +118,7 @@ class Puppet:
         self._blocked = False
         try:
             self._pidfd = os.pidfd_open(pid)
-            self.pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
+            self.pagemap = open_pagemap(pid)
         except OSError:
             raise PuppetDied(f"puppet {pid} is gone") from None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from rmap.errors import NotPermitted
 from rmap.lab.conform.program import puppet_program
 from rmap.lab.conform.puppets import PAGE, PATIENCE, Puppet, PuppetDied, RealFile, greeting
+from rmap.live.sources.procfs import file_systems, own_descriptor
 from rmap.mm.mm_types import START_BRK
 
 BACKLOG = 64
@@ -82,7 +83,7 @@ class Stage:
         """
         if name != "/dev/zero" and name not in self._made:
             self._made[name] = self._make_file(name, size, shmem)
-        path = name if name == "/dev/zero" else f"/proc/self/fd/{self._made[name]}"
+        path = name if name == "/dev/zero" else own_descriptor(self._made[name])
         file = RealFile(name, os.open(path, os.O_RDWR if writable else os.O_RDONLY))
         self.names[file.key] = name
         self._files.append(file)
@@ -211,18 +212,8 @@ def disk_folder() -> Path:
     """
     candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()]
     for folder in candidates:
-        if os.access(folder, os.W_OK) and _file_system_of(folder) not in IN_MEMORY:
+        if os.access(folder, os.W_OK) and file_systems().get(folder.stat().st_dev, "") not in IN_MEMORY:
             return folder
     raise NotPermitted(
         "no file on disk can be made here", needed=f"one of {', '.join(map(str, candidates))} on a file system on disk"
     )
-
-
-def _file_system_of(folder: Path) -> str:
-    # Its type, by the device number in mountinfo: "36 35 98:0 / /mnt rw - ext4 /dev/root rw".
-    found = folder.stat().st_dev
-    device = f"{os.major(found)}:{os.minor(found)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if line.split()[2] == device:
-            return line.partition(" - ")[2].split()[0]
-    return ""

@@ -214,8 +214,8 @@ def _run(
     return session, interrupted, time.monotonic() - began
 
 
-# The name of the signal that ended the recording, None if it ended by itself.
 def _wait(session: Session, launched: Launched, tell: Tell) -> str | None:
+    # The name of the signal that ended the recording, None if it ended by itself.
     asked = False
     while session.is_alive():
         info = signal.sigtimedwait({*_STOPPERS, _DONE}, 0.5)
@@ -278,8 +278,8 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
     return trace
 
 
-# A file whose descriptor was closed at once has only its last name: pictures know its path.
 def _named_files(trace: Trace) -> InodeTable:
+    # A file whose descriptor was closed at once has only its last name: pictures know its path.
     paths: dict[tuple[int, int], str] = {}
     for picture in trace.pictures:
         seen = picture.snapshot.files
