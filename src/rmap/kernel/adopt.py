@@ -2,20 +2,20 @@
 
 Everything goes through the hooks a running machine would call, in the order in which its history would have called
 them: files, processes (parents first), VMAs, forks of VMAs that share pages, then entries. What the picture does not
-show is inferred (:mod:`rmap.kernel.families`) and said to be so in :attr:`Kernel.adoption`.
+show is inferred (:mod:`rmap.kernel.families`) and said to be so in :attr:`rmap.kernel.machine.Machine.adoption`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.kernel.entries import pieces
 from rmap.kernel.families import NOBODY, Inferred, VmaFamily, fork_tree, infer
-from rmap.kernel.kernel import Kernel
+from rmap.kernel.machine import Adoption, Machine
 from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad, dense_frames, pages_of
 from rmap.kernel.process import Process
 from rmap.kernel.structure import new_vma, topology_columns
@@ -41,28 +41,11 @@ LARGEST_FILE = 1 << 40
 NO_INDEX = np.iinfo(np.int64).min
 
 
-@dataclass(frozen=True)
-class Adoption:
-    """How a picture was loaded.
-
-    Attributes:
-        pages, ptes: distinct frames mapped, and entries that map them.
-        inferred: what was inferred, a sentence each.
-        left_out: entries that were not loaded, by reason.
-        unseen: pages that the kernel counts more mappings of than the picture has entries: somebody outside it maps
-            them too. Here their mapcount is the number of entries found.
-        copied: entries whose page became a private copy, because the design or the rules cannot hold it as it was.
-    """
-
-    pages: int
-    ptes: int
-    inferred: tuple[str, ...]
-    left_out: dict[str, int]
-    unseen: int
-    copied: int
+AnyMachine = TypeVar("AnyMachine", bound=Machine[Process])
 
 
 def adopt(
+    make: type[AnyMachine],
     picture: Snapshot,
     design: str | ReverseMapFactory,
     *,
@@ -70,10 +53,13 @@ def adopt(
     nr_pages: int | None = None,
     nr_swap: int | None = None,
     scalar_twins: bool = True,
-) -> Kernel:
+) -> AnyMachine:
     """Build a machine from a picture.
 
     Args:
+        make: the class of the machine.
+        picture: what it shows.
+        design: the reverse map.
         profile: the rules of which release; by default the picture's, or 6.18's if its release is not modelled.
         nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
         nr_swap: its swap slots; by default twice what the picture needs, and 4 GiB at least.
@@ -93,17 +79,23 @@ def adopt(
     region = (picture.vmas.start[pages.vma] >> PAGE_SHIFT) + pages.off >> TABLE_BITS
     tables = len(np.unique(picture.vmas.process[pages.vma].astype(np.int64) << REGION_BITS | region))
     nr_tables = max(1 << 18, 2 * tables)
-    kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
-    kernel.core.costs.enter(ADOPT)
-    return _Loader(kernel, picture, frames, pages, left_out).load()
+    machine = make(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
+    machine.core.costs.enter(ADOPT)
+    _Loader(machine, picture, frames, pages, left_out).load()
+    return machine
 
 
 class _Loader:
     def __init__(
-        self, kernel: Kernel, picture: Snapshot, frames: DenseFrames, pages: PagesToLoad, left_out: dict[str, int]
+        self,
+        machine: Machine[Process],
+        picture: Snapshot,
+        frames: DenseFrames,
+        pages: PagesToLoad,
+        left_out: dict[str, int],
     ) -> None:
-        self.kernel = kernel
-        self.core: Core = kernel.core
+        self.machine = machine
+        self.core: Core = machine.core
         self.picture = picture
         self.frames = frames
         self.pages = pages
@@ -123,7 +115,7 @@ class _Loader:
         self.clipped = 0
         self.has_topology = False
 
-    def load(self) -> Kernel:
+    def load(self) -> None:
         self._take_frames()
         self._mark_exclusive()
         files = self._make_files()
@@ -136,7 +128,6 @@ class _Loader:
         if not self.core.profile.anon_exclusive:  # its marks said how to load the entries; this release has none
             self.core.frames.flags &= np.int32(~EXCLUSIVE)
         self._note()
-        return self.kernel
 
     # Frames are in use from the start, so that none of them is handed out for a copy while others are still loaded.
     def _take_frames(self) -> None:
@@ -173,7 +164,7 @@ class _Loader:
                 size = 0
             whole = max(size, int(needed[row]) << PAGE_SHIFT)
             mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
-            self.kernel.files.setdefault(path, mapping)
+            self.machine.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file.copy()
         cached[cached] = np.isin(self.frames.kind[pages.pfn[cached]], (f.FILE, f.SHMEM))
@@ -207,20 +198,20 @@ class _Loader:
         mapping.nr_cached = len(cached)
 
     def _make_processes(self) -> None:
-        picture, kernel = self.picture, self.kernel
+        picture, machine = self.picture, self.machine
         depth, parents = fork_tree(picture)
         pids = picture.processes.pid.tolist()
         made: dict[int, Process] = {}
         for row in sorted(range(len(pids)), key=lambda row: depth[row]):
             above = made.get(parents[row])
-            mm = kernel.core.new_mm(above.mm if above is not None else None)
-            made[row] = Process(kernel, pids[row], mm, above)
-        kernel.processes = {pids[row]: made[row] for row in range(len(pids))}
+            mm = machine.core.new_mm(above.mm if above is not None else None)
+            made[row] = Process(machine, pids[row], mm, above)
+        machine.processes = {pids[row]: made[row] for row in range(len(pids))}
         sharers = picture.sharers
         for row, pid in zip(sharers.process.tolist(), sharers.pid.tolist()):
             made[row].mm.users += 1
-            kernel.processes[pid] = Process(kernel, pid, made[row].mm, made[row])
-        kernel.reserve_pids(max(kernel.processes, default=0))
+            machine.processes[pid] = Process(machine, pid, made[row].mm, made[row])
+        machine.reserve_pids(max(machine.processes, default=0))
         self.processes = [made[row] for row in range(len(pids))]
 
     def _make_vmas(self, files: list[File]) -> None:
@@ -503,7 +494,7 @@ class _Loader:
         if self.inferred.contradictions:
             inferred.append(f"{self.inferred.contradictions:,} contradictions between shared pages (a torn picture)")
         columns = self.core.frames
-        self.kernel.adoption = Adoption(
+        self.machine.adoption = Adoption(
             pages=int(np.count_nonzero(columns.mapcount)),
             ptes=int(columns.mapcount.sum(dtype=np.int64)),
             inferred=tuple(inferred),
@@ -511,4 +502,4 @@ class _Loader:
             unseen=int(np.count_nonzero(self.frames.mapcount > self.found)),
             copied=self.copied,
         )
-        self.kernel.set_picture_pfns(self.frames.picture_pfn)
+        self.machine.set_picture_pfns(self.frames.picture_pfn)
