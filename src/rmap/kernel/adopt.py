@@ -14,22 +14,22 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.kernel.entries import pieces
-from rmap.kernel.families import NOBODY, Inferred, VmaFamily, fork_tree, infer
+from rmap.kernel.families import NOBODY, Inferred, fork_tree, infer
 from rmap.kernel.machine import Adoption, Machine
 from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad, dense_frames, pages_of
 from rmap.kernel.process import Process
-from rmap.kernel.structure import new_vma, topology_columns
+from rmap.kernel.structure import adopt_anon_vmas, fork_families, load_vmas
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
-from rmap.mm.mm_types import File, Mm, Vma
+from rmap.mm.mm_types import File, Vma
 from rmap.mm.page_tables import Span
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.uapi.vm_flags import VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_SHARED, VM_WRITE
+from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
@@ -113,7 +113,6 @@ class _Loader:
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
         self.clipped = 0
-        self.has_topology = False
 
     def load(self) -> None:
         self._take_frames()
@@ -121,7 +120,7 @@ class _Loader:
         files = self._make_files()
         self._make_processes()
         self._make_vmas(files)
-        self._fork_families()
+        self._make_anon_vmas()
         for row, span_pages in self._by_vma():
             self._map(self.vmas[row], span_pages)
         self._release_unused()
@@ -215,75 +214,32 @@ class _Loader:
         self.processes = [made[row] for row in range(len(pids))]
 
     def _make_vmas(self, files: list[File]) -> None:
-        vmas = self.picture.vmas
-        columns = zip(
-            vmas.process.tolist(),
-            vmas.start.tolist(),
-            vmas.end.tolist(),
-            vmas.flags.tolist(),
-            self.inferred.pgoff.tolist(),
-            vmas.file.tolist(),
-            vmas.label,
-        )
-        for process, start, end, flags, pgoff, row, label in columns:
-            mm = self.processes[process].mm
-            file = files[row] if row >= 0 else None
-            vma = new_vma(self.core, mm, start, end, flags, pgoff, file)
-            mm.append(vma)
-            self.core.link_file(vma)
-            if label == "[heap]":
-                mm.start_brk, mm.brk = min(start, mm.start_brk if mm.brk == start else start), end
-            if vma.flags & VM_LOCKED:
-                mm.locked_vm += vma.pages
-            self.vmas.append(vma)
+        rows = self.picture.vmas.file.tolist()
+        opened = (files[row] if row >= 0 else None for row in rows)
+        mms = [process.mm for process in self.processes]
+        self.vmas = load_vmas(self.core, self.picture, mms, zip(opened, self.inferred.pgoff.tolist()))
         # A machine may allow more areas than is usual (vm.max_map_count).
-        most = max((len(process.mm.vmas) for process in self.processes), default=0)
-        self.core.max_map_count = max(self.core.max_map_count, most)
+        self.core.max_map_count = max(self.core.max_map_count, max((len(mm.vmas) for mm in mms), default=0))
 
-    # VMAs that share pages were forked from a common one: from a live VMA, or from a ghost that is unlinked again.
-    def _fork_families(self) -> None:
-        if self._adopt_topology() or not self.inferred.families:
-            return
-        shared = self._shared_pages()
-        mm = self.core.new_mm(None)
-        for number, family in enumerate(self.inferred.families):
-            ghost = self._ghost(mm, family)
-            for row in family.vmas:
-                vma = self.vmas[row]
-                vma.faulted = True
-                if row in family.split_from:
-                    self.core.rmap.vma_clone(vma, self.vmas[family.split_from[row]], "split")
-                else:
-                    above = family.up[row]
-                    self.core.rmap.vma_fork(vma, ghost if above == NOBODY else self.vmas[above])
-            self._hang(shared.get(-2 - number), ghost)
-            for row in family.vmas:
-                self._hang(shared.get(row), self.vmas[row])
-            self.core.rmap.vma_unlink(ghost, None)
-            mm.remove(ghost)
-        mm.clear()
-        self.core.rmap.mm_exit(mm)
-        del self.core.mms[mm.id]
+    def _make_anon_vmas(self) -> None:
+        # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
+        handles = adopt_anon_vmas(self.core, self.picture, self.vmas) if self._topology_fits() else None
+        if handles is not None:
+            self._hang_on(handles)
+        else:
+            fork_families(self.core, self.vmas, self.inferred, self.head_index)
+            self.anchored |= self.inferred.anchor_vma != NOBODY
 
-    # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
-    def _adopt_topology(self) -> bool:
-        picture, frames, columns = self.picture, self.frames, self.core.frames
-        if picture.about["topology"] == "none" or not len(picture.anon_vmas) or not self._chains_are_in_order():
-            return False
-        handles = self.core.rmap.adopt_topology(topology_columns(picture), self.vmas)
-        if handles is None:
-            return False
-        for vma, row in zip(self.vmas, picture.vmas.anon_vma.tolist()):
-            vma.faulted = row >= 0
-        known = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
-        heads = frames.head[known]
-        columns.flags[known] |= np.int32(ANON | SWAPBACKED)
-        columns.mapping[heads] = handles[frames.anon_vma[known]]
-        columns.index[heads] = self.head_index[heads] = frames.index[known] - (known - heads)
+    def _hang_on(self, handles: I64) -> None:
+        # Hang pages on the anon_vmas that the picture says they hang on.
+        frames, columns = self.frames, self.core.frames
+        pages = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
+        heads = frames.head[pages]
+        columns.flags[pages] |= np.int32(ANON | SWAPBACKED)
+        columns.mapping[heads] = handles[frames.anon_vma[pages]]
+        columns.index[heads] = self.head_index[heads] = frames.index[pages] - (pages - heads)
         self.anchored[heads] = True
-        self.has_topology = True
         self._settle_exclusive()
-        return True
 
     def _settle_exclusive(self) -> None:
         # Exclusive pages that hang above the active anon_vma of their VMA: if the picture says that they are exclusive,
@@ -297,40 +253,15 @@ class _Loader:
         else:
             flags[pfns[above]] &= np.int32(~EXCLUSIVE)
 
-    # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
-    def _chains_are_in_order(self) -> bool:
-        chains, root = self.picture.anon_vma_chains, self.picture.anon_vmas.root
+    def _topology_fits(self) -> bool:
+        # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
+        picture = self.picture
+        if picture.about["topology"] == "none" or not len(picture.anon_vmas):
+            return False
+        chains, root = picture.anon_vma_chains, picture.anon_vmas.root
         last = np.flatnonzero(np.diff(chains.vma, append=-1))
         in_order = (root[chains.anon_vma[last]] == chains.anon_vma[last]).all()
         return bool(in_order) or not self.core.profile.root_is_last
-
-    def _ghost(self, mm: Mm, family: VmaFamily) -> Vma:
-        members = [self.vmas[row] for row in family.vmas]
-        low, high = min(m.pgoff for m in members), max(m.last for m in members)
-        model = members[0]
-        start = max(0, model.start + ((low - model.pgoff) << PAGE_SHIFT))
-        flags = model.flags & ~VM_LOCKED_MASK
-        ghost = Vma(mm, start, start + ((high - low + 1) << PAGE_SHIFT), flags, low, model.file, model.mapping)
-        mm.append(ghost)
-        self.core.prepare(ghost)
-        return ghost
-
-    def _hang(self, shared: tuple[I64, I64] | None, vma: Vma) -> None:
-        # Pages of several VMAs hang on their nearest common ancestor.
-        if shared is not None:
-            heads, index = shared
-            self.core.frames.flags[heads] |= np.int32(ANON | SWAPBACKED)
-            self.core.rmap.set_anon(PteBatch.anchored(vma, heads, index), "adopt")
-            self.anchored[heads] = True
-
-    def _shared_pages(self) -> dict[int, tuple[I64, I64]]:
-        # Anchor VMA, or -2 - family for its ghost -> (head frames, their page indexes).
-        anchor, index = self.inferred.anchor_vma, self.head_index
-        heads = np.flatnonzero(anchor != NOBODY)
-        heads = heads[np.argsort(anchor[heads], kind="stable")]
-        keys, starts = np.unique(anchor[heads], return_index=True)
-        groups = np.split(heads, starts[1:]) if len(keys) else []
-        return {key: (np.sort(group), index[np.sort(group)]) for key, group in zip(keys.tolist(), groups)}
 
     # The page index of the head of every folio, by dense number: the first entry that maps one of its pages decides.
     def _head_indexes(self) -> I64:
