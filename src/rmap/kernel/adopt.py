@@ -2,34 +2,34 @@
 
 Everything goes through the hooks a running machine would call, in the order in which its history would have called
 them: files, processes (parents first), VMAs, forks of VMAs that share pages, then entries. What the picture does not
-show is inferred (:mod:`rmap.kernel.families`) and said to be so in :attr:`Kernel.adoption`.
+show is inferred (:mod:`rmap.kernel.families`) and said to be so in :attr:`rmap.kernel.machine.Machine.adoption`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.kernel.entries import pieces
-from rmap.kernel.families import NOBODY, Inferred, VmaFamily, fork_tree, infer
-from rmap.kernel.kernel import Kernel
+from rmap.kernel.families import NOBODY, Inferred, fork_tree, infer
+from rmap.kernel.machine import Adoption, Machine
 from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad, dense_frames, pages_of
 from rmap.kernel.process import Process
-from rmap.kernel.structure import new_vma, topology_columns
+from rmap.kernel.structure import adopt_anon_vmas, fork_families, load_vmas
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
 from rmap.mm.frames import ANON, EXCLUSIVE, KEPT_ANCHOR, ONE, SWAPBACKED, TAG_SHIFT
 from rmap.mm.interface import PteBatch, ReverseMapFactory
-from rmap.mm.mm_types import File, Mm, Vma
+from rmap.mm.mm_types import File, Vma
 from rmap.mm.page_tables import Span
 from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.uapi.vm_flags import VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_SHARED, VM_WRITE
+from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
@@ -41,28 +41,11 @@ LARGEST_FILE = 1 << 40
 NO_INDEX = np.iinfo(np.int64).min
 
 
-@dataclass(frozen=True)
-class Adoption:
-    """How a picture was loaded.
-
-    Attributes:
-        pages, ptes: distinct frames mapped, and entries that map them.
-        inferred: what was inferred, a sentence each.
-        left_out: entries that were not loaded, by reason.
-        unseen: pages that the kernel counts more mappings of than the picture has entries: somebody outside it maps
-            them too. Here their mapcount is the number of entries found.
-        copied: entries whose page became a private copy, because the design or the rules cannot hold it as it was.
-    """
-
-    pages: int
-    ptes: int
-    inferred: tuple[str, ...]
-    left_out: dict[str, int]
-    unseen: int
-    copied: int
+AnyMachine = TypeVar("AnyMachine", bound=Machine[Process])
 
 
 def adopt(
+    make: type[AnyMachine],
     picture: Snapshot,
     design: str | ReverseMapFactory,
     *,
@@ -70,10 +53,13 @@ def adopt(
     nr_pages: int | None = None,
     nr_swap: int | None = None,
     scalar_twins: bool = True,
-) -> Kernel:
+) -> AnyMachine:
     """Build a machine from a picture.
 
     Args:
+        make: the class of the machine.
+        picture: what it shows.
+        design: the reverse map.
         profile: the rules of which release; by default the picture's, or 6.18's if its release is not modelled.
         nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
         nr_swap: its swap slots; by default twice what the picture needs, and 4 GiB at least.
@@ -93,17 +79,23 @@ def adopt(
     region = (picture.vmas.start[pages.vma] >> PAGE_SHIFT) + pages.off >> TABLE_BITS
     tables = len(np.unique(picture.vmas.process[pages.vma].astype(np.int64) << REGION_BITS | region))
     nr_tables = max(1 << 18, 2 * tables)
-    kernel = Kernel(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
-    kernel.core.costs.enter(ADOPT)
-    return _Loader(kernel, picture, frames, pages, left_out).load()
+    machine = make(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
+    machine.core.costs.enter(ADOPT)
+    _Loader(machine, picture, frames, pages, left_out).load()
+    return machine
 
 
 class _Loader:
     def __init__(
-        self, kernel: Kernel, picture: Snapshot, frames: DenseFrames, pages: PagesToLoad, left_out: dict[str, int]
+        self,
+        machine: Machine[Process],
+        picture: Snapshot,
+        frames: DenseFrames,
+        pages: PagesToLoad,
+        left_out: dict[str, int],
     ) -> None:
-        self.kernel = kernel
-        self.core: Core = kernel.core
+        self.machine = machine
+        self.core: Core = machine.core
         self.picture = picture
         self.frames = frames
         self.pages = pages
@@ -121,22 +113,20 @@ class _Loader:
         self.vmas: list[Vma] = []
         self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
         self.clipped = 0
-        self.has_topology = False
 
-    def load(self) -> Kernel:
+    def load(self) -> None:
         self._take_frames()
         self._mark_exclusive()
         files = self._make_files()
         self._make_processes()
         self._make_vmas(files)
-        self._fork_families()
+        self._make_anon_vmas()
         for row, span_pages in self._by_vma():
             self._map(self.vmas[row], span_pages)
         self._release_unused()
         if not self.core.profile.anon_exclusive:  # its marks said how to load the entries; this release has none
             self.core.frames.flags &= np.int32(~EXCLUSIVE)
         self._note()
-        return self.kernel
 
     # Frames are in use from the start, so that none of them is handed out for a copy while others are still loaded.
     def _take_frames(self) -> None:
@@ -173,7 +163,7 @@ class _Loader:
                 size = 0
             whole = max(size, int(needed[row]) << PAGE_SHIFT)
             mapping = core.new_mapping(path, whole, kind == f.FILE_SHMEM)
-            self.kernel.files.setdefault(path, mapping)
+            self.machine.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file.copy()
         cached[cached] = np.isin(self.frames.kind[pages.pfn[cached]], (f.FILE, f.SHMEM))
@@ -207,92 +197,49 @@ class _Loader:
         mapping.nr_cached = len(cached)
 
     def _make_processes(self) -> None:
-        picture, kernel = self.picture, self.kernel
+        picture, machine = self.picture, self.machine
         depth, parents = fork_tree(picture)
         pids = picture.processes.pid.tolist()
         made: dict[int, Process] = {}
         for row in sorted(range(len(pids)), key=lambda row: depth[row]):
             above = made.get(parents[row])
-            mm = kernel.core.new_mm(above.mm if above is not None else None)
-            made[row] = Process(kernel, pids[row], mm, above)
-        kernel.processes = {pids[row]: made[row] for row in range(len(pids))}
+            mm = machine.core.new_mm(above.mm if above is not None else None)
+            made[row] = Process(machine, pids[row], mm, above)
+        machine.processes = {pids[row]: made[row] for row in range(len(pids))}
         sharers = picture.sharers
         for row, pid in zip(sharers.process.tolist(), sharers.pid.tolist()):
             made[row].mm.users += 1
-            kernel.processes[pid] = Process(kernel, pid, made[row].mm, made[row])
-        kernel.reserve_pids(max(kernel.processes, default=0))
+            machine.processes[pid] = Process(machine, pid, made[row].mm, made[row])
+        machine.reserve_pids(max(machine.processes, default=0))
         self.processes = [made[row] for row in range(len(pids))]
 
     def _make_vmas(self, files: list[File]) -> None:
-        vmas = self.picture.vmas
-        columns = zip(
-            vmas.process.tolist(),
-            vmas.start.tolist(),
-            vmas.end.tolist(),
-            vmas.flags.tolist(),
-            self.inferred.pgoff.tolist(),
-            vmas.file.tolist(),
-            vmas.label,
-        )
-        for process, start, end, flags, pgoff, row, label in columns:
-            mm = self.processes[process].mm
-            file = files[row] if row >= 0 else None
-            vma = new_vma(self.core, mm, start, end, flags, pgoff, file)
-            mm.append(vma)
-            self.core.link_file(vma)
-            if label == "[heap]":
-                mm.start_brk, mm.brk = min(start, mm.start_brk if mm.brk == start else start), end
-            if vma.flags & VM_LOCKED:
-                mm.locked_vm += vma.pages
-            self.vmas.append(vma)
+        rows = self.picture.vmas.file.tolist()
+        opened = (files[row] if row >= 0 else None for row in rows)
+        mms = [process.mm for process in self.processes]
+        self.vmas = load_vmas(self.core, self.picture, mms, zip(opened, self.inferred.pgoff.tolist()))
         # A machine may allow more areas than is usual (vm.max_map_count).
-        most = max((len(process.mm.vmas) for process in self.processes), default=0)
-        self.core.max_map_count = max(self.core.max_map_count, most)
+        self.core.max_map_count = max(self.core.max_map_count, max((len(mm.vmas) for mm in mms), default=0))
 
-    # VMAs that share pages were forked from a common one: from a live VMA, or from a ghost that is unlinked again.
-    def _fork_families(self) -> None:
-        if self._adopt_topology() or not self.inferred.families:
-            return
-        shared = self._shared_pages()
-        mm = self.core.new_mm(None)
-        for number, family in enumerate(self.inferred.families):
-            ghost = self._ghost(mm, family)
-            for row in family.vmas:
-                vma = self.vmas[row]
-                vma.faulted = True
-                if row in family.split_from:
-                    self.core.rmap.vma_clone(vma, self.vmas[family.split_from[row]], "split")
-                else:
-                    above = family.up[row]
-                    self.core.rmap.vma_fork(vma, ghost if above == NOBODY else self.vmas[above])
-            self._hang(shared.get(-2 - number), ghost)
-            for row in family.vmas:
-                self._hang(shared.get(row), self.vmas[row])
-            self.core.rmap.vma_unlink(ghost, None)
-            mm.remove(ghost)
-        mm.clear()
-        self.core.rmap.mm_exit(mm)
-        del self.core.mms[mm.id]
+    def _make_anon_vmas(self) -> None:
+        # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
+        handles = adopt_anon_vmas(self.core, self.picture, self.vmas) if self._topology_fits() else None
+        if handles is not None:
+            self._hang_on(handles)
+        else:
+            fork_families(self.core, self.vmas, self.inferred, self.head_index)
+            self.anchored |= self.inferred.anchor_vma != NOBODY
 
-    # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
-    def _adopt_topology(self) -> bool:
-        picture, frames, columns = self.picture, self.frames, self.core.frames
-        if picture.about["topology"] == "none" or not len(picture.anon_vmas) or not self._chains_are_in_order():
-            return False
-        handles = self.core.rmap.adopt_topology(topology_columns(picture), self.vmas)
-        if handles is None:
-            return False
-        for vma, row in zip(self.vmas, picture.vmas.anon_vma.tolist()):
-            vma.faulted = row >= 0
-        known = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
-        heads = frames.head[known]
-        columns.flags[known] |= np.int32(ANON | SWAPBACKED)
-        columns.mapping[heads] = handles[frames.anon_vma[known]]
-        columns.index[heads] = self.head_index[heads] = frames.index[known] - (known - heads)
+    def _hang_on(self, handles: I64) -> None:
+        # Hang pages on the anon_vmas that the picture says they hang on.
+        frames, columns = self.frames, self.core.frames
+        pages = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
+        heads = frames.head[pages]
+        columns.flags[pages] |= np.int32(ANON | SWAPBACKED)
+        columns.mapping[heads] = handles[frames.anon_vma[pages]]
+        columns.index[heads] = self.head_index[heads] = frames.index[pages] - (pages - heads)
         self.anchored[heads] = True
-        self.has_topology = True
         self._settle_exclusive()
-        return True
 
     def _settle_exclusive(self) -> None:
         # Exclusive pages that hang above the active anon_vma of their VMA: if the picture says that they are exclusive,
@@ -306,40 +253,15 @@ class _Loader:
         else:
             flags[pfns[above]] &= np.int32(~EXCLUSIVE)
 
-    # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
-    def _chains_are_in_order(self) -> bool:
-        chains, root = self.picture.anon_vma_chains, self.picture.anon_vmas.root
+    def _topology_fits(self) -> bool:
+        # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
+        picture = self.picture
+        if picture.about["topology"] == "none" or not len(picture.anon_vmas):
+            return False
+        chains, root = picture.anon_vma_chains, picture.anon_vmas.root
         last = np.flatnonzero(np.diff(chains.vma, append=-1))
         in_order = (root[chains.anon_vma[last]] == chains.anon_vma[last]).all()
         return bool(in_order) or not self.core.profile.root_is_last
-
-    def _ghost(self, mm: Mm, family: VmaFamily) -> Vma:
-        members = [self.vmas[row] for row in family.vmas]
-        low, high = min(m.pgoff for m in members), max(m.last for m in members)
-        model = members[0]
-        start = max(0, model.start + ((low - model.pgoff) << PAGE_SHIFT))
-        flags = model.flags & ~VM_LOCKED_MASK
-        ghost = Vma(mm, start, start + ((high - low + 1) << PAGE_SHIFT), flags, low, model.file, model.mapping)
-        mm.append(ghost)
-        self.core.prepare(ghost)
-        return ghost
-
-    def _hang(self, shared: tuple[I64, I64] | None, vma: Vma) -> None:
-        # Pages of several VMAs hang on their nearest common ancestor.
-        if shared is not None:
-            heads, index = shared
-            self.core.frames.flags[heads] |= np.int32(ANON | SWAPBACKED)
-            self.core.rmap.set_anon(PteBatch.anchored(vma, heads, index), "adopt")
-            self.anchored[heads] = True
-
-    def _shared_pages(self) -> dict[int, tuple[I64, I64]]:
-        # Anchor VMA, or -2 - family for its ghost -> (head frames, their page indexes).
-        anchor, index = self.inferred.anchor_vma, self.head_index
-        heads = np.flatnonzero(anchor != NOBODY)
-        heads = heads[np.argsort(anchor[heads], kind="stable")]
-        keys, starts = np.unique(anchor[heads], return_index=True)
-        groups = np.split(heads, starts[1:]) if len(keys) else []
-        return {key: (np.sort(group), index[np.sort(group)]) for key, group in zip(keys.tolist(), groups)}
 
     # The page index of the head of every folio, by dense number: the first entry that maps one of its pages decides.
     def _head_indexes(self) -> I64:
@@ -503,7 +425,7 @@ class _Loader:
         if self.inferred.contradictions:
             inferred.append(f"{self.inferred.contradictions:,} contradictions between shared pages (a torn picture)")
         columns = self.core.frames
-        self.kernel.adoption = Adoption(
+        self.machine.adoption = Adoption(
             pages=int(np.count_nonzero(columns.mapcount)),
             ptes=int(columns.mapcount.sum(dtype=np.int64)),
             inferred=tuple(inferred),
@@ -511,4 +433,4 @@ class _Loader:
             unseen=int(np.count_nonzero(self.frames.mapcount > self.found)),
             copied=self.copied,
         )
-        self.kernel.set_picture_pfns(self.frames.picture_pfn)
+        self.machine.set_picture_pfns(self.frames.picture_pfn)

@@ -25,14 +25,13 @@ from rmap.kernel.entries import (
     map_zero,
     spread,
 )
-from rmap.kernel.inodes import Inodes, is_special
-from rmap.kernel.structure import adopt_topology, new_vma
+from rmap.kernel.inodes import Inodes
+from rmap.kernel.structure import adopt_topology, content_of, load_vmas
 from rmap.mm.core import Core
 from rmap.mm.costs import ADOPT
-from rmap.mm.mm_types import STACK_TOP, File, Mm, Vma
+from rmap.mm.mm_types import File, Mm, Vma
 from rmap.snapshot import Snapshot
-from rmap.uapi.vm_flags import VM_GROWSDOWN, VM_LOCKED, VM_SHARED, VM_SPECIAL
-from rmap.units import PAGE_SHIFT
+from rmap.uapi.vm_flags import VM_SHARED
 
 UNKNOWN_BRK = -1
 """``start_brk`` of an mm whose heap nothing has shown yet; the first ``brk(0)`` tells."""
@@ -48,7 +47,9 @@ def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[
     core.costs.enter(ADOPT)
     mm = core.new_mm(None)
     mm.start_brk = mm.brk = UNKNOWN_BRK
-    vmas = load_vmas(core, mm, picture, inodes)
+    files: dict[int, File] = {}  # VMAs of one file have one open of it
+    rows = range(int(np.searchsorted(picture.vmas.process, 1)))
+    vmas = load_vmas(core, picture, [mm], (content_of(picture, row, inodes, files) for row in rows))
     entries = spread(picture)
     if picture.about["topology"] == "none":
         _prepare(core, vmas, entries)
@@ -57,52 +58,6 @@ def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[
     left_out = load_entries(core, vmas, entries)
     core.costs.current = before
     return mm, left_out
-
-
-def load_vmas(core: Core, mm: Mm, picture: Snapshot, inodes: Inodes) -> list[Vma]:
-    """Make the VMAs of the picture's first process, unfaulted; those of one file have one open of it."""
-    files: dict[int, File] = {}
-    made = []
-    last = int(np.searchsorted(picture.vmas.process, 1))
-    for row in range(last):
-        vma = make_vma(core, mm, picture, row, inodes, files)
-        mm.append(vma)
-        core.link_file(vma)
-        made.append(vma)
-    return made
-
-
-def make_vma(core: Core, mm: Mm, picture: Snapshot, row: int, inodes: Inodes, files: dict[int, File]) -> Vma:
-    """One VMA of a picture, not yet in its mm nor in its file's index.
-
-    Args:
-        files: the open that stands for each file of the picture; what is missing is opened.
-    """
-    vmas = picture.vmas
-    start, end, flags = int(vmas.start[row]), int(vmas.end[row]), int(vmas.flags[row])
-    label, file_row, file = vmas.label[row], int(vmas.file[row]), None
-    if file_row >= 0:
-        if file_row not in files:
-            files[file_row] = inodes.file_of(picture, file_row)
-        file = files[file_row]
-    elif is_special(label):
-        file = inodes.special(label, label, (end - start) >> PAGE_SHIFT)
-    pgoff = int(vmas.pgoff[row])
-    if pgoff < 0:
-        pgoff = 0 if file is not None else _anonymous_pgoff(start, end, flags)
-    vma = new_vma(core, mm, start, end, flags, pgoff, file)
-    if label == "[heap]":
-        mm.start_brk, mm.brk = start, end
-    if flags & VM_LOCKED and not flags & VM_SPECIAL:
-        mm.locked_vm += vma.pages
-    return vma
-
-
-def _anonymous_pgoff(start: int, end: int, flags: int) -> int:
-    # /proc does not tell. The stack was made at the top and moved down with its indexes (rule 2.18).
-    if flags & VM_GROWSDOWN:
-        return (STACK_TOP >> PAGE_SHIFT) - ((end - start) >> PAGE_SHIFT)
-    return start >> PAGE_SHIFT
 
 
 def _prepare(core: Core, vmas: list[Vma], entries: SnapshotEntries) -> None:

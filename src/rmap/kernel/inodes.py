@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rmap.columns import I64
 from rmap.mm.core import Core
 from rmap.mm.mm_types import AddressSpace, File
 from rmap.mm.page_cache import add_to_page_cache, missing
@@ -16,7 +15,8 @@ MOST_CACHED = 256 << 20
 LARGEST = 1 << 40
 """In bytes. A file of the model has a column of all its pages; a larger one begins empty and grows."""
 ZERO_DEVICE = "/dev/zero"
-KERNEL_LABELS = ("[heap]", "[stack]")
+HEAP = "[heap]"
+KERNEL_LABELS = (HEAP, "[stack]")
 """What the kernel calls VMAs that are ordinary anonymous memory. Other labels are its own special mappings."""
 
 
@@ -41,14 +41,14 @@ class Inodes:
 
     def mapping(self, dev: int, inode: int, path: str, size: int, shmem: bool) -> AddressSpace:
         """The address_space of an inode, made when it is first asked for with ``size`` bytes."""
-        found = self._mappings.get((dev, inode))
-        if found is None:
-            found = self.core.new_mapping(path, size if 0 <= size <= LARGEST else 0, shmem)
-            self._mappings[dev, inode] = found
-            self.by_mapping[found.id] = (dev, inode)
-            if self.cached and not shmem and found.size <= MOST_CACHED:
-                self.read_in(found, 0)
-        return found
+        mapping = self._mappings.get((dev, inode))
+        if mapping is None:
+            mapping = self.core.new_mapping(path, size if 0 <= size <= LARGEST else 0, shmem)
+            self._mappings[dev, inode] = mapping
+            self.by_mapping[mapping.id] = (dev, inode)
+            if self.cached and not shmem and mapping.size <= MOST_CACHED:
+                read_in(self.core, mapping)
+        return mapping
 
     def later(self, dev: int, inode: int, path: str, size: int, shmem: bool) -> AddressSpace:
         """Another inode that got the number of one that was deleted; :meth:`mapping` goes on to name the first."""
@@ -58,19 +58,13 @@ class Inodes:
             self._mappings[dev, inode] = first
         return made
 
-    def read_in(self, mapping: AddressSpace, first: int) -> None:
-        """Bring the pages of a file from index ``first`` on into the page cache."""
-        absent: I64 = missing(mapping, first, mapping.nr_pages - 1)
-        self.core.reserve(len(absent))
-        add_to_page_cache(self.core, mapping, absent)
-
     def grow(self, mapping: AddressSpace, size: int) -> None:
         """Let a file have at least ``size`` bytes."""
         if size > mapping.size:
             first = mapping.nr_pages
             mapping.resize(size)
             if self.cached and not mapping.shmem and mapping.size <= MOST_CACHED:
-                self.read_in(mapping, first)
+                read_in(self.core, mapping, first)
 
     def file_of(self, picture: Snapshot, row: int) -> File:
         """One open of the file in a row of a picture's table ``files``."""
@@ -89,10 +83,17 @@ class Inodes:
 
     def special(self, key: object, name: str, nr_pages: int) -> File:
         """The special mapping of this key, with at least so many pages: every process sees the same."""
-        found = self._special.get(key)
-        if found is None or found.special is None or len(found.special) < nr_pages:
-            found = self._special[key] = special_mapping(self.core, name, nr_pages)
-        return found
+        file = self._special.get(key)
+        if file is None or file.special is None or len(file.special) < nr_pages:
+            file = self._special[key] = special_mapping(self.core, name, nr_pages)
+        return file
+
+
+def read_in(core: Core, mapping: AddressSpace, first: int = 0) -> None:
+    """Bring the pages of a file from index ``first`` on into the page cache, room being made for them."""
+    absent = missing(mapping, first, mapping.nr_pages - 1)
+    core.reserve(len(absent))
+    add_to_page_cache(core, mapping, absent)
 
 
 def is_special(label: str) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.kernel import Process
 from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon
-from rmap.kernel.exec import make_vma, write_entries
-from rmap.kernel.structure import take_over_topology
+from rmap.kernel.exec import write_entries
+from rmap.kernel.structure import count_locked, make_vma, take_over_topology
 from rmap.lab.replay.pairs import Entry, Side, key_of, page_of, pid_of
 from rmap.mm.frames import ANON as ANON_PAGE
 from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
@@ -27,7 +27,7 @@ from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW, TRACKED_MASK
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED
+from rmap.uapi.vm_flags import VM_SHARED
 from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -96,13 +96,10 @@ def _make_area(player: TracePlayer, theirs: Snapshot, mm: Mm, row: int, low: int
             if other.mapping is not None and player.inodes.by_mapping.get(other.mapping.id) == wanted:
                 assert other.file is not None
                 files[file_row] = other.file
-    brk = mm.start_brk, mm.brk
-    locked = mm.locked_vm
     vma = make_vma(player.core, mm, theirs, row, player.inodes, files)
-    mm.start_brk, mm.brk = brk
     vma.pgoff += (low - vma.start) >> PAGE_SHIFT
     vma.start, vma.end = low, high
-    mm.locked_vm = locked + (vma.pages if vma.flags & VM_LOCKED else 0)
+    count_locked(vma)
     mm.insert(vma)
     player.core.link_file(vma)
 
