@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from needs import need
 from rmap.uapi import kpageflags, mman, pagemap, unistd, vm_flags
+from tests.support.needs import need
 
 INCLUDE = Path("/usr/include")
 
