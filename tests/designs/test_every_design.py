@@ -10,7 +10,8 @@ from rmap import Kernel
 from rmap.designs import DESIGNS, design_named, design_names
 from rmap.designs.conformance import run_conformance_test
 from rmap.snapshot import Snapshot, shipped
-from tests.designs.families import PAGE, family
+from tests.designs.families import family
+from tests.support import PAGE
 
 DOCS = Path(__file__).parents[2] / "docs"
 ALL = design_names(variants=True)

@@ -16,22 +16,20 @@ import numpy as np
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot.questions.freed import Freed, freed_by
 from rmap.snapshot.questions.groups import groups
 from rmap.snapshot.questions.selection import of_pids
 from rmap.snapshot.questions.usage import usage
-from tests.support.judged import count_of
 from tests.support.live_family import Family, family
-from tests.support.needs import need
+from tests.support.proc import count_of
 
 KIB = 1024
 TOLERANCE = 256 * KIB
 CLASSES = ("AnonPages", "Shmem", "Mapped", "PageTables")
 QUIET = 2048 * KIB
 ATTEMPTS = 12
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 SERVER = """
 heap = mm(8192)
@@ -47,11 +45,6 @@ for number in range(6):
     fork(lambda: touch(heap, *range(number * 512, number * 512 + 512)))
 ready(0)
 """
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
 
 
 def meminfo() -> dict[str, int]:

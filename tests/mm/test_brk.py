@@ -9,7 +9,8 @@ from rmap.mm.fault import touch
 from rmap.mm.fork import fork
 from rmap.mm.mm_types import STACK_GUARD_GAP, START_BRK, Mm, Vma
 from rmap.uapi.vm_flags import VM_GROWSDOWN
-from tests.mm.areas import PAGE, VM_RW, World
+from tests.mm.areas import VM_RW, World
+from tests.support import PAGE
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from rmap.live.sources import procfs
 from rmap.live.undo import undo_left_behind
 from rmap.show.conform import conformance
 from tests.model.mutants import reuse_with_two_children
-from tests.support.needs import need
+from tests.support.needs import need, need_all
 from tests.support.swap import need_zram
 
 SOME_SEED = 20_000
@@ -44,7 +44,7 @@ SOME_SEED = 20_000
 @pytest.fixture(autouse=True)
 def puppets_can_be_driven(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("live"):
-        need(missing_ability())
+        need_all("puppets")
 
 
 def puppets(session: int = 0) -> list[int]:
@@ -125,8 +125,8 @@ def test_no_more_processes_than_asked_for() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("kernel_memory")
 def test_a_difference_is_repeated_cut_down_and_shown_as_a_script(tmp_path: Path) -> None:
-    need(why_not())
     with reuse_with_two_children():
         result = conform(seed=40, steps=50_000)
         found = result.divergence

@@ -18,7 +18,8 @@ from rmap.snapshot.questions.groups import WAYS, count, groups
 from rmap.snapshot.questions.selection import of_cgroup, of_pids, row_of, with_descendants
 from rmap.snapshot.questions.sharing import sharing
 from rmap.snapshot.questions.usage import usage
-from tests.support.snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 
 KINDS = (f.ANON, f.FILE, f.SHMEM, f.KSM, f.ZERO, f.HUGETLB)
 
