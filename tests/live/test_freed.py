@@ -59,7 +59,7 @@ def noise() -> dict[str, int]:
     samples = []
     for _ in range(6):
         samples.append(meminfo())
-        time.sleep(0.05)
+        time.sleep(0.05)  # how much the machine moves in this time is what is asked
     return {name: max(s[name] for s in samples) - min(s[name] for s in samples) for name in CLASSES}
 
 

@@ -19,6 +19,7 @@ from rmap.live.record import why_not
 from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace
 from rmap.trace import tables as t
+from rmap.trace.spool import part_of
 from tests.support.needs import need
 from tests.support.waiting import until
 
@@ -85,6 +86,18 @@ def recording(target: Path, command: list[str], *options: str) -> Iterator[subpr
 def said(target: Path) -> str:
     """What a :func:`recording` said."""
     return target.with_suffix(".err").read_text()
+
+
+def pictures_so_far(target: Path) -> int:
+    """How many pictures a :func:`recording` has taken, while it runs."""
+    rows = part_of(target) / "pictures.jsonl"
+    return rows.read_bytes().count(b"\n") if rows.exists() else 0
+
+
+def events_so_far(target: Path) -> int:
+    """How many events it has written."""
+    events = part_of(target) / "events.i64"
+    return events.stat().st_size // (8 * len(t.EventTable.columns())) if events.exists() else 0
 
 
 def pid_in(path: Path) -> int:

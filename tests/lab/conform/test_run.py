@@ -37,6 +37,7 @@ from rmap.show.conform import conformance
 from tests.model.mutants import reuse_with_two_children
 from tests.support.needs import need, need_all
 from tests.support.swap import need_zram
+from tests.support.waiting import until
 
 SOME_SEED = 20_000
 
@@ -201,9 +202,7 @@ def test_a_puppet_that_is_killed_while_it_waits_is_no_difference(pair: Pair) -> 
     p, q = pair.spawn(), pair.spawn()
     p.mmap(pages(1), addr=at(0))
     os.kill(p.real.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while p.real.is_alive and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not p.real.is_alive, 5)
     with pytest.raises(PuppetDied, match=f"puppet {p.real.pid} is gone|went away"):
         q.mmap(pages(1), addr=at(0))
 
@@ -227,10 +226,7 @@ def test_when_a_stage_is_closed_nothing_is_left() -> None:
     (session,) = {os.getsid(pid) for pid in puppets_of_this_test()}
     assert len(puppets(session)) == 2 + len(children)
     stage.close()
-    deadline = time.monotonic() + 5
-    while puppets(session) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not puppets(session)
+    until(lambda: not puppets(session), 5)
 
 
 @pytest.mark.live

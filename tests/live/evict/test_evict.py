@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.support.live_family import Family, family
 from tests.support.needs import need
 from tests.support.proc import FRAME, OF_FILE, PRESENT, SWAPPED, entry, mapped_pages
 from tests.support.system import swap_file
+from tests.support.waiting import until
 
 PAGES = 128
 pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state")]
@@ -305,12 +305,15 @@ def a_cgroup(name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for _ in range(100):
-            try:
-                folder.rmdir()
-                break
-            except OSError:  # the last process is going just now
-                time.sleep(0.05)
+        until(lambda: _removed(folder), 5, "the last process of a cgroup did not go")
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:  # the last process is going just now
+        return False
+    return True
 
 
 def charged(file: Path, cgroup: Path) -> None:

@@ -24,6 +24,7 @@ from tests.support.recording import (
     need_bpf,
     need_perf,
     need_root,
+    pictures_so_far,
     pid_in,
     python,
     recorded,
@@ -241,17 +242,19 @@ while len(got) < 2:
     signal.pause()
 open({str(answer)!r}, "w").write(repr(sorted(got)))
 """
-    with recording(tmp_path / "s.trace", python(text), "--checkpoint", "0.2") as process:
+    target = tmp_path / "s.trace"
+    with recording(target, python(text), "--checkpoint", "0.2") as process:
         pid = pid_in(ready)
         os.kill(pid, signal.SIGSTOP)
         until(lambda: state_of(pid) in "Tt")
-        done = subprocess.run(["sleep", "0.7"], check=False)
-        assert done.returncode == 0 and state_of(pid) in "Tt", "checkpoints do not wake a stopped process"
+        before = pictures_so_far(target)
+        until(lambda: pictures_so_far(target) >= before + 3)
+        assert state_of(pid) in "Tt", "checkpoints do not wake a stopped process"
         os.kill(pid, signal.SIGCONT)
         os.kill(pid, signal.SIGUSR1)
         assert process.wait(30) == 0
     assert answer.read_text() == repr([int(signal.SIGUSR1), int(signal.SIGCONT)])
-    assert len(Trace.load(tmp_path / "s.trace").pictures) > 3
+    assert len(Trace.load(target).pictures) > 3
 
 
 def test_checkpoints_while_a_parent_waits_in_vfork(tmp_path: Path) -> None:

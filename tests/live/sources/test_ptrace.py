@@ -52,7 +52,7 @@ def counter(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 
 def moves(path: Path) -> bool:
     before = path.read_text()
-    time.sleep(0.1)
+    time.sleep(0.1)  # that nothing happens shows only in time: a hundred turns of the counter
     return path.read_text() != before
 
 
@@ -95,7 +95,7 @@ def test_a_stopped_process_stays_stopped(counter: tuple[int, Path]) -> None:
     until(lambda: {state_of(tid) for tid in threads_of(pid)} == {"T"})
     with frozen([pid]) as threads:
         assert len(threads) == 6
-    time.sleep(0.1)
+    time.sleep(0.1)  # that nothing wakes it shows only in time
     assert {state_of(tid) for tid in threads_of(pid)} == {"T"}
     os.kill(pid, signal.SIGCONT)
     until(lambda: moves(path))
