@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,34 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rmap.errors import NotPermitted
-from rmap.live.doctor.abilities import missing_frames
-from rmap.live.record import why_not
-from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace
 from rmap.trace import tables as t
 from rmap.trace.spool import part_of
-from tests.support.needs import need
 from tests.support.waiting import until
-
-
-def need_bpf() -> None:
-    """Recording by BPF, and pictures."""
-    need(why_not())
-
-
-def need_perf(tmp_path: Path) -> None:
-    """Recording by perf, and pictures."""
-    need(missing_frames())
-    try:
-        PerfRecorder(tmp_path / "unused").close()
-    except NotPermitted as error:
-        need(error.needed)
-
-
-def need_root() -> None:
-    """To act as another user."""
-    need(None if os.geteuid() == 0 and shutil.which("setpriv") else "root, and setpriv")
 
 
 def rmap(*words: str | Path) -> list[str]:

@@ -22,8 +22,8 @@ from rmap.lab.compare.figures import LABELS
 from rmap.lab.compare.workers import chosen, once_per_design
 from rmap.lab.correctness import correctness
 from rmap.lab.results import Comparison, DesignResult, Subject
-from tests.lab.workloads.test_workloads import SMALL
 from tests.support import broken
+from tests.support.small_workloads import SMALL
 from tests.support.waiting import until
 
 CHILDREN, PAGES, REWRITTEN = 4, 700, 70

@@ -14,7 +14,7 @@ import pytest
 
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.sources.ptrace import frozen, state_of, threads_of, vfork_children
-from tests.support.recording import end, need_root, pid_in, python
+from tests.support.recording import end, pid_in, python
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.live
@@ -175,8 +175,8 @@ time.sleep(60)
         end(child)
 
 
+@pytest.mark.needs("setpriv")
 def test_another_users_process_is_refused(counter: tuple[int, Path]) -> None:
-    need_root()
     pid, path = counter
     text = "import sys;from rmap.live.sources.ptrace import frozen\nwith frozen([int(sys.argv[1])]):pass"
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
