@@ -27,6 +27,7 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules import anon_vmas as pure
 from tests.support import load as load_module
 from tests.support.load import CLOSED_PAGES, EVERY_CHILD, LINES, Load, load
+from tests.support.proc import runs
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
@@ -122,14 +123,7 @@ def test_the_load_goes_away_with_whoever_made_it() -> None:
         pids = [int(word) for word in maker.stdout.readline().split()]
         assert len(pids) == 1 + 4 + 1 + 2 * LINES
         maker.send_signal(signal.SIGKILL)
-    until(lambda: not any(_lives(pid) for pid in pids))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    until(lambda: not any(runs(pid) for pid in pids))
 
 
 # A counter is misread: on purpose, each time or once.

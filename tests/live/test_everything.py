@@ -16,16 +16,11 @@ from rmap.cli.registry import COMMANDS
 from rmap.snapshot import Snapshot, shipped
 from rmap.snapshot.questions.usage import usage
 from tests.support import PAGE
+from tests.support.command import rmap
 from tests.support.load import Load, load
 from tests.support.needs import need_all
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.live
-
-
-def rmap(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rmap", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, input=stdin, timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,6 @@ from tests.mm.areas import VM_R, VM_RW, World, at
 from tests.support import PAGE
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def advise(world: World, first: int, pages: int, advice: str) -> None:
     madvise(world.core, world.mm, at(first), pages * PAGE, advice)
 

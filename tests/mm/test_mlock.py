@@ -18,11 +18,6 @@ from tests.mm.areas import VM_R, World, at
 from tests.support import PAGE
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def locked(world: World) -> str:
     """Every page that is mapped: L locked, O locked on fault, - not locked."""
     letters = {0: "-", VM_LOCKED: "L", VM_LOCKED_MASK: "O"}

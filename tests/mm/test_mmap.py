@@ -30,11 +30,6 @@ from tests.mm.areas import BASE_PAGE, VM_R, VM_RW, World, at
 from tests.support import PAGE
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def mapped(world: World, first: int, pages: int, **how: object) -> Vma:
     """Map pages at a fixed place; the area that covers them."""
     address = mmap(world.core, world.mm, pages * PAGE, addr=at(first), fixed=True, **how)  # type: ignore[arg-type]

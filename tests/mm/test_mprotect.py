@@ -22,11 +22,6 @@ from tests.support import PAGE
 R, W, RWX = VM_READ, VM_READ | VM_WRITE, VM_ACCESS
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def protect(world: World, first: int, pages: int, prot: int) -> None:
     mprotect(world.core, world.mm, at(first), pages * PAGE, prot)
 

@@ -19,11 +19,6 @@ from tests.mm.areas import BASE_PAGE, VM_R, VM_RW, World, at
 from tests.support import PAGE
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def remap(world: World, first: int, old: int, new: int, to: int | None = None, **how: bool) -> int:
     """``mremap`` in pages; where the range is then, in pages."""
     target = None if to is None else at(to)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.support import PAGE
 
@@ -72,15 +69,3 @@ def resident(path: Path | str) -> list[int]:
         return [page for page, byte in enumerate(vector) if byte & 1]
     finally:
         os.close(fd)
-
-
-def rmap(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command, as a user runs it."""
-    return subprocess.run([sys.executable, "-m", "rmap", *map(str, words)], capture_output=True, text=True, check=False)
-
-
-def told(*words: str | Path) -> tuple[int, Any]:
-    """Its exit status, and what it says with --json."""
-    done = rmap(*words, "--json")
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)

@@ -13,6 +13,16 @@ from tests.support.needs import need
 KSM = Path("/sys/kernel/mm/ksm")
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
+PAGED_OUT = """
+area = mm(32)
+for page in range(32):
+    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
+libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
+fork(lambda: None)
+ready(address(area))
+"""
+"""A script for ``live_family.family``: a parent and a child of whose 32 pages the kernel was asked to swap out all."""
+
 
 @contextmanager
 def ksm_at_work() -> Iterator[None]:

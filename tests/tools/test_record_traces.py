@@ -12,8 +12,9 @@ from rmap.live.record.session import Checkpoints
 from rmap.trace import Trace
 from rmap.units import PAGE_SIZE
 from tests.lab.replay.recorded_model import RecordedModel
+from tests.support import ROOT
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+TOOLS = ROOT / "tools"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from rmap.cli import main
 from rmap.live.sources import procfs
 from rmap.live.undo import journal_folder, machine_state
+from tests.support.proc import runs
 from tests.support.swap import need_zram
 from tests.support.waiting import until
 
@@ -33,13 +34,6 @@ def below(pid: int) -> set[int]:
     while new := {other for other, parent in parents.items() if parent in found} - found:
         found |= new
     return found - {pid}
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.support import PAGE
 from tests.support.live_family import family
 from tests.support.needs import need
 from tests.support.proc import FRAME, entries, entry, kpage
-from tests.support.system import huge_pages, swap_file
+from tests.support.system import PAGED_OUT, huge_pages, swap_file
 
 CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package has a function of this name
 pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
@@ -296,18 +296,8 @@ def test_a_hugetlb_page_is_told_from_other_memory(machine_lock: None) -> None:
         picture.check()
 
 
-SWAPPED = """
-area = mm(32)
-for page in range(32):
-    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
-libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
-fork(lambda: None)
-ready(address(area))
-"""
-
-
 def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, disk: Path) -> None:
-    with swap_file(disk), family(SWAPPED) as tree:
+    with swap_file(disk), family(PAGED_OUT) as tree:
         picture = capture(tree.pids)
         held = entry_at(picture, tree.pid, tree.value)
         need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")

@@ -14,7 +14,8 @@ import pytest
 
 from rmap.live.sources.memcg import hierarchy
 from tests.support import PAGE
-from tests.support.file_cases import clean_file, read_pages, resident, rmap, told
+from tests.support.command import rmap, told
+from tests.support.file_cases import clean_file, read_pages, resident
 from tests.support.live_family import Family, family
 from tests.support.needs import need
 from tests.support.proc import FRAME, OF_FILE, PRESENT, SWAPPED, entry, mapped_pages

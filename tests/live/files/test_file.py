@@ -14,7 +14,8 @@ import pytest
 
 from rmap.live.capture.capture import capture
 from tests.support import PAGE
-from tests.support.file_cases import clean_file, drop, read_pages, resident, rmap, told
+from tests.support.command import rmap, told
+from tests.support.file_cases import clean_file, drop, read_pages, resident
 from tests.support.live_family import family
 from tests.support.needs import need
 from tests.support.proc import mapped_pages

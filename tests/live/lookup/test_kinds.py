@@ -15,7 +15,7 @@ from tests.support.judged import asked, judged
 from tests.support.live_family import family
 from tests.support.needs import need
 from tests.support.proc import FRAME, PRESENT, brute, entries, entry
-from tests.support.system import huge_pages, ksm_at_work, ksm_stops, swap_file
+from tests.support.system import PAGED_OUT, huge_pages, ksm_at_work, ksm_stops, swap_file
 from tests.support.waiting import until
 
 HUGE = 512
@@ -94,18 +94,8 @@ def test_pages_merged_by_ksm_are_found_wherever_they_are(machine_lock: None) -> 
         assert answer.found >= 16 and answer.found_by.startswith("same address in the fork family (2), then a scan")
 
 
-SWAPPED = """
-area = mm(32)
-for page in range(32):
-    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
-libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
-fork(lambda: None)
-ready(address(area))
-"""
-
-
 def test_a_slot_of_swap_is_named_and_its_entries_found(machine_lock: None, disk: Path) -> None:
-    with swap_file(disk), family(SWAPPED) as tree:
+    with swap_file(disk), family(PAGED_OUT) as tree:
         word = entry(tree.pid, tree.value)
         need(None if not word & PRESENT else "MADV_PAGEOUT to swap")
         area, slot = word & 31, (word & FRAME) >> 5
