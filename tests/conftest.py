@@ -48,13 +48,13 @@ def machine_lock() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def kernel_memory() -> Iterator[KernelMemory]:
+def memory() -> Iterator[KernelMemory]:
     """What reads the running kernel's structures, loaded once."""
     from rmap.live.bpf import KernelMemory
 
-    need_all("kernel_memory")
-    with KernelMemory() as memory:
-        yield memory
+    need_all("frames", "page_state", "kernel_memory")
+    with KernelMemory() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -63,5 +63,5 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     from rmap.lab.conform import Pair
 
     need_all("puppets", "kernel_memory")
-    with Pair(memory=request.getfixturevalue("kernel_memory")) as both:
+    with Pair(memory=request.getfixturevalue("memory")) as both:
         yield both

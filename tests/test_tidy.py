@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,31 @@ FUNCTION_LINES_MAX = 70
 
 PYTHON = sorted(path for folder in ("src", "tests", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py"))
 TEXTS = (".py", ".c", ".h", ".md", ".toml", ".txt", ".sh", ".yml", ".yaml", "")
+SLEEP = re.compile(r"\bsleep\((\d+(?:\.\d+)?)")
+SLEEP_MAX_S = 0.05
+SLEEPS = {
+    "tests/live/record/test_faults.py": {
+        "0.05": "what the recorded program does until it is interrupted",
+        "0.3": "the recorded program takes its time to end, as a server does",
+        "0.35": "the recorder is killed at moments that nobody chose",
+    },
+    "tests/live/record/test_programs.py": {
+        "0.1": "the recorded program has its threads work so long",
+        "1": "a recorded program, longer than the time of its checkpoint",
+        "2": "a recorded program, which waits in vfork and after it while checkpoints are taken",
+    },
+    "tests/live/sources/test_ptrace.py": {
+        "0.1": "that nothing happens shows only in time",
+        "60": "programs that hold still until they are killed",
+        "99": "a program that holds still until it is killed",
+    },
+    "tests/live/test_freed.py": {"0.05": "how much the machine moves in this time is what is asked"},
+    "tests/support/broken.py": {
+        "0.5": "a job that takes longer than another",
+        "60": "jobs that are ended from outside",
+    },
+}
+"""Every sleep of the tests that is no wait for something, and why it is there: by file and argument, in seconds."""
 KEPT_HIDDEN = {".ci"}
 BUILT = {"build", "dist"}
 # Written in two halves, so that this file passes its own test.
@@ -57,6 +83,37 @@ def test_the_repository_speaks_of_the_project_alone() -> None:
         if word in path.read_text(encoding="utf-8", errors="replace")
     ]
     assert found == []
+
+
+def test_no_test_waits_by_the_clock() -> None:
+    """A test waits for what it needs to see (``waiting.until``). Programs that tests run are looked at too."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        for seconds in SLEEP.findall(path.read_text()):
+            if float(seconds) >= SLEEP_MAX_S:
+                found.setdefault(named(path), set()).add(seconds)
+    assert found == {path: set(reasons) for path, reasons in SLEEPS.items()}
+
+
+def test_every_folder_of_tests_says_what_it_is_about() -> None:
+    """Every folder of Python files is a package with a docstring: files of one name may then stand in two of them."""
+    folders = {path.parent for path in PYTHON if path.is_relative_to(ROOT / "tests")}
+    for folder in folders:
+        about = folder / "__init__.py"
+        assert about.exists() and ast.get_docstring(tree(about)), (
+            f"{named(folder)}/__init__.py says what is tested there"
+        )
+
+
+def test_the_size_of_a_page_is_said_once() -> None:
+    """Programs that run alone, and say it themselves, are named here."""
+    alone = {"tests/support/load.py", "tests/support/live_family.py", "tests/lab/replay/rules_program.py"}
+    said = {
+        named(path)
+        for path in (ROOT / "tests").rglob("*.py")
+        if re.search(r"^PAGE(_SIZE)? = (4096|1 << 12|mmap\.)", path.read_text(), re.MULTILINE)
+    }
+    assert said == {"tests/support/__init__.py", *alone}
 
 
 def imports(module: ast.Module) -> Iterator[tuple[str, bool]]:

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 
 from rmap.cli import main
-from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
 from rmap.snapshot.flags import ANON, FILE
 from rmap.snapshot.questions.usage import usage
-from tests.support.needs import need
 
 SMALL = ["--children", "2", "--pages", "64"]
 
@@ -285,8 +283,8 @@ def test_snap_does_not_replace_a_file_unasked(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state")
 def test_snap_of_one_process_then_who(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    need(abilities().missing("frames", "page_state"))
     target = tmp_path / "one.rmap"
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         try:
@@ -307,16 +305,16 @@ def test_snap_of_one_process_then_who(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state")
 def test_snap_of_no_process_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    need(abilities().missing("frames", "page_state"))
     assert main(["snap", "-o", str(tmp_path / "none.rmap"), "--pid", "4194304"]) == 1
     assert "none of these processes" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state")
 def test_demo_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    need(abilities().missing("frames", "page_state"))
     assert main(["demo", "--here", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["comparison"]
     assert told["subject"]["name"] == "here.rmap"
@@ -382,10 +380,8 @@ def test_explain_of_an_anonymous_page_needs_its_anon_vma(picture: Snapshot, caps
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state", "kernel_memory")
 def test_explain_draws_a_page_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    from rmap.live.bpf import why_not
-
-    need(abilities().missing("frames", "page_state") or why_not())
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         try:
             heap = next(line for line in Path(f"/proc/{sleeper.pid}/maps").read_text().split("\n") if "[stack]" in line)
@@ -399,11 +395,11 @@ def test_explain_draws_a_page_of_this_machine(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state")
 @pytest.mark.parametrize("command", [["who"], ["who", "--kernel"], ["explain"]])
 def test_a_process_that_has_no_memory_is_named_before_the_machine_is_read(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    need(abilities().missing("frames", "page_state"))
     for pid, says in ((4194303, "no process 4194303"), (2, "a thread of the kernel"), (os.getpid(), "rmap itself")):
         assert main([*command, f"{pid}:0x1000"]) == 1
         out, err = capsys.readouterr()

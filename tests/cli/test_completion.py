@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from rmap.cli import main
 from rmap.cli.commands.completion import FILES
 from rmap.cli.registry import COMMANDS
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
 
 
 def test_the_files_are_those_of_the_parser() -> None:

@@ -10,8 +10,9 @@ from rmap.cli import docs
 from rmap.cli.entry import overview
 from rmap.cli.parser import parser_of
 from rmap.cli.registry import COMMANDS, load
+from tests.support import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = ROOT / "docs" / "cli.md"
 
 
 def test_the_page_is_what_the_commands_say() -> None:

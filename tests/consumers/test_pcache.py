@@ -7,8 +7,8 @@ import pytest
 from rmap import Kernel
 from rmap.consumers.pcache import Pcache
 from rmap.errors import UsageError
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = 1 << 30
 
 

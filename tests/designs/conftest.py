@@ -22,8 +22,8 @@ from rmap.mm.pte import PRESENT, RW
 from rmap.mm.walk import walk1, walk_many
 from rmap.mm.zap import free_pgtables, unmap_page_range
 from rmap.uapi.vm_flags import VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = 0x10000000
 RW_FLAGS = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE
 

@@ -7,8 +7,7 @@ from typing import Any
 from rmap import Kernel, Process
 from rmap.lab.compare.figures import Meter
 from rmap.mm.walk import walk1
-
-PAGE = 4096
+from tests.support import PAGE
 
 
 def machine(design: Any, nr_pages: int = 1 << 12, **more: Any) -> Kernel:

@@ -15,9 +15,10 @@ from rmap.designs.conformance.machine import SmallMachine
 from rmap.designs.conformance.scenarios import SCENARIOS
 from rmap.designs.pte_chain import PteChain
 from rmap.errors import InvariantError, UsageError
-from rmap.mm.costs import BLOCKS_VISITED, ENTRIES_WRITTEN, NODES_VISITED
+from rmap.mm.costs import BLOCKS_VISITED, ENTRIES_WRITTEN
 from rmap.mm.interface import Candidate1, Candidates, CloneWhy, How, PteBatch, Query, Why
 from rmap.mm.mm_types import Vma
+from tests.designs.mistakes import VisitsUncounted
 
 
 @pytest.mark.parametrize(
@@ -123,12 +124,8 @@ class WalkStopsOneShort(AnonVmaChainDesign):
             held = chunk
 
 
-class WalkVisitsUncounted(AnonVmaChainDesign):
-    def candidates1(self, pfn: int) -> Any:
-        before = self.core.costs.current[NODES_VISITED]
-        for candidate in super().candidates1(pfn):
-            self.core.costs.current[NODES_VISITED] = before
-            yield candidate
+class WalkVisitsUncounted(VisitsUncounted, AnonVmaChainDesign):
+    pass
 
 
 class WalkInAnotherOrder(AnonVmaChainDesign):

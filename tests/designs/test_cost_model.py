@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rmap import Kernel
-from tests.designs.families import PAGE, counted, family, machine, walk_costs
+from tests.designs.families import counted, family, machine, walk_costs
+from tests.support import PAGE
 
 
 # -- B: chains ----------------------------------------------------------------------------------------------------

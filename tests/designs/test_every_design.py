@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rmap import Kernel
 from rmap.designs import DESIGNS, design_named, design_names
 from rmap.designs.conformance import run_conformance_test
 from rmap.snapshot import Snapshot, shipped
-from tests.designs.families import PAGE, family
+from tests.designs.families import family
+from tests.support import PAGE, ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 ALL = design_names(variants=True)
 OTHERS = [name for name in ALL if name not in ("pte_chain", "anon_vma_chain")]
 

@@ -24,9 +24,10 @@ from rmap.designs.pte_chain import PteCells
 from rmap.designs.pv_chunk import PvChunk
 from rmap.designs.virtual_scan import VirtualScan
 from rmap.errors import InvariantError
-from rmap.mm.costs import BLOCKS_VISITED, NODES_VISITED, PTES_CHECKED
+from rmap.mm.costs import BLOCKS_VISITED, PTES_CHECKED
 from rmap.mm.interface import CloneWhy, How, PteBatch, Query, Why
 from rmap.mm.mm_types import Mm, Vma
+from tests.designs.mistakes import VisitsUncounted
 
 
 # -- virtual_scan -------------------------------------------------------------------------------------------------
@@ -163,12 +164,8 @@ class PrioForgetsNonlinearAreas(ObjrmapPrio):
         return [candidate for candidate in found if not isinstance(candidate, int) or self.core.frames.flags[pfn] & 1]
 
 
-class PrioSearchesUncounted(ObjrmapPrio):
-    def candidates1(self, pfn: int) -> Any:
-        before = self.core.costs.current[NODES_VISITED]
-        for candidate in super().candidates1(pfn):
-            self.core.costs.current[NODES_VISITED] = before
-            yield candidate
+class PrioSearchesUncounted(VisitsUncounted, ObjrmapPrio):
+    pass
 
 
 # -- anonmm -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rmap.designs.parts.prio_tree import PrioTree
 from rmap.mm.costs import COUNTERS, NODES_VISITED
 from rmap.mm.mm_types import Mm, Vma
+from tests.support import PAGE
 
-PAGE = 4096
 MM = Mm(1)
 INTERVAL = st.tuples(st.integers(0, 300), st.integers(1, 40))
 LARGE = st.tuples(st.integers(0, 1 << 40), st.integers(1, 1 << 20))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from rmap.snapshot import flags as f
 from rmap.snapshot.tables import TABLES
 from rmap.snapshot.validate import _ABOUT_OPTIONAL, _ABOUT_TYPES
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/data-model.md").read_text()
 
 

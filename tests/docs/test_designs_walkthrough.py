@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,9 @@ from rmap import Kernel
 from rmap.designs.conformance import run_conformance_test
 from rmap.errors import InvariantError
 from rmap.mm.interface import ReverseMap
+from tests.support import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "designs.md"
+PAGE = ROOT / "docs" / "designs.md"
 BLOCK = re.compile(r"(?<=^```python\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 LINES_MAX = 80
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rmap.cli.registry import COMMANDS
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONSOLE = ROOT / "tools" / "console.py"
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 

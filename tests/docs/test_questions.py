@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from rmap.cli.parser import parser_of
 from rmap.cli.registry import load
 from rmap.lab.explain import LIVE, STORIES
 from rmap.lab.workloads import WORKLOADS
+from tests.support import ROOT
 
-PATH = Path(__file__).parents[2] / "docs" / "questions.md"
+PATH = ROOT / "docs" / "questions.md"
 TEXT = PATH.read_text()
 SECTIONS = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
 COMMANDS = sorted(set(re.findall(r"`(?:sudo )?(rmap [a-z][^`]*)`|^\$ (rmap .*)$", TEXT, flags=re.MULTILINE)))

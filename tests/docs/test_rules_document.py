@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 TEXT = (ROOT / "docs" / "rules.md").read_text()
 SOURCES = {path: path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")}
 NUMBER = r"\d+\.\d+[a-z]?"

@@ -11,9 +11,9 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.uapi.kpageflags import KPF_ANON, KPF_KSM
 from rmap.uapi.vm_flags import VM_READ, VM_WRITE
+from tests.support import PAGE
 
 DESIGNS = ("anon_vma_chain", "pte_chain")
-PAGE = 4096
 HEAP = 0x7F0000000000
 
 

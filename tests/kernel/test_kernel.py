@@ -9,8 +9,8 @@ import pytest
 
 from rmap import Kernel, SyscallError, UntrackedPage
 from rmap.errors import LimitError, UsageError
+from tests.support import PAGE
 
-PAGE = 4096
 DESIGNS = ("anon_vma_chain", "pte_chain")
 
 

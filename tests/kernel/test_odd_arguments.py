@@ -10,8 +10,8 @@ from rmap import Kernel, SyscallError
 from rmap.errors import UsageError
 from rmap.kernel.machine import MAX_PID
 from rmap.kernel.process import Process
+from tests.support import PAGE
 
-PAGE = 4096
 CONSUMERS = ("walk_many", "reclaim", "try_to_unmap", "folio_referenced", "folio_mkclean")
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from rmap import Kernel
 from rmap.snapshot import SnapshotBuilder
+from tests.support import PAGE
 
-PAGE = 4096
 DESIGNS = ("anon_vma_chain", "pte_chain")
 
 

@@ -9,8 +9,8 @@ from rmap import Kernel
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = 0x10000000
 RW = VM_READ | VM_WRITE
 SHARED = RW | VM_SHARED | VM_MAYSHARE

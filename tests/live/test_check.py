@@ -18,9 +18,8 @@ import pytest
 
 from rmap.cli import main
 from rmap.live import soundness as module
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import KernelMemory
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import check_machine
 from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import Snapshot
@@ -28,22 +27,11 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules import anon_vmas as pure
 from tests.support import load as load_module
 from tests.support.load import CLOSED_PAGES, EVERY_CHILD, LINES, Load, load
-from tests.support.needs import need
+from tests.support.proc import runs
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
 NUMBERS = {f"I{n}" for n in range(1, 23)} - {"I18"} | {"8.2", "8.3"}
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm") or why_not())
-
-
-@pytest.fixture(scope="module")
-def memory() -> Iterator[KernelMemory]:
-    with KernelMemory() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +123,7 @@ def test_the_load_goes_away_with_whoever_made_it() -> None:
         pids = [int(word) for word in maker.stdout.readline().split()]
         assert len(pids) == 1 + 4 + 1 + 2 * LINES
         maker.send_signal(signal.SIGKILL)
-    until(lambda: not any(_lives(pid) for pid in pids))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    until(lambda: not any(runs(pid) for pid in pids))
 
 
 # A counter is misread: on purpose, each time or once.

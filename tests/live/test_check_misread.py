@@ -15,9 +15,8 @@ import pytest
 
 from rmap.cli import main
 from rmap.live import soundness as module
-from rmap.live.bpf import KernelMemory, StructPages, Topology, why_not
+from rmap.live.bpf import KernelMemory, StructPages, Topology
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import MachineCheck, check_machine
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.trees import NODE_COLUMNS, Trees
@@ -27,22 +26,10 @@ from rmap.snapshot.rules import check as of_pages
 from rmap.snapshot.rules.findings import DESCRIBED
 from rmap.uapi.kpageflags import KPF_LRU
 from tests.support.load import Load, load
-from tests.support.needs import need
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
 PAGE, PFN = 4096, (1 << 55) - 1
 Column = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm") or why_not())
-
-
-@pytest.fixture(scope="module")
-def memory() -> Iterator[KernelMemory]:
-    with KernelMemory() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -13,25 +13,19 @@ from pathlib import Path
 import pytest
 
 from rmap.cli.registry import COMMANDS
-from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, shipped
 from rmap.snapshot.questions.usage import usage
+from tests.support import PAGE
+from tests.support.command import rmap
 from tests.support.load import Load, load
-from tests.support.needs import need
+from tests.support.needs import need_all
 
-PAGE = 4096
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.live
-
-
-def rmap(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rmap", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, input=stdin, timeout=120)
 
 
 @pytest.fixture(scope="module")
 def churn() -> Iterator[Load]:
-    need(abilities().missing("frames", "page_state"))
+    need_all("frames", "page_state")
     with load(workers=10, pages=600, vmas=500, busy=6) as busy:
         yield busy
 
@@ -168,6 +162,7 @@ def test_rows_are_objects_line_by_line() -> None:
         assert row["only_here"] <= row["sum_pss"] <= row["each_once"] <= row["sum_rss"]
 
 
+@pytest.mark.needs("frames", "page_state")
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -189,14 +184,13 @@ def test_rows_are_objects_line_by_line() -> None:
     ],
 )
 def test_wrong_requests_are_told_in_a_line(words: list[str], code: int, says: str) -> None:
-    need(abilities().missing("frames", "page_state"))
     done = rmap(*words)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert says in " ".join(done.stderr.split())
 
 
+@pytest.mark.needs("frames", "page_state")
 def test_a_log_without_bad_frames_is_no_error() -> None:
-    need(abilities().missing("frames", "page_state"))
     done = rmap("badframe", stdin="all is well\n")
     assert (done.returncode, done.stdout) == (0, "")
     assert "no line of this log names a bad frame" in done.stderr

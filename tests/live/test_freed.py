@@ -16,22 +16,20 @@ import numpy as np
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot.questions.freed import Freed, freed_by
 from rmap.snapshot.questions.groups import groups
 from rmap.snapshot.questions.selection import of_pids
 from rmap.snapshot.questions.usage import usage
-from tests.support.judged import count_of
 from tests.support.live_family import Family, family
-from tests.support.needs import need
+from tests.support.proc import count_of
 
 KIB = 1024
 TOLERANCE = 256 * KIB
 CLASSES = ("AnonPages", "Shmem", "Mapped", "PageTables")
 QUIET = 2048 * KIB
 ATTEMPTS = 12
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 SERVER = """
 heap = mm(8192)
@@ -49,11 +47,6 @@ ready(0)
 """
 
 
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
-
-
 def meminfo() -> dict[str, int]:
     """The classes, in bytes; the counters of every CPU folded in first (sysctl vm.stat_refresh)."""
     Path("/proc/sys/vm/stat_refresh").write_text("1\n")
@@ -66,7 +59,7 @@ def noise() -> dict[str, int]:
     samples = []
     for _ in range(6):
         samples.append(meminfo())
-        time.sleep(0.05)
+        time.sleep(0.05)  # how much the machine moves in this time is what is asked
     return {name: max(s[name] for s in samples) - min(s[name] for s in samples) for name in CLASSES}
 
 

@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.lookup.look_up import look_up
 from rmap.snapshot import Key, Snapshot, Who
 from rmap.snapshot.questions.groups import groups
 from rmap.snapshot.questions.usage import usage
-from tests.live.test_check_ksm import merged as merged  # a fixture
-from tests.support.judged import PAGE, brute, count_of, entries
+from tests.support import PAGE
 from tests.support.live_family import Family, family
-from tests.support.needs import need
+from tests.support.proc import FRAME, PRESENT, brute, count_of, entries
 
-PRESENT = 1 << 63
-PFN = (1 << 55) - 1
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 MENAGERIE = """
 heap = mm(1024)
@@ -81,7 +77,6 @@ ready([at, start, address(file), address(private), address(shared), address(both
 
 @pytest.fixture(scope="module")
 def menagerie() -> Iterator[Family]:
-    need(abilities().missing("frames", "page_state", "same_mm"))
     path = Path(__file__).parent / f".menagerie-{os.getpid()}.bin"
     try:
         path.write_bytes(os.urandom(64 * PAGE))
@@ -107,7 +102,7 @@ def frames_of(tree: Family) -> dict[int, set[tuple[int, int]]]:
     for pid in tree.pids:
         for address, entry in entries(pid).items():
             if entry & PRESENT:
-                found.setdefault(entry & PFN, set()).add((pid, address))
+                found.setdefault(entry & FRAME, set()).add((pid, address))
     return found
 
 
@@ -138,7 +133,7 @@ def test_an_anonymous_page_has_as_many_mappers_as_counted(menagerie: Family) -> 
     heap = menagerie.value[0]
     for page, mappers in ((0, 5), (1, 6), (70, 5), (520, 6), (900, 5)):
         entry = entries(menagerie.pid)[heap + page * PAGE]
-        pfn = entry & PFN
+        pfn = entry & FRAME
         assert len(brute(menagerie.pids, pfn)) == count_of(pfn) == mappers
         answer = by_search(capture(menagerie.pids, bpf=False), pfn)
         assert (answer.found, answer.status) == (mappers, "complete")
@@ -168,7 +163,7 @@ def test_sums_are_those_of_the_kernel_to_the_kib(menagerie: Family) -> None:
 def test_the_group_is_counted_frame_by_frame(menagerie: Family) -> None:
     mine = frames_of(menagerie)
     (group,) = (one for one in groups(capture(bpf=False), "tree") if menagerie.pid in one.pids)
-    zero = entries(menagerie.pid)[menagerie.value[6]] & PFN
+    zero = entries(menagerie.pid)[menagerie.value[6]] & FRAME
     once = [pfn for pfn in mine if pfn != zero]
     assert group.each_once == pytest.approx(len(once) * PAGE, abs=4 * PAGE)  # vvar and the like have no mapcount
     assert group.only_here <= group.sum_pss <= group.each_once <= group.sum_rss
@@ -177,7 +172,7 @@ def test_the_group_is_counted_frame_by_frame(menagerie: Family) -> None:
 
 def test_merged_pages_are_found_wherever_they_lie(merged: Family) -> None:
     """KSM: addresses and areas have nothing to do with each other; only the search through everything finds them."""
-    pfns = {entry & PFN for entry in entries(merged.pid).values() if entry & PRESENT}
+    pfns = {entry & FRAME for entry in entries(merged.pid).values() if entry & PRESENT}
     picture = capture(bpf=False)
     found = [pfn for pfn in sorted(pfns) if picture.frame_run(pfn) >= 0 and picture.who(pfn).kind == "ksm"]
     assert found

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rmap.live import watch
 from rmap.live.sources import procfs
 from rmap.live.watch import Watch
+from tests.support import PAGE
 
-PAGE = 4096
 _Pages = dict[int, int]
 
 _pages = st.dictionaries(st.integers(0, 40), st.integers(1, 12), max_size=40)

@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 
 from rmap.cli import main
-from rmap.live.doctor.abilities import abilities
 from rmap.live.watch import Round, Watch, family_of
-from tests.support.judged import FRAME, PRESENT, entries, kpage
 from tests.support.live_family import Family, family
-from tests.support.needs import need
+from tests.support.proc import EXCLUSIVE, FRAME, OF_FILE, PRESENT, entries, kpage
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames")]
 
 # An area between inaccessible pages: the kernel merges it with no other, and so it is called by its own address.
 APART = """
@@ -98,12 +96,7 @@ ready(name(heap))
 
 Seen = dict[int, dict[int, tuple[int, bool]]]
 """Of each process, by address: its frame, and whether it is this process's own."""
-OF_FILE, EXCLUSIVE, ZERO_PAGE = 1 << 61, 1 << 56, 1 << 24
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames"))
+ZERO_PAGE = 1 << 24
 
 
 def read(pids: list[int]) -> Seen:

@@ -14,8 +14,8 @@ from rmap.mm.interface import CloneWhy, DesignCore, How, ReverseMap
 from rmap.mm.mm_types import Mm, Vma
 from rmap.mm.profile import Profile, profile_named
 from rmap.uapi.vm_flags import VM_ACCOUNT, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = 0x100000000000
 BASE_PAGE = BASE // PAGE
 VM_MAY = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rmap.mm.brk import HEAP_FLAGS, brk
 from rmap.mm.fault import touch
 from rmap.mm.fork import fork
 from rmap.mm.mm_types import STACK_GUARD_GAP, START_BRK, Mm, Vma
 from rmap.uapi.vm_flags import VM_GROWSDOWN
-from tests.mm.areas import PAGE, VM_RW, World
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
+from tests.mm.areas import VM_RW, World
+from tests.support import PAGE
 
 
 def heap(mm: Mm) -> list[tuple[int, int, bool]]:

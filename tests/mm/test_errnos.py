@@ -9,8 +9,8 @@ import pytest
 
 from rmap import Kernel, SyscallError
 from rmap.kernel.process import OpenFile, Process
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = 0x10000000
 WORD = 1 << 64
 

@@ -12,8 +12,8 @@ from rmap.errors import LimitError, UsageError
 from rmap.kernel.process import Process
 from rmap.mm.mm_types import Mm
 from rmap.mm.page_tables import PageTables, ensure, ptep_of
+from tests.support import PAGE
 
-PAGE = 4096
 TABLE = 1 << 21
 DESIGNS = ("anon_vma_chain", "pte_chain")
 BASE = 0x10000000

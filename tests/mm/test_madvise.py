@@ -34,12 +34,8 @@ from rmap.uapi.vm_flags import (
     VM_WIPEONFORK,
 )
 from rmap.units import PMD_SIZE
-from tests.mm.areas import PAGE, VM_R, VM_RW, World, at
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
+from tests.mm.areas import VM_R, VM_RW, World, at
+from tests.support import PAGE
 
 
 def advise(world: World, first: int, pages: int, advice: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from rmap import Kernel
 from rmap.kernel.process import Process
 from rmap.mm.costs import FAULT, FAULTS, PTES_ADDED
+from tests.support import PAGE
 
-PAGE = 4096
 PAGES = 1400
 
 

@@ -19,7 +19,8 @@ from rmap.mm.merge import (
 )
 from rmap.mm.mm_types import File, Vma
 from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
+from tests.mm.areas import BASE_PAGE, VM_R, VM_RW, World, at
+from tests.support import PAGE
 
 NEW = [
     # before (* is the new range), family, child, after (None: does not merge)

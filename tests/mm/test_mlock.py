@@ -14,12 +14,8 @@ from rmap.mm.mm_types import File
 from rmap.mm.mmap import mmap
 from rmap.mm.page_tables import ptep_of
 from rmap.uapi.vm_flags import VM_IO, VM_LOCKED, VM_LOCKED_MASK, VM_MAYREAD, VM_READ
-from tests.mm.areas import PAGE, VM_R, World, at
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
+from tests.mm.areas import VM_R, World, at
+from tests.support import PAGE
 
 
 def locked(world: World) -> str:

@@ -26,12 +26,8 @@ from rmap.uapi.vm_flags import (
     VM_WRITE,
 )
 from rmap.units import PMD_SIZE
-from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
+from tests.mm.areas import BASE_PAGE, VM_R, VM_RW, World, at
+from tests.support import PAGE
 
 
 def mapped(world: World, first: int, pages: int, **how: object) -> Vma:

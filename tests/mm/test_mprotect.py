@@ -16,14 +16,10 @@ from rmap.mm.mprotect import mprotect
 from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW
 from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_NORESERVE, VM_READ, VM_WRITE
-from tests.mm.areas import PAGE, VM_R, VM_RW, World, at
+from tests.mm.areas import VM_R, VM_RW, World, at
+from tests.support import PAGE
 
 R, W, RWX = VM_READ, VM_READ | VM_WRITE, VM_ACCESS
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 def protect(world: World, first: int, pages: int, prot: int) -> None:

@@ -15,12 +15,8 @@ from rmap.mm.mmap import mmap
 from rmap.mm.mremap import mremap
 from rmap.mm.page_tables import ptep_of
 from rmap.uapi.vm_flags import VM_DONTEXPAND, VM_LOCKED, VM_PFNMAP
-from tests.mm.areas import BASE_PAGE, PAGE, VM_R, VM_RW, World, at
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
+from tests.mm.areas import BASE_PAGE, VM_R, VM_RW, World, at
+from tests.support import PAGE
 
 
 def remap(world: World, first: int, old: int, new: int, to: int | None = None, **how: bool) -> int:

@@ -10,7 +10,8 @@ from rmap.errors import SyscallError
 from rmap.mm.mm_types import MMAP_BASE, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_SIZE, File, Mm, Vma
 from rmap.mm.placement import LEGACY_BASE, get_unmapped_area, round_hint
 from rmap.uapi.vm_flags import VM_GROWSDOWN
-from tests.mm.areas import PAGE, VM_RW, World
+from tests.mm.areas import VM_RW, World
+from tests.support import PAGE
 
 HUGE = 2 << 20
 TOP = MMAP_BASE

@@ -30,7 +30,8 @@ from rmap.uapi.vm_flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from tests.mm.areas import BASE_PAGE, PAGE, VM_MAY, World, at
+from tests.mm.areas import BASE_PAGE, VM_MAY, World, at
+from tests.support import PAGE
 
 PAGES = 16
 PROTS = (0, VM_READ, VM_READ | VM_WRITE, VM_READ | VM_WRITE, VM_ACCESS)

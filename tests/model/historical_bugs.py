@@ -8,7 +8,7 @@ from memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -18,6 +18,7 @@ from rmap.designs.parts import chained_anon_vmas
 from rmap.mm import merge
 from rmap.mm.interface import CloneWhy, How, PteBatch
 from rmap.mm.mm_types import Vma
+from tests.model.mutants import merge_despite_two_links, split_without_tree_update
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def importer_without_anon_vma() -> contextlib.AbstractContextManager[Any]:
 
 def resize_without_the_trees() -> contextlib.AbstractContextManager[Any]:
     """The interval trees were not told of a VMA that changed its range (expand_stack, vma_adjust)."""
-    nothing = mock.Mock(return_value=None)
-    return mock.patch.multiple(AnonVmaChainDesign, pre_update=nothing, post_update=nothing)
+    return split_without_tree_update()
 
 
 def chains_grow_without_bound() -> contextlib.AbstractContextManager[Any]:
@@ -115,16 +115,9 @@ def counted_off_twice() -> contextlib.AbstractContextManager[Any]:
     return mock.patch.object(AnonVmaChainDesign, "vma_unlink", wrong)
 
 
-@contextlib.contextmanager
-def merge_of_inherited_chains() -> Iterator[None]:
+def merge_of_inherited_chains() -> contextlib.AbstractContextManager[Any]:
     """VMAs that came through fork merged with neighbours, and lost the rest of their chains."""
-
-    def wrong(self: AnonVmaChainDesign, target: Vma, source: Vma | None) -> bool:
-        ours = None if source is None else source.anon
-        return target.anon is None or ours is None or target.anon is ours
-
-    with mock.patch.object(AnonVmaChainDesign, "is_mergeable_anon_vma", wrong):
-        yield
+    return merge_despite_two_links()
 
 
 BUGS = (

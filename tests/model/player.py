@@ -16,8 +16,8 @@ import numpy as np
 
 from rmap import Kernel, LimitError, Process, SyscallError
 from rmap.mm.frames import ANON
+from tests.support import PAGE
 
-PAGE = 4096
 Call = tuple[Any, ...]
 
 BORDER = 0x100000000000

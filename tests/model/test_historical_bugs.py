@@ -14,9 +14,7 @@ from tests.model.historical_bugs import (
     merge_of_inherited_chains,
     reuse_of_a_busy_anon_vma,
 )
-
-PAGE = 4096
-
+from tests.support import PAGE
 
 CONFORMANCE = [bug for bug in BUGS if bug.found_by == "conformance"]
 

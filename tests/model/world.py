@@ -14,8 +14,8 @@ import numpy as np
 
 from rmap import Kernel, LimitError, Process, SyscallError
 from rmap.mm.mm_types import START_BRK
+from tests.support import PAGE
 
-PAGE = 4096
 BASE = START_BRK
 PAGES = 4
 """Pages of the world; addresses beyond are used as the target of a growth only."""

@@ -26,7 +26,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Any]:
         model.close()
         return
     need_all("puppets")
-    with Pair(memory=None if why_not() else request.getfixturevalue("kernel_memory")) as pair:
+    with Pair(memory=None if why_not() else request.getfixturevalue("memory")) as pair:
         yield pair
 
 

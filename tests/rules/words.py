@@ -22,7 +22,7 @@ from rmap.lab.conform.scenario import BASE
 from rmap.mm.frames import EXCLUSIVE
 from rmap.mm.mm_types import Vma
 from rmap.mm.page_tables import ptep_of
-from tests.support.small import PAGE
+from tests.support import PAGE
 
 __all__ = [
     *("PAGE", "Counters", "anchor", "area", "at", "chain", "chain_at", "counters", "entry", "exclusive", "kernel_of"),

@@ -10,9 +10,9 @@ from itertools import pairwise
 from rmap.show.family import branches, family
 from rmap.show.family_svg import family_svg
 from rmap.snapshot.questions.family import AnonVmaOfPage, FamilyVma, PageFamily
+from tests.support import PAGE
 
 SVG = "{http://www.w3.org/2000/svg}"
-PAGE = 4096
 
 
 def vma(

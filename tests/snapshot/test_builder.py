@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rmap.errors import TraceError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from tests.support.snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 
 FACTS = st.tuples(
     st.integers(0, 2),  # process

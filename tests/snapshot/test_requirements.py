@@ -10,7 +10,8 @@ import pytest
 from rmap.errors import TraceError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from tests.support.snapshot_worlds import HEAP, PAGE, changed, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, changed, parent_and_child
 
 # Rows of parent_and_child(): VMAs 0 heap and 1 libc of the parent, 2 heap and 3 libc of the child. Extents 0 to 3 the
 # parent's heap, 4 its libc, 5 and 6 the child's heap, 7 its libc. Frames 0 to 2 the parent's heap, 3 the child's copy,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +17,7 @@ from rmap.snapshot import Snapshot, isomorphic
 from rmap.snapshot.storage import FORMAT, _encode, _encode_text
 from rmap.snapshot.storage import _decode as decode
 from rmap.snapshot.tables import TABLES, Column
+from tests.support.archives import edit, npy
 from tests.support.snapshot_worlds import parent_and_child
 
 
@@ -28,22 +26,6 @@ def path(tmp_path: Path) -> Path:
     target = tmp_path / "small.rmap"
     parent_and_child().build().save(target)
     return target
-
-
-def edit(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
-    """Unpack a picture, let ``change`` edit its members, and pack it again."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    change(members)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-
-
-def npy(values: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=True)
-    return buffer.getvalue()
 
 
 def test_what_is_written_is_read_again(path: Path) -> None:

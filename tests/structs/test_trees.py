@@ -13,8 +13,8 @@ from rmap.live.bpf import KernelAnonVmas, KernelLinks, KernelVmas, Topology, Tre
 from rmap.live.kernel_walk import descend, meets, vma_address
 from rmap.live.trees import Trees, inspect_trees, join
 from rmap.snapshot.rules.findings import Violation
+from tests.support import PAGE
 
-PAGE = 4096
 MM = 0x500
 SHARED_MAYWRITE = 0x28
 

@@ -11,31 +11,18 @@ import numpy as np
 import pytest
 
 from rmap.cli import main
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import KernelMemory
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.kernel_walk import anchors, compare, walk_page
 from rmap.live.soundness import walks
 from rmap.live.trees import read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.family import family_of
+from tests.support import PAGE
 from tests.support.load import Load, load
-from tests.support.needs import need
 
-pytestmark = pytest.mark.live
-PAGE = 4096
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm") or why_not())
-
-
-@pytest.fixture(scope="module")
-def memory() -> Iterator[KernelMemory]:
-    with KernelMemory() as opened:
-        yield opened
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
 
 
 @pytest.fixture(scope="module")

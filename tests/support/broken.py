@@ -49,7 +49,7 @@ def result_of(design: str) -> DesignResult:
 def slow_first(design: str, say: Say) -> Answer:
     """The first design takes longer than the second."""
     say(f"pid {os.getpid()}")
-    time.sleep(0.5 if design == "pte_chain" else 0)
+    time.sleep(0.5 if design == "pte_chain" else 0)  # to take longer is its job
     return SUBJECT, result_of(design)
 
 
@@ -57,7 +57,7 @@ def refused(design: str, say: Say) -> Answer:
     """One design cannot."""
     if design == "pte_chain":
         raise LimitError("too much")
-    time.sleep(60)
+    time.sleep(60)  # its job: the test ends it
     return SUBJECT, result_of(design)
 
 
@@ -65,7 +65,7 @@ def killed(design: str, say: Say) -> Answer:
     """One design's process is killed, as by the kernel when memory is short."""
     if design == "pte_chain":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(60)  # its job: the test ends it
     return SUBJECT, result_of(design)
 
 
@@ -77,5 +77,5 @@ def crashing(design: str, say: Say) -> Answer:
 def endless(design: str, say: Say) -> Answer:
     """Says something, and goes on."""
     say("begun")
-    time.sleep(60)
+    time.sleep(60)  # its job: the test ends it
     return SUBJECT, result_of(design)

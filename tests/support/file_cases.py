@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
 import os
-import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-PAGE = mmap.PAGESIZE
-PRESENT, OF_FILE, SWAPPED = 1 << 63, 1 << 61, 1 << 62
+from tests.support import PAGE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -74,35 +69,3 @@ def resident(path: Path | str) -> list[int]:
         return [page for page, byte in enumerate(vector) if byte & 1]
     finally:
         os.close(fd)
-
-
-def entry(pid: int, address: int) -> int:
-    """One pagemap entry."""
-    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
-        return int(struct.unpack("<Q", os.pread(file.fileno(), 8, address // PAGE * 8))[0])
-
-
-def mapped_pages(pid: int, inode: int) -> list[int]:
-    """The pages of a file that a process maps, one for each entry, by its maps and pagemap."""
-    pages = []
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        span, _, offset, _, number, *_ = line.split()
-        if int(number) == inode:
-            start, end = (int(part, 16) for part in span.split("-"))
-            for address in range(start, end, PAGE):
-                found = entry(pid, address)
-                if found & PRESENT and found & OF_FILE:
-                    pages.append((int(offset, 16) + address - start) // PAGE)
-    return sorted(pages)
-
-
-def rmap(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command, as a user runs it."""
-    return subprocess.run([sys.executable, "-m", "rmap", *map(str, words)], capture_output=True, text=True, check=False)
-
-
-def told(*words: str | Path) -> tuple[int, Any]:
-    """Its exit status, and what it says with --json."""
-    done = rmap(*words, "--json")
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)

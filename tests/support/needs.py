@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 
@@ -56,10 +58,27 @@ def _recording() -> str | None:
     return why_not()
 
 
+def _perf() -> str | None:
+    from rmap.errors import NotPermitted
+    from rmap.live.doctor.abilities import missing_frames
+    from rmap.live.record.by_perf import PerfRecorder
+
+    if (missing := missing_frames()) is not None:
+        return missing
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            PerfRecorder(Path(folder) / "unused").close()
+        except NotPermitted as error:
+            return error.needed
+    return None
+
+
 OTHERS: dict[str, Callable[[], str | None]] = {
     "puppets": _puppets,
     "recording": _recording,
-    "root": lambda: None if os.geteuid() == 0 else "root",
+    "perf": _perf,
+    "setpriv": lambda: None if os.geteuid() == 0 and shutil.which("setpriv") else "root, and setpriv",
     "compiler": lambda: None if shutil.which("cc") else "a C compiler",
 }
-"""Abilities that are no field of ``Abilities``: what asks for each."""
+"""Abilities that are no field of ``Abilities``, and what asks for each: to drive puppets; to record by BPF, by perf; to
+act as another user; to compile."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,33 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rmap.errors import NotPermitted
-from rmap.live.doctor.abilities import missing_frames
-from rmap.live.record import why_not
-from rmap.live.record.by_perf import PerfRecorder
 from rmap.trace import Trace
 from rmap.trace import tables as t
-from tests.support.needs import need
+from rmap.trace.spool import part_of
 from tests.support.waiting import until
-
-
-def need_bpf() -> None:
-    """Recording by BPF, and pictures."""
-    need(why_not())
-
-
-def need_perf(tmp_path: Path) -> None:
-    """Recording by perf, and pictures."""
-    need(missing_frames())
-    try:
-        PerfRecorder(tmp_path / "unused").close()
-    except NotPermitted as error:
-        need(error.needed)
-
-
-def need_root() -> None:
-    """To act as another user."""
-    need(None if os.geteuid() == 0 and shutil.which("setpriv") else "root, and setpriv")
 
 
 def rmap(*words: str | Path) -> list[str]:
@@ -85,6 +61,18 @@ def recording(target: Path, command: list[str], *options: str) -> Iterator[subpr
 def said(target: Path) -> str:
     """What a :func:`recording` said."""
     return target.with_suffix(".err").read_text()
+
+
+def pictures_so_far(target: Path) -> int:
+    """How many pictures a :func:`recording` has taken, while it runs."""
+    rows = part_of(target) / "pictures.jsonl"
+    return rows.read_bytes().count(b"\n") if rows.exists() else 0
+
+
+def events_so_far(target: Path) -> int:
+    """How many events it has written."""
+    events = part_of(target) / "events.i64"
+    return events.stat().st_size // (8 * len(t.EventTable.columns())) if events.exists() else 0
 
 
 def pid_in(path: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rmap import Kernel
 
-PAGE = 4096
 """A page of the model, and of every machine that the tests ask. Said here once; not taken from rmap."""
 
 

@@ -11,8 +11,8 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_ANON, KPF_SWAPBACKED
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE
+from tests.support import PAGE
 
-PAGE = 4096
 HEAP = 0x7F00_0000_0000
 LIBC = 0x7F10_0000_0000
 RW = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC

@@ -11,9 +11,10 @@ import pytest
 from rmap.live.record.session import Checkpoints
 from rmap.trace import Trace
 from rmap.units import PAGE_SIZE
-from tests.lab.replay.film import Film
+from tests.lab.replay.recorded_model import RecordedModel
+from tests.support import ROOT
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+TOOLS = ROOT / "tools"
 
 
 @pytest.fixture
@@ -30,16 +31,16 @@ def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 def recorded(*, equal: bool) -> Trace:
     """What a recorder made: a program whose copy of a page the model follows, or not."""
-    film = Film()
-    parent = film.first()
-    area = film.mmap(parent, 4)
-    film.write(parent, area, 4)
-    child = film.fork(parent, 101)
-    film.write(child, area)
+    machine = RecordedModel()
+    parent = machine.first()
+    area = machine.mmap(parent, 4)
+    machine.write(parent, area, 4)
+    child = machine.fork(parent, 101)
+    machine.write(child, area)
     if not equal:
         child.munmap(area + PAGE_SIZE, PAGE_SIZE)
-    film.checkpoint(end=True)
-    return film.build()
+    machine.checkpoint(end=True)
+    return machine.build()
 
 
 def test_a_recording_that_the_model_does_not_follow_is_kept_and_ends_it(
@@ -62,7 +63,7 @@ def test_a_recording_that_the_model_does_not_follow_is_kept_and_ends_it(
 def test_a_recording_that_does_not_show_what_it_is_for_is_made_again(
     tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut = Film(complete=False, why_incomplete="it was killed")
+    cut = RecordedModel(complete=False, why_incomplete="it was killed")
     cut.first()
     made = [cut.build(), recorded(equal=True)]
     monkeypatch.setattr(tool, "attempt", lambda program, folder: made.pop(0))

@@ -16,9 +16,8 @@ from rmap.errors import TraceError, UsageError
 from rmap.snapshot import isomorphic
 from rmap.trace import Trace
 from rmap.trace.tables import TABLES
+from tests.support.archives import Members, edit, npy
 from tests.support.trace_worlds import parent_and_child, picture
-
-Members = dict[str, bytes]
 
 
 @pytest.fixture
@@ -26,22 +25,6 @@ def path(tmp_path: Path) -> Path:
     target = tmp_path / "small.trace"
     parent_and_child().build().save(target)
     return target
-
-
-def edit(path: Path, change: Callable[[Members], None]) -> None:
-    """Unpack a trace, let ``change`` edit its members, and pack it again."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    change(members)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-
-
-def npy(values: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=True)
-    return buffer.getvalue()
 
 
 def about(members: Members, **changes: Any) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from subprocess import PIPE
@@ -23,8 +22,9 @@ from rmap.lab.compare.figures import LABELS
 from rmap.lab.compare.workers import chosen, once_per_design
 from rmap.lab.correctness import correctness
 from rmap.lab.results import Comparison, DesignResult, Subject
-from tests.lab.workloads.test_workloads import SMALL
 from tests.support import broken
+from tests.support.small_workloads import SMALL
+from tests.support.waiting import until
 
 CHILDREN, PAGES, REWRITTEN = 4, 700, 70
 BOTH = ["pte_chain", "anon_vma_chain"]
@@ -193,16 +193,11 @@ def test_an_interrupt_from_the_terminal_is_one_line() -> None:
     """It reaches every process of the group, as Ctrl-C does: no traceback, no process left, status 130."""
     command = [sys.executable, "-m", "rmap", "compare", "fork-server"]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as running:
-        deadline = time.monotonic() + 60
-        while len(group_of(running.pid)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(group_of(running.pid)) >= 3, 60)
         os.killpg(running.pid, signal.SIGINT)
         out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (130, "", "rmap: interrupted\n")
-    deadline = time.monotonic() + 10  # a process closes its files, and with them the pipes, before it is gone
-    while group_of(running.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert group_of(running.pid) == []
+    until(lambda: not group_of(running.pid), 10)  # a process closes its files, and so the pipes, before it is gone
 
 
 def group_of(leader: int) -> list[int]:

@@ -15,6 +15,6 @@ from tests.support.needs import need_all
 def player(request: pytest.FixtureRequest) -> Iterator[ScenarioPlayer]:
     """What plays scenarios to the model and to real processes, seen whole."""
     need_all("puppets", "kernel_memory")
-    memory: KernelMemory = request.getfixturevalue("kernel_memory")
+    memory: KernelMemory = request.getfixturevalue("memory")
     with ScenarioPlayer(memory=memory) as one:
         yield one

@@ -12,19 +12,13 @@ from rmap.lab.conform import play
 from rmap.lab.conform.observe_kernel import KernelEye
 from rmap.lab.conform.observed import MARK, NUMBER_SHIFT, PAGE
 from rmap.lab.conform.play import ScenarioPlayer
-from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import KernelMemory
 from rmap.mm.pte import RW
 from tests.support.needs import need
 
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(missing_ability())
+pytestmark = [pytest.mark.live, pytest.mark.needs("puppets")]
 
 
 def test_a_look_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,17 +59,15 @@ def test_a_broken_model_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play.FINDINGS[1] is InvariantError
 
 
-def test_a_missed_write_protection_is_seen_at_once() -> None:
+def test_a_missed_write_protection_is_seen_at_once(memory: KernelMemory, pair: machines.Pair) -> None:
     """Rule 4.5: were the parent's entry still writable after a fork, no later write would be needed to notice."""
-    need(why_not())
-    with KernelMemory() as memory, machines.Pair(memory=memory) as pair:
-        need(memory.page_tables)
-        parent = pair.spawn()
-        at = parent.mmap(4096)
-        parent.write(at, 4096)
-        assert pair.model.look().entries[0] == [0 << NUMBER_SHIFT | MARK | PAGE]
-        parent.fork()
-        tables = pair.model.kernel.core.tables
-        tables.ptes[tables.ptes != 0] |= RW
-        with pytest.raises(machines.Diverged, match="page 0 writable"):
-            pair.compare("a fork that write-protects nothing")
+    need(memory.page_tables)
+    parent = pair.spawn()
+    at = parent.mmap(4096)
+    parent.write(at, 4096)
+    assert pair.model.look().entries[0] == [0 << NUMBER_SHIFT | MARK | PAGE]
+    parent.fork()
+    tables = pair.model.kernel.core.tables
+    tables.ptes[tables.ptes != 0] |= RW
+    with pytest.raises(machines.Diverged, match="page 0 writable"):
+        pair.compare("a fork that write-protects nothing")

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from rmap.cli import main
-from rmap.lab.conform import missing_ability
 from rmap.live.sources import procfs
 from rmap.live.undo import journal_folder, machine_state
-from tests.support.needs import need
+from tests.support.proc import runs
 from tests.support.swap import need_zram
 from tests.support.waiting import until
 
@@ -35,13 +34,6 @@ def below(pid: int) -> set[int]:
     while new := {other for other, parent in parents.items() if parent in found} - found:
         found |= new
     return found - {pid}
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(
@@ -68,8 +60,8 @@ def test_a_bad_argument_gets_a_clear_error(words: list[str], said: str, capsys: 
 
 
 @pytest.mark.live
+@pytest.mark.needs("puppets")
 def test_json_carries_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    need(missing_ability())
     assert main(["conform", "--seed", "300", "--steps", "200", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["conformance"]
     assert found["seed"] == 300
@@ -81,8 +73,8 @@ def test_json_carries_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("puppets")
 def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
-    need(missing_ability())
     assert main(["conform", "--seed", "300", "--steps", "150"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(": all equal.")
@@ -92,9 +84,9 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("puppets")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_tells_what_it_has_and_leaves_nothing(number: signal.Signals) -> None:
-    need(missing_ability())
     with subprocess.Popen(
         [*COMMAND, "--until", "10m"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:

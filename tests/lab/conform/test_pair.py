@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from rmap import Kernel
-from rmap.lab.conform import Diverged, Pair, ScenarioPlayer, at, missing_ability, pages, scenario
+from rmap.lab.conform import Diverged, Pair, ScenarioPlayer, at, pages, scenario
 from rmap.mm.frames import EXCLUSIVE
 from tests.model.mutants import ANON_VMA, BOTH, MUTANTS, Mutant
-from tests.support.needs import need
 
 pytestmark = pytest.mark.live
 
@@ -134,8 +133,8 @@ def test_every_fact_that_is_wrong_in_the_model_is_noticed(pair: Pair, breaks: Ca
         pair.compare("nothing")
 
 
+@pytest.mark.needs("puppets")
 def test_without_bpf_what_proc_shows_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    need(missing_ability())
     monkeypatch.setattr(Kernel, "check", lambda self: {})
     with Pair() as pair:
         p = family(pair)

@@ -35,8 +35,9 @@ from rmap.live.sources import procfs
 from rmap.live.undo import undo_left_behind
 from rmap.show.conform import conformance
 from tests.model.mutants import reuse_with_two_children
-from tests.support.needs import need
+from tests.support.needs import need, need_all
 from tests.support.swap import need_zram
+from tests.support.waiting import until
 
 SOME_SEED = 20_000
 
@@ -44,7 +45,7 @@ SOME_SEED = 20_000
 @pytest.fixture(autouse=True)
 def puppets_can_be_driven(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("live"):
-        need(missing_ability())
+        need_all("puppets")
 
 
 def puppets(session: int = 0) -> list[int]:
@@ -125,8 +126,8 @@ def test_no_more_processes_than_asked_for() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("kernel_memory")
 def test_a_difference_is_repeated_cut_down_and_shown_as_a_script(tmp_path: Path) -> None:
-    need(why_not())
     with reuse_with_two_children():
         result = conform(seed=40, steps=50_000)
         found = result.divergence
@@ -201,9 +202,7 @@ def test_a_puppet_that_is_killed_while_it_waits_is_no_difference(pair: Pair) -> 
     p, q = pair.spawn(), pair.spawn()
     p.mmap(pages(1), addr=at(0))
     os.kill(p.real.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while p.real.is_alive and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not p.real.is_alive, 5)
     with pytest.raises(PuppetDied, match=f"puppet {p.real.pid} is gone|went away"):
         q.mmap(pages(1), addr=at(0))
 
@@ -227,10 +226,7 @@ def test_when_a_stage_is_closed_nothing_is_left() -> None:
     (session,) = {os.getsid(pid) for pid in puppets_of_this_test()}
     assert len(puppets(session)) == 2 + len(children)
     stage.close()
-    deadline = time.monotonic() + 5
-    while puppets(session) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not puppets(session)
+    until(lambda: not puppets(session), 5)
 
 
 @pytest.mark.live

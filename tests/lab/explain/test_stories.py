@@ -14,9 +14,8 @@ from rmap.lab.explain import LIVE, STORIES, TOLD_UNDER, live_offset, offset, tel
 from rmap.lab.explain.stage import WIDTH, StoryStage
 from rmap.lab.explain.trace import trace
 from rmap.lab.results import Story
-from rmap.live.doctor.abilities import Abilities, abilities
+from rmap.live.doctor.abilities import Abilities
 from tests.support.broken import Blind, BlindToOne
-from tests.support.needs import need
 
 
 def lines(story: Story, step: int) -> list[str]:
@@ -144,8 +143,8 @@ def children() -> set[str]:
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state")
 def test_the_running_kernel_tells_the_same() -> None:
-    need(abilities().missing("frames", "page_state"))
     before = children()
     story = tell("offset", live=True)
     assert story.holds and story.live and story.name in LIVE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,9 @@ from rmap.lab.history.compare import HistoryAnswer, _verdict
 from rmap.lab.history.ours import MEASURES
 from rmap.lab.history.published import Quoted
 from rmap.show.history import history_screen, summary
+from tests.support import ROOT
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "history.md"
+DOCUMENT = ROOT / "docs" / "history.md"
 
 
 def test_every_source_is_there_and_says_what_can_be_compared() -> None:

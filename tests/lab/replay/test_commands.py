@@ -14,40 +14,40 @@ from rmap.snapshot import shipped
 from rmap.trace import Trace
 from rmap.trace.spool import Spool
 from rmap.units import PAGE_SIZE
-from tests.lab.replay.film import Film
+from tests.lab.replay.recorded_model import RecordedModel
 
 ONE_DESIGN = {"compare": ["--designs", "pte_chain"]}
 """One design needs no process of its own."""
 
 
-def small_film() -> Film:
+def small_machine() -> RecordedModel:
     """A parent and a child that copies a page."""
-    film = Film(command=["./a.out", "-x"])
-    parent = film.first()
-    area = film.mmap(parent, 8)
-    film.write(parent, area, 4)
-    child = film.fork(parent, 101)
-    film.write(child, area)
-    film.checkpoint()
-    return film
+    machine = RecordedModel(command=["./a.out", "-x"])
+    parent = machine.first()
+    area = machine.mmap(parent, 8)
+    machine.write(parent, area, 4)
+    child = machine.fork(parent, 101)
+    machine.write(child, area)
+    machine.checkpoint()
+    return machine
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """That film, equal to the model."""
-    film = small_film()
-    film.checkpoint(end=True)
-    film.build().save(tmp_path / "small.trace")
+    """That machine, equal to the model."""
+    machine = small_machine()
+    machine.checkpoint(end=True)
+    machine.build().save(tmp_path / "small.trace")
     return tmp_path / "small.trace"
 
 
 @pytest.fixture
 def unequal(tmp_path: Path) -> Path:
-    """A film in which an area came unseen."""
-    film = small_film()
-    film.kernel.processes[100].mmap(PAGE_SIZE, stack=True)
-    film.checkpoint(end=True)
-    film.build().save(tmp_path / "unequal.trace")
+    """A machine in which an area came unseen."""
+    machine = small_machine()
+    machine.kernel.processes[100].mmap(PAGE_SIZE, stack=True)
+    machine.checkpoint(end=True)
+    machine.build().save(tmp_path / "unequal.trace")
     return tmp_path / "unequal.trace"
 
 
@@ -84,10 +84,10 @@ def test_verify_as_json(unequal: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_verify_says_how_much_was_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = small_film()
-    film.kernel.processes[101].write(film.kernel.processes[100].mm.vmas[0].start + PAGE_SIZE)
-    film.checkpoint(end=True)
-    film.build().save(tmp_path / "odd.trace")
+    machine = small_machine()
+    machine.kernel.processes[101].write(machine.kernel.processes[100].mm.vmas[0].start + PAGE_SIZE)
+    machine.checkpoint(end=True)
+    machine.build().save(tmp_path / "odd.trace")
     assert main(["verify", str(tmp_path / "odd.trace")]) == 0
     out = capsys.readouterr().out
     assert out.startswith("equal       as far as judged: VMA layout 100 % (4 of 4 VMAs), anonymous sharing")
@@ -100,10 +100,10 @@ def test_verify_says_how_much_was_not_judged(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_verify_says_no_to_one_answer_that_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = small_film()
-    film.made.syscall(100, 10, 0x1000, PAGE_SIZE, 1)
-    film.checkpoint(end=True)
-    film.build().save(tmp_path / "odd.trace")
+    machine = small_machine()
+    machine.made.syscall(100, 10, 0x1000, PAGE_SIZE, 1)
+    machine.checkpoint(end=True)
+    machine.build().save(tmp_path / "odd.trace")
     assert main(["verify", str(tmp_path / "odd.trace")]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith("NO VMA layout 100 % (4 of 4 VMAs)") and "; 1 call went otherwise" in text
@@ -156,9 +156,9 @@ def test_compare_knows_shipped_traces(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_compare_says_what_went_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = small_film()
-    film.made.syscall(100, 10, 0x1000, PAGE_SIZE, 1)
-    film.build().save(tmp_path / "odd.trace")
+    machine = small_machine()
+    machine.made.syscall(100, 10, 0x1000, PAGE_SIZE, 1)
+    machine.build().save(tmp_path / "odd.trace")
     assert main(["compare", str(tmp_path / "odd.trace")]) == 0
     out = capsys.readouterr().out
     for design in ("pte_chain", "anon_vma_chain"):
@@ -168,7 +168,7 @@ def test_compare_says_what_went_otherwise(tmp_path: Path, capsys: pytest.Capture
 def test_an_unfinished_recording_is_played_and_said_to_be_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trace = small_film().build()
+    trace = small_machine().build()
     spool = Spool(tmp_path / "cut.trace.part", trace.about)
     for picture, cause in zip(trace.pictures, (0, 1)):
         spool.add_picture(picture.snapshot, cause, picture.pid)
@@ -184,10 +184,10 @@ def test_an_unfinished_recording_is_played_and_said_to_be_one(
 
 
 def test_a_trace_without_pictures_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = Film()
-    process = film.first()
-    film.write(process, film.mmap(process, 4), 4)
-    film.build().save(tmp_path / "bare.trace")
+    machine = RecordedModel()
+    process = machine.first()
+    machine.write(process, machine.mmap(process, 4), 4)
+    machine.build().save(tmp_path / "bare.trace")
     assert main(["verify", str(tmp_path / "bare.trace")]) == 1
     assert capsys.readouterr().out.startswith("NO          there is no picture to hold the model against\n")
     assert main(["replay", str(tmp_path / "bare.trace")]) == 0
@@ -227,5 +227,5 @@ def test_a_design_or_profile_that_there_is_not(option: str, small: Path, capsys:
 def test_a_trace_in_memory_needs_no_name() -> None:
     from rmap.lab.replay.run import replay
 
-    trace: Trace = small_film().build()
+    trace: Trace = small_machine().build()
     assert replay(trace).film.name == "trace"

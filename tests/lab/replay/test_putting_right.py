@@ -16,14 +16,14 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.trace import tables as t
 from rmap.units import PAGE_SIZE
-from tests.lab.replay.film import NUMBER, Film
+from tests.lab.replay.recorded_model import NUMBER, RecordedModel
 
 BOTH = ("anon_vma_chain", "pte_chain")
 
 
-def checkpoints(film: Film, design: str = "anon_vma_chain") -> tuple[Checkpoint, ...]:
+def checkpoints(machine: RecordedModel, design: str = "anon_vma_chain") -> tuple[Checkpoint, ...]:
     """Play; the machine is sound afterwards, and what was put right is equal to the picture."""
-    trace = film.build()
+    trace = machine.build()
     player = TracePlayer(trace, design)
     answer = player.play()
     player.kernel.check()
@@ -41,20 +41,20 @@ def agreement(checkpoint: Checkpoint, what: str) -> r.Agreement:
 @pytest.mark.parametrize("design", BOTH)
 def test_pages_written_by_the_kernel(design: str) -> None:
     """New ones, one in place of the zero page, one in place of a page of a file; then nothing is left to do."""
-    film = Film()
-    process = film.first()
-    film.file("/lib/library.so", 64 * PAGE_SIZE)
-    area = film.mmap(process, 16)
-    data = film.mmap(process, 8, file="/lib/library.so")
-    film.write(process, area, 2)
-    film.read(process, area + 5 * PAGE_SIZE)
-    film.read(process, data, 8)
+    machine = RecordedModel()
+    process = machine.first()
+    machine.file("/lib/library.so", 64 * PAGE_SIZE)
+    area = machine.mmap(process, 16)
+    data = machine.mmap(process, 8, file="/lib/library.so")
+    machine.write(process, area, 2)
+    machine.read(process, area + 5 * PAGE_SIZE)
+    machine.read(process, data, 8)
     process.write(area + 5 * PAGE_SIZE, 3 * PAGE_SIZE)
     process.write(data + PAGE_SIZE)
-    film.checkpoint()
-    film.write(process, area + 10 * PAGE_SIZE)
-    film.checkpoint(end=True)
-    first, last = checkpoints(film, design)
+    machine.checkpoint()
+    machine.write(process, area + 10 * PAGE_SIZE)
+    machine.checkpoint(end=True)
+    first, last = checkpoints(machine, design)
     assert first.resynchronised == {r.UNSEEN: 4}
     assert first.agrees and agreement(first, r.SHARING).excused == {r.UNSEEN: 4}
     assert not agreement(first, r.KINDS_OF_ENTRIES).complete
@@ -63,17 +63,17 @@ def test_pages_written_by_the_kernel(design: str) -> None:
 
 @pytest.mark.parametrize("design", BOTH)
 def test_a_shared_page_copied_by_the_kernel_and_one_that_a_fork_shared_unseen(design: str) -> None:
-    film = Film()
-    parent = film.first()
-    area = film.mmap(parent, 8)
-    film.write(parent, area, 4)
+    machine = RecordedModel()
+    parent = machine.first()
+    area = machine.mmap(parent, 8)
+    machine.write(parent, area, 4)
     parent.write(area + 5 * PAGE_SIZE, PAGE_SIZE)
-    child = film.fork(parent, 101)
-    grandchild = film.fork(child, 102)
+    child = machine.fork(parent, 101)
+    grandchild = machine.fork(child, 102)
     child.write(area, PAGE_SIZE)
-    film.write(grandchild, area + 2 * PAGE_SIZE)
-    film.checkpoint(end=True)
-    (only,) = checkpoints(film, design)
+    machine.write(grandchild, area + 2 * PAGE_SIZE)
+    machine.checkpoint(end=True)
+    (only,) = checkpoints(machine, design)
     # Page 0 of all three: the child's copy, and the two that keep the page; page 5 of all three, never seen.
     assert only.resynchronised == {r.UNSEEN: 6}
     assert only.agrees
@@ -83,25 +83,25 @@ def test_a_shared_page_copied_by_the_kernel_and_one_that_a_fork_shared_unseen(de
 
 @pytest.mark.parametrize("design", BOTH)
 def test_pages_swapped_out_and_pages_of_files_dropped(design: str) -> None:
-    film = Film()
-    process = film.first()
-    film.file("/lib/library.so", 64 * PAGE_SIZE)
-    area = film.mmap(process, 8)
-    text = film.mmap(process, 16, prot="rx", file="/lib/library.so")
-    film.write(process, area, 8)
-    film.read(process, text, 16)
-    child = film.fork(process, 101)
-    film.read(child, text)
-    film.write(child, area)
-    victims = [film.kernel.pfn(process, area + i * PAGE_SIZE) for i in (1, 2, 3)]
-    film.kernel.reclaim([pfn for pfn in victims if pfn is not None])
-    text_page = film.kernel.pfn(process, text + 3 * PAGE_SIZE)
+    machine = RecordedModel()
+    process = machine.first()
+    machine.file("/lib/library.so", 64 * PAGE_SIZE)
+    area = machine.mmap(process, 8)
+    text = machine.mmap(process, 16, prot="rx", file="/lib/library.so")
+    machine.write(process, area, 8)
+    machine.read(process, text, 16)
+    child = machine.fork(process, 101)
+    machine.read(child, text)
+    machine.write(child, area)
+    victims = [machine.kernel.pfn(process, area + i * PAGE_SIZE) for i in (1, 2, 3)]
+    machine.kernel.reclaim([pfn for pfn in victims if pfn is not None])
+    text_page = machine.kernel.pfn(process, text + 3 * PAGE_SIZE)
     assert text_page is not None
-    film.kernel.reclaim([text_page])
-    film.checkpoint()
-    film.write(process, area + PAGE_SIZE)
-    film.checkpoint(end=True)
-    first, last = checkpoints(film, design)
+    machine.kernel.reclaim([text_page])
+    machine.checkpoint()
+    machine.write(process, area + PAGE_SIZE)
+    machine.checkpoint(end=True)
+    first, last = checkpoints(machine, design)
     assert first.resynchronised == {r.FAULT_AROUND: 2, r.RECLAIM: 6}
     # Who shares a slot shared the page.
     assert agreement(first, r.SHARING).complete and first.agrees
@@ -111,30 +111,30 @@ def test_pages_swapped_out_and_pages_of_files_dropped(design: str) -> None:
 
 @pytest.mark.parametrize("design", BOTH)
 def test_lazily_freed_pages_that_went(design: str) -> None:
-    film = Film()
-    process = film.first()
-    area = film.mmap(process, 8)
-    film.write(process, area, 8)
-    film.madvise(process, area, 4, "free")
-    gone = film.kernel.pfn(process, area)
+    machine = RecordedModel()
+    process = machine.first()
+    area = machine.mmap(process, 8)
+    machine.write(process, area, 8)
+    machine.madvise(process, area, 4, "free")
+    gone = machine.kernel.pfn(process, area)
     assert gone is not None
-    film.kernel.reclaim([gone])
-    film.checkpoint(end=True)
-    (only,) = checkpoints(film, design)
+    machine.kernel.reclaim([gone])
+    machine.checkpoint(end=True)
+    (only,) = checkpoints(machine, design)
     assert only.resynchronised == {r.RECLAIM: 1} and only.agrees
 
 
 def test_a_fault_that_the_model_did_not_take_is_held_against_it() -> None:
     """The same page, missing in the model: excused if no fault was seen, wrong if one was."""
-    film = Film()
-    process = film.first()
-    area = film.mmap(process, 4)
-    film.write(process, area, 2)
-    film.checkpoint()
-    film.madvise(process, area, 1, "dontneed")
-    film.write(process, area)
-    film.checkpoint(end=True)
-    trace = film.build()
+    machine = RecordedModel()
+    process = machine.first()
+    area = machine.mmap(process, 4)
+    machine.write(process, area, 2)
+    machine.checkpoint()
+    machine.madvise(process, area, 1, "dontneed")
+    machine.write(process, area)
+    machine.checkpoint(end=True)
+    trace = machine.build()
     advice = np.flatnonzero(trace.events.nr == 28)
     faults = np.flatnonzero((trace.events.kind == 2) & (trace.events.a0 == area))
     trace.events.kind[[advice[0], faults[-1]]] = trace.events.kind[[faults[-1], advice[0]]]
@@ -152,17 +152,17 @@ def test_a_fault_that_the_model_did_not_take_is_held_against_it() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_no_unseen_access_makes_processes_share_a_page(shared: bool) -> None:
     """It can separate what the model shares, and never the other way round."""
-    film = Film()
-    parent = film.first()
-    area = film.mmap(parent, 4)
-    film.write(parent, area, 4)
-    child = film.fork(parent, 101)
+    machine = RecordedModel()
+    parent = machine.first()
+    area = machine.mmap(parent, 4)
+    machine.write(parent, area, 4)
+    child = machine.fork(parent, 101)
     if shared:  # the trace says that it wrote; the kernel knows nothing of it
-        film.made.fault(101, area, write=True)
+        machine.made.fault(101, area, write=True)
     else:
         child.write(area)
-    film.checkpoint(end=True)
-    answer = TracePlayer(film.build()).play()
+    machine.checkpoint(end=True)
+    answer = TracePlayer(machine.build()).play()
     (only,) = answer.checkpoints
     sharing = agreement(only, r.SHARING)
     if shared:
@@ -175,14 +175,14 @@ def test_no_unseen_access_makes_processes_share_a_page(shared: bool) -> None:
 
 def test_a_separation_that_a_write_asked_for_is_not_unseen() -> None:
     """The child's fault was seen; a model that goes on sharing is wrong, whoever else may have written."""
-    film = Film()
-    parent = film.first()
-    area = film.mmap(parent, 4)
-    film.write(parent, area, 4)
-    child = film.fork(parent, 101)
-    film.write(child, area)
-    film.checkpoint(end=True)
-    trace = film.build()
+    machine = RecordedModel()
+    parent = machine.first()
+    area = machine.mmap(parent, 4)
+    machine.write(parent, area, 4)
+    child = machine.fork(parent, 101)
+    machine.write(child, area)
+    machine.checkpoint(end=True)
+    trace = machine.build()
     player = TracePlayer(trace)
     with mock.patch.object(fault, "touch", lambda core, mm, *rest: None if mm.parent else touch(core, mm, *rest)):
         answer = player.play()
@@ -193,18 +193,18 @@ def test_a_separation_that_a_write_asked_for_is_not_unseen() -> None:
 @pytest.mark.parametrize("prot", ["r", "rx"])
 def test_pages_of_files_are_mapped_ahead_near_a_fault_only(prot: str) -> None:
     """Far from any, somebody else read them; but nobody else runs a program's code."""
-    film = Film(actors=True)
-    process = film.first()
-    film.file("/lib/library.so", 64 * PAGE_SIZE)
-    text = film.mmap(process, 64, prot=prot, file="/lib/library.so")
-    film.write(process, film.mmap(process, 2))
-    film.read(process, text)
-    ahead = film.kernel.pfn(process, text + PAGE_SIZE) or 0
-    film.kernel.reclaim([ahead])  # as if it had not been there to be mapped
-    film.checkpoint()
+    machine = RecordedModel(actors=True)
+    process = machine.first()
+    machine.file("/lib/library.so", 64 * PAGE_SIZE)
+    text = machine.mmap(process, 64, prot=prot, file="/lib/library.so")
+    machine.write(process, machine.mmap(process, 2))
+    machine.read(process, text)
+    ahead = machine.kernel.pfn(process, text + PAGE_SIZE) or 0
+    machine.kernel.reclaim([ahead])  # as if it had not been there to be mapped
+    machine.checkpoint()
     process.read(text + 40 * PAGE_SIZE)
-    film.checkpoint(end=True)
-    answer = TracePlayer(film.build()).play()
+    machine.checkpoint(end=True)
+    answer = TracePlayer(machine.build()).play()
     near, far = (agreement(checkpoint, r.KINDS_OF_ENTRIES) for checkpoint in answer.checkpoints)
     assert near.excused == {r.FAULT_AROUND: 1} and not near.not_judged and not near.wrong
     if prot == "r":
@@ -215,17 +215,17 @@ def test_pages_of_files_are_mapped_ahead_near_a_fault_only(prot: str) -> None:
 
 def test_an_entry_that_the_model_failed_to_zap_is_held_against_it() -> None:
     """The fault before a truncation excuses nothing after it."""
-    film = Film(actors=True)
-    process = film.first()
-    opened = film.file("/data", 16 * PAGE_SIZE)
-    area = film.mmap(process, 16, shared=True, file="/data")
-    film.write(process, area, 12)
-    film.write(process, film.mmap(process, 2))
+    machine = RecordedModel(actors=True)
+    process = machine.first()
+    opened = machine.file("/data", 16 * PAGE_SIZE)
+    area = machine.mmap(process, 16, shared=True, file="/data")
+    machine.write(process, area, 12)
+    machine.write(process, machine.mmap(process, 2))
     opened.truncate(8 * PAGE_SIZE)
-    film.made.syscall(100, NUMBER["ftruncate"], 3, 8 * PAGE_SIZE, file=0)
-    film.checkpoint(end=True)
+    machine.made.syscall(100, NUMBER["ftruncate"], 3, 8 * PAGE_SIZE, file=0)
+    machine.checkpoint(end=True)
     with mock.patch.object(truncate, "unmap_mapping_range"):
-        answer = TracePlayer(film.build()).play()
+        answer = TracePlayer(machine.build()).play()
     (only,) = answer.checkpoints
     assert only.resynchronised == {r.WRONG: 4} and answer.verdict == r.NO
 
@@ -234,30 +234,30 @@ def test_an_entry_that_the_model_failed_to_zap_is_held_against_it() -> None:
                                                         (False, False, r.RECLAIM)])  # fmt: skip
 def test_reclaim_is_the_cause_only_if_it_was_at_work(watched: bool, told: bool, cause: str) -> None:
     """A page of a file went after its own fault: by reclaim, if that was seen or nobody looked."""
-    film = Film(actors=watched)
-    process = film.first()
-    film.file("/data", 16 * PAGE_SIZE)
-    area = film.mmap(process, 16, prot="r", file="/data")
-    film.read(process, area)
-    film.write(process, film.mmap(process, 2))
-    gone = film.kernel.pfn(process, area)
+    machine = RecordedModel(actors=watched)
+    process = machine.first()
+    machine.file("/data", 16 * PAGE_SIZE)
+    area = machine.mmap(process, 16, prot="r", file="/data")
+    machine.read(process, area)
+    machine.write(process, machine.mmap(process, 2))
+    gone = machine.kernel.pfn(process, area)
     assert gone is not None
-    film.kernel.reclaim([gone])
+    machine.kernel.reclaim([gone])
     if told:
-        film.made.event(t.GONE_ON, -1, t.RECLAIM, 1)
-    film.checkpoint(end=True)
-    assert TracePlayer(film.build()).play().checkpoints[0].resynchronised == {cause: 1}
+        machine.made.event(t.GONE_ON, -1, t.RECLAIM, 1)
+    machine.checkpoint(end=True)
+    assert TracePlayer(machine.build()).play().checkpoints[0].resynchronised == {cause: 1}
 
 
 def test_a_file_is_not_shared_memory() -> None:
     """One kind of page for another is nobody's choice."""
-    film = Film()
-    process = film.first()
-    film.file("/data", 16 * PAGE_SIZE)
-    film.read(process, film.mmap(process, 16, prot="r", file="/data"))
-    film.write(process, film.mmap(process, 2))
-    film.checkpoint(end=True)
-    trace = film.build()
+    machine = RecordedModel()
+    process = machine.first()
+    machine.file("/data", 16 * PAGE_SIZE)
+    machine.read(process, machine.mmap(process, 16, prot="r", file="/data"))
+    machine.write(process, machine.mmap(process, 2))
+    machine.checkpoint(end=True)
+    trace = machine.build()
     frames = trace.pictures[-1].snapshot.frames
     frames.kind[frames.kind == f.FILE] = f.SHMEM
     answer = TracePlayer(trace).play()
@@ -265,14 +265,14 @@ def test_a_file_is_not_shared_memory() -> None:
 
 
 def test_a_copy_that_the_model_missed_is_held_against_it() -> None:
-    film = Film()
-    parent = film.first()
-    area = film.mmap(parent, 4)
-    film.write(parent, area, 4)
-    child = film.fork(parent, 101)
-    film.write(child, area, 2)
-    film.checkpoint(end=True)
-    trace = film.build()
+    machine = RecordedModel()
+    parent = machine.first()
+    area = machine.mmap(parent, 4)
+    machine.write(parent, area, 4)
+    child = machine.fork(parent, 101)
+    machine.write(child, area, 2)
+    machine.checkpoint(end=True)
+    trace = machine.build()
     # The first of the child's faults comes before the fork, from its parent: seen, but without effect.
     fault = int(np.flatnonzero((trace.events.pid == 101) & (trace.events.kind == 2))[0])
     trace.events.pid[fault] = 100
@@ -287,49 +287,49 @@ def test_a_copy_that_the_model_missed_is_held_against_it() -> None:
 
 
 def test_areas_that_came_and_went_unseen_are_put_right() -> None:
-    film = Film()
-    process = film.first()
-    film.file("/lib/library.so", 64 * PAGE_SIZE)
-    area = film.mmap(process, 16)
-    text = film.mmap(process, 16, prot="rx", file="/lib/library.so")
-    film.write(process, area, 16)
-    film.read(process, text, 8)
+    machine = RecordedModel()
+    process = machine.first()
+    machine.file("/lib/library.so", 64 * PAGE_SIZE)
+    area = machine.mmap(process, 16)
+    text = machine.mmap(process, 16, prot="rx", file="/lib/library.so")
+    machine.write(process, area, 16)
+    machine.read(process, text, 8)
     process.munmap(area + 4 * PAGE_SIZE, 4 * PAGE_SIZE)
     process.mprotect(text + 4 * PAGE_SIZE, 4 * PAGE_SIZE, "r")
     other = process.mmap(4 * PAGE_SIZE, stack=True)
     process.write(other, PAGE_SIZE)
-    film.checkpoint()
-    film.checkpoint(end=True)
-    first, last = checkpoints(film)
+    machine.checkpoint()
+    machine.checkpoint(end=True)
+    first, last = checkpoints(machine)
     assert not first.agrees and first.areas >= 2
     layout = agreement(first, r.LAYOUT)
     assert layout.equal < layout.total and layout.first
     assert last.agrees and not last.resynchronised and not last.areas
     for design in BOTH:
-        assert checkpoints(film, design)[-1].areas == 0
+        assert checkpoints(machine, design)[-1].areas == 0
 
 
 def test_lost_events_are_a_cause_of_their_own() -> None:
-    film = Film(lost=3, complete=True)
-    process = film.first()
-    area = film.mmap(process, 4)
+    machine = RecordedModel(lost=3, complete=True)
+    process = machine.first()
+    area = machine.mmap(process, 4)
     process.write(area, PAGE_SIZE)
-    film.checkpoint(end=True)
-    (only,) = checkpoints(film)
+    machine.checkpoint(end=True)
+    (only,) = checkpoints(machine)
     assert only.resynchronised == {r.LOST: 1}
 
 
 @pytest.mark.parametrize("design", BOTH)
 def test_pages_merged_by_ksm_are_left_as_they_are(design: str) -> None:
-    film = Film()
-    process = film.first()
-    area = film.mmap(process, 4)
-    film.madvise(process, area, 4, "mergeable")
-    film.write(process, area, 4)
-    film.checkpoint()
-    film.write(process, area)
-    film.checkpoint(end=True)
-    trace = film.build()
+    machine = RecordedModel()
+    process = machine.first()
+    area = machine.mmap(process, 4)
+    machine.madvise(process, area, 4, "mergeable")
+    machine.write(process, area, 4)
+    machine.checkpoint()
+    machine.write(process, area)
+    machine.checkpoint(end=True)
+    trace = machine.build()
     frames = trace.pictures[1].snapshot.frames
     merged = np.flatnonzero(frames.kind == f.ANON)[:2]
     frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = f.KSM, f.MAPPING_KSM, -1

@@ -1,4 +1,4 @@
-"""Random programs, filmed: the replay is equal at every picture but for what was done unseen, under every design."""
+"""Random programs, recorded: the replay is equal at every picture but for what was done unseen, under every design."""
 
 from __future__ import annotations
 
@@ -14,80 +14,79 @@ from rmap.lab.replay.player import TracePlayer
 from rmap.mm.mm_types import START_BRK
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.units import PAGE_SIZE
-from tests.lab.replay.film import Film
+from tests.lab.replay.recorded_model import RecordedModel
 
 FILE, SEGMENT = "/lib/library.so", "/dev/shm/segment"
 AREA_PAGES = 24
 SEEDS = range(12)
 
 
-def step(film: Film, rng: random.Random, unseen: float) -> None:
+def step(machine: RecordedModel, rng: random.Random, unseen: float) -> None:
     """One random call of a random process; some accesses are not seen."""
-    process = rng.choice(list(film.kernel.processes.values()))
+    process = rng.choice(list(machine.kernel.processes.values()))
     kind = rng.choice(("write", "write", "write", "read", "mmap", "munmap", "mprotect", "madvise", "mremap", "fork",
                        "exit", "brk", "file"))  # fmt: skip
     vmas = process.mm.vmas
     vma = rng.choice(vmas) if vmas else None
     if kind == "mmap" or vma is None:
-        film.mmap(process, rng.randint(1, AREA_PAGES), stack=rng.random() < 0.3, shared=rng.random() < 0.2)
+        machine.mmap(process, rng.randint(1, AREA_PAGES), stack=rng.random() < 0.3, shared=rng.random() < 0.2)
         return
     first = rng.randrange(vma.pages)
     pages = rng.randint(1, min(6, vma.pages - first))
     addr = vma.start + first * PAGE_SIZE
     if kind in ("write", "read"):
-        _touch(film, process, addr, pages, kind == "write", rng.random() < unseen)
+        _touch(machine, process, addr, pages, kind == "write", rng.random() < unseen)
     elif kind == "munmap":
-        film.munmap(process, addr, pages)
+        machine.munmap(process, addr, pages)
     elif kind == "mprotect":
-        film.mprotect(process, addr, pages, rng.choice(("r", "rw", "rw", "")))
+        machine.mprotect(process, addr, pages, rng.choice(("r", "rw", "rw", "")))
     elif kind == "madvise":
-        film.madvise(process, addr, pages, rng.choice(("dontneed", "dontfork", "dofork", "nohugepage", "mergeable")))
+        machine.madvise(process, addr, pages, rng.choice(("dontneed", "dontfork", "dofork", "nohugepage", "mergeable")))
     elif kind == "mremap" and rng.random() < 0.7:
-        film.mremap(process, vma.start, vma.pages, rng.randint(1, 2 * AREA_PAGES))
+        machine.mremap(process, vma.start, vma.pages, rng.randint(1, 2 * AREA_PAGES))
     elif kind == "brk":
-        film.brk(process, START_BRK + rng.randrange(20) * PAGE_SIZE)
+        machine.brk(process, START_BRK + rng.randrange(20) * PAGE_SIZE)
     elif kind == "file":
         shared = rng.random() < 0.5
-        film.mmap(process, rng.randint(1, 16), shared=shared, file=SEGMENT if shared else FILE)
-    elif kind == "fork" and len(film.kernel.processes) < 6:
-        film.fork(process, 101 + film.kernel.costs.calls[4])
-    elif kind == "exit" and len(film.kernel.processes) > 2:
-        film.exit(process)
+        machine.mmap(process, rng.randint(1, 16), shared=shared, file=SEGMENT if shared else FILE)
+    elif kind == "fork" and len(machine.kernel.processes) < 6:
+        machine.fork(process, 101 + machine.kernel.costs.calls[4])
+    elif kind == "exit" and len(machine.kernel.processes) > 2:
+        machine.exit(process)
 
 
-def _touch(film: Film, process: Process, addr: int, pages: int, write: bool, unseen: bool) -> None:
+def _touch(machine: RecordedModel, process: Process, addr: int, pages: int, write: bool, unseen: bool) -> None:
     # Page by page, as faults come: what is refused ends it.
     for at in range(addr, addr + pages * PAGE_SIZE, PAGE_SIZE):
         try:
             if unseen:
                 (process.write if write else process.read)(at)
             else:
-                (film.write if write else film.read)(process, at)
+                (machine.write if write else machine.read)(process, at)
         except SyscallError:
             return
 
 
-def filmed(seed: int, unseen: float) -> Film:
+def recorded(seed: int, unseen: float) -> RecordedModel:
     """Three hundred steps, a picture after every hundred."""
     rng = random.Random(seed)
-    film = Film(1 << 13)
-    film.first()
-    film.file(FILE, 128 * PAGE_SIZE)
-    film.file(SEGMENT, 128 * PAGE_SIZE, shmem=True)
+    machine = RecordedModel(1 << 13)
+    machine.first()
+    machine.file(FILE, 128 * PAGE_SIZE)
+    machine.file(SEGMENT, 128 * PAGE_SIZE, shmem=True)
     for number in range(300):
         try:
-            step(film, rng, unseen)
+            step(machine, rng, unseen)
         except SyscallError:
             continue
         if number % 100 == 99:
-            film.checkpoint(end=number == 299)
-    return film
+            machine.checkpoint(end=number == 299)
+    return machine
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
-    film = filmed(seed, 0.0)
-    machine = TracePlayer(film.build())
+def test_a_trace_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
+    machine = TracePlayer(recorded(seed, 0.0).build())
     answer = machine.play()
     machine.kernel.check()
     assert len(answer.checkpoints) == 3
@@ -100,8 +99,7 @@ def test_a_film_without_unseen_actors_is_equal_in_everything(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
-    film = filmed(seed, 0.3)
-    trace = film.build()
+    trace = recorded(seed, 0.3).build()
     machine = TracePlayer(trace)
     answer = machine.play()
     machine.kernel.check()
@@ -116,8 +114,7 @@ def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_design_plays_it(seed: int) -> None:
-    film = filmed(seed, 0.3)
-    machine = TracePlayer(film.build(), "pte_chain")
+    machine = TracePlayer(recorded(seed, 0.3).build(), "pte_chain")
     machine.play()
     machine.kernel.check()
 
@@ -126,7 +123,7 @@ def test_every_design_plays_it(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_runs_of_faults_are_worth_single_ones(seed: int, design: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played one by one, the machine and its costs are the same."""
-    trace = filmed(seed, 0.2).build()
+    trace = recorded(seed, 0.2).build()
     in_runs = TracePlayer(trace, design)
     in_runs.play()
     assert max(player.runs_of_faults(trace.events)) > 2

@@ -11,20 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from rmap.errors import NotPermitted
 from rmap.lab.replay import results as r
 from rmap.lab.replay.results import ReplayReport
 from rmap.lab.replay.run import replay
-from rmap.live.doctor.abilities import missing_frames
-from rmap.live.record.by_bpf import BpfRecorder
 from rmap.live.record.run import record
 from rmap.live.record.session import Checkpoints
 from rmap.trace import Trace
 from rmap.trace import tables as t
 from tests.lab.replay.rules_program import RULES
-from tests.support.needs import need
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("recording")]
 PROGRAM = Path(__file__).with_name("rules_program.py")
 NAMES = [rule.__name__ for rule in RULES]
 
@@ -32,11 +28,6 @@ NAMES = [rule.__name__ for rule in RULES]
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     """The program, recorded."""
-    need(missing_frames())
-    try:
-        BpfRecorder(1 << 16).close()
-    except NotPermitted as error:
-        need(error.needed)
     target = tmp_path_factory.mktemp("rules") / "rules.trace"
     return record([sys.executable, "-I", str(PROGRAM)], target, checkpoints=Checkpoints(exits=True)).trace
 

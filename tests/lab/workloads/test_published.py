@@ -9,7 +9,7 @@ from rmap.designs import DESIGNS
 from rmap.lab.compare.sampling import draw, measure_walks
 from rmap.lab.workloads import WORKLOADS
 from rmap.lab.workloads.base import MAX_PTES
-from tests.lab.workloads.test_workloads import played
+from tests.support.small_workloads import played
 
 PUBLISHED = [workload for workload in WORKLOADS.values() if workload.source]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -16,25 +15,17 @@ from rmap.errors import NotPermitted
 from rmap.live.bpf import KernelMemory, Topology, libbpf
 from rmap.live.bpf.topology import parse
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.soundness import open_memory
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import flags as f
+from tests.support import PAGE
 from tests.support.live_family import family
 from tests.support.needs import need
 
-PAGE = 4096
 PFN = (1 << 55) - 1
 ANON = 1
 MODULE = import_module("rmap.live.bpf.kernel_memory")
-
-
-@pytest.fixture
-def memory() -> Iterator[KernelMemory]:
-    need(abilities().missing("frames", "page_state", "kernel_memory"))
-    with KernelMemory() as opened:
-        yield opened
 
 
 def row(topology: Topology, pid: int, address: int) -> int:
@@ -343,9 +334,9 @@ def libbpf_is_missing() -> bool:
 
 
 @pytest.mark.live
+@pytest.mark.needs("kernel_memory")
 def test_who_may_not_is_told_what_is_missing() -> None:
     """Root without capabilities: another user may not be able to read this interpreter."""
-    need(abilities().missing("kernel_memory"))
     command = "from rmap.live.bpf import why_not; print(why_not())"
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable]
     told = subprocess.run([*powerless, "-c", command], capture_output=True, text=True, check=True)
@@ -353,13 +344,13 @@ def test_who_may_not_is_told_what_is_missing() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state", "kernel_memory")
 @pytest.mark.parametrize("step", ["_find_vmemmap", "_number"])
 @pytest.mark.parametrize("error", [PermissionError(1, "Operation not permitted"), OSError(14, "Bad address"), None])
 def test_what_fails_half_way_is_refused_and_leaves_nothing(
     step: str, error: OSError | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs, maps and the shared memory are closed; and who asked goes on with /proc, as with any refusal."""
-    need(abilities().missing("frames", "page_state", "kernel_memory"))
     raised = error or libbpf.refusal("CAP_SYS_ADMIN (page frames)")
 
     def fails(*arguments: object) -> int:
@@ -386,8 +377,8 @@ def shared_memory() -> int:
 
 
 @pytest.mark.live
+@pytest.mark.needs("frames", "page_state", "kernel_memory")
 def test_compiled_programs_of_another_version_are_refused() -> None:
-    need(abilities().missing("frames", "page_state", "kernel_memory"))
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(NotPermitted) as refused:
         libbpf.BpfObject(MODULE.OBJECT, {"no_such_map": 3})

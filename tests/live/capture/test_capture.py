@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import subprocess
 import sys
 from collections import Counter
@@ -15,40 +14,20 @@ import numpy as np
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_ANON, KPF_RESERVED, KPF_SWAPBACKED, KPF_ZERO_PAGE
 from rmap.uapi.vm_flags import perms
-from tests.support.judged import kpage
+from tests.support import PAGE
 from tests.support.live_family import family
 from tests.support.needs import need
+from tests.support.proc import FRAME, entries, entry, kpage
+from tests.support.system import PAGED_OUT, huge_pages, swap_file
 
-PAGE = 4096
 CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package has a function of this name
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
-
-
-def brute_force(pid: int) -> dict[int, int]:
-    """Address to pagemap entry of every page of a process that holds anything; read eight bytes at a time."""
-    found = {}
-    maps = Path(f"/proc/{pid}/maps").read_text()
-    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
-        for start, end in re.findall(r"^([0-9a-f]+)-([0-9a-f]+)", maps, re.MULTILINE):
-            for address in range(int(start, 16), int(end, 16), PAGE):
-                if address >= 1 << 63:  # [vsyscall]
-                    continue
-                (entry,) = struct.unpack("<Q", os.pread(pagemap.fileno(), 8, address // PAGE * 8))
-                if entry >> 62:
-                    found[address] = entry
-    return found
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 
 def present(picture: Snapshot, pid: int) -> dict[int, int]:
@@ -81,7 +60,7 @@ def test_every_entry_is_there_and_no_other() -> None:
     with family(FORKED) as tree:
         picture = capture(tree.pids)
         for pid in tree.pids:
-            truth = {a: e & ((1 << 55) - 1) for a, e in brute_force(pid).items() if e >> 63}
+            truth = {a: e & ((1 << 55) - 1) for a, e in entries(pid).items() if e >> 63}
             assert present(picture, pid) == truth
         assert picture.processes.pid.tolist() == sorted(tree.pids)
         assert picture.processes.ppid.tolist()[1:] == [tree.pid] * 2
@@ -184,8 +163,8 @@ ready([address(huge), touched])
 """
 
 
+@pytest.mark.needs("scan")
 def test_a_sparse_vma_is_read_whole_and_quickly() -> None:
-    need(abilities().scan)
     with family(SPARSE) as tree:
         base, touched = tree.value
         picture = capture([tree.pid])
@@ -308,54 +287,27 @@ ready(base)
 
 
 def test_a_hugetlb_page_is_told_from_other_memory(machine_lock: None) -> None:
-    pool = Path("/proc/sys/vm/nr_hugepages")
-    need(None if pool.exists() and os.getuid() == 0 else "root, and hugetlb pages")
-    before = pool.read_text()
-    try:
-        pool.write_text(str(int(before) + 1))
-        need(None if int(pool.read_text()) > int(before) else "a free hugetlb page")
-        with family(HUGETLB) as tree:
-            picture = capture([tree.pid])
-            pages = present(picture, tree.pid)
-            answer = picture.who(pages[tree.value + 5 * PAGE])
-            assert (answer.kind, answer.order, answer.found, answer.mapcount) == ("hugetlb", 9, 1, 1)
-            assert answer.head == pages[tree.value]
-            picture.check()
-    finally:
-        pool.write_text(before)
+    with huge_pages(1), family(HUGETLB) as tree:
+        picture = capture([tree.pid])
+        pages = present(picture, tree.pid)
+        answer = picture.who(pages[tree.value + 5 * PAGE])
+        assert (answer.kind, answer.order, answer.found, answer.mapcount) == ("hugetlb", 9, 1, 1)
+        assert answer.head == pages[tree.value]
+        picture.check()
 
 
-SWAPPED = """
-area = mm(32)
-for page in range(32):
-    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
-libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
-fork(lambda: None)
-ready(address(area))
-"""
-
-
-def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, tmp_path: Path) -> None:
-    need(None if os.getuid() == 0 else "root")
-    file = tmp_path / "swap"
-    file.write_bytes(bytes(4 << 20))
-    file.chmod(0o600)
-    made = subprocess.run(["mkswap", file], capture_output=True, check=False).returncode == 0
-    need(None if made and not subprocess.run(["swapon", file], capture_output=True, check=False).returncode else "swap")
-    try:
-        with family(SWAPPED) as tree:
-            picture = capture(tree.pids)
-            held = entry_at(picture, tree.pid, tree.value)
-            need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")
-            key = resolve(picture, parse_key(f"{tree.pid}:{tree.value:#x}"))
-            assert key.swap is not None
-            truth = brute_force(tree.pid)[tree.value] & ((1 << 55) - 1)
-            assert key.swap == (truth & 31, truth >> 5)
-            mappings = picture.who_swap(*key.swap).mappings
-            assert [(m.pid, m.address) for m in mappings] == [(pid, tree.value) for pid in sorted(tree.pids)]
-            assert picture.nr_swap_ptes == 2 * sum(entry >> 62 == 1 for address, entry in brute_force(tree.pid).items())
-    finally:
-        subprocess.run(["swapoff", file], check=True)
+def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, disk: Path) -> None:
+    with swap_file(disk), family(PAGED_OUT) as tree:
+        picture = capture(tree.pids)
+        held = entry_at(picture, tree.pid, tree.value)
+        need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")
+        key = resolve(picture, parse_key(f"{tree.pid}:{tree.value:#x}"))
+        assert key.swap is not None
+        truth = entry(tree.pid, tree.value) & FRAME
+        assert key.swap == (truth & 31, truth >> 5)
+        mappings = picture.who_swap(*key.swap).mappings
+        assert [(m.pid, m.address) for m in mappings] == [(pid, tree.value) for pid in sorted(tree.pids)]
+        assert picture.nr_swap_ptes == 2 * sum(word >> 62 == 1 for word in entries(tree.pid).values())
 
 
 VFORKED = """
@@ -387,7 +339,7 @@ def test_without_kcmp_a_forked_child_is_still_another_mm(monkeypatch: pytest.Mon
 def test_the_whole_machine_is_sound(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     with family(FORKED) as tree:
-        picture = Snapshot.capture(progress=lambda done, total: steps.append((done, total)))
+        picture = capture(progress=lambda done, total: steps.append((done, total)))
         assert set(tree.pids) <= set(picture.processes.pid.tolist())
     assert os.getpid() not in picture.processes.pid.tolist()
     assert picture.about["skipped"] == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,41 +12,23 @@ from typing import Any
 
 import pytest
 
-from rmap.live.doctor.abilities import abilities
 from rmap.live.sources.memcg import hierarchy
-from tests.support.file_cases import (
-    OF_FILE,
-    PAGE,
-    PRESENT,
-    SWAPPED,
-    clean_file,
-    entry,
-    mapped_pages,
-    on_disk,
-    read_pages,
-    resident,
-    rmap,
-    told,
-)
+from tests.support import PAGE
+from tests.support.command import rmap, told
+from tests.support.file_cases import clean_file, read_pages, resident
 from tests.support.live_family import Family, family
 from tests.support.needs import need
+from tests.support.proc import FRAME, OF_FILE, PRESENT, SWAPPED, entry, mapped_pages
+from tests.support.system import swap_file
+from tests.support.waiting import until
 
 PAGES = 128
-FRAME = (1 << 55) - 1
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state"))
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state")]
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Path]:
-    with on_disk(tmp_path) as folder:
-        need(None if folder is not None else "a file system with a disk")
-        assert folder is not None
-        yield clean_file(folder / "file", PAGES)
+def file(disk: Path) -> Path:
+    return clean_file(disk / "file", PAGES)
 
 
 MAPPED = """
@@ -325,12 +306,15 @@ def a_cgroup(name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for _ in range(100):
-            try:
-                folder.rmdir()
-                break
-            except OSError:  # the last process is going just now
-                time.sleep(0.05)
+        until(lambda: _removed(folder), 5, "the last process of a cgroup did not go")
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:  # the last process is going just now
+        return False
+    return True
 
 
 def charged(file: Path, cgroup: Path) -> None:
@@ -391,25 +375,8 @@ def test_pages_charged_elsewhere_are_left_alone(machine_lock: None, file: Path) 
 # -- swap --------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def swap(tmp_path: Path) -> Iterator[None]:
-    with on_disk(tmp_path) as folder:
-        need(None if folder is not None and os.geteuid() == 0 else "a disk for swap, and root")
-        assert folder is not None
-        area = folder / "swap"
-        area.write_bytes(bytes(16 << 20))
-        area.chmod(0o600)
-        made = subprocess.run(["mkswap", area], capture_output=True, check=False).returncode == 0
-        on = made and subprocess.run(["swapon", area], capture_output=True, check=False).returncode == 0
-        need(None if on else "swap")
-        try:
-            yield
-        finally:
-            subprocess.run(["swapoff", area], check=True)
-
-
-def test_with_swap_a_page_with_one_mapper_goes_there(machine_lock: None, tmp_path: Path) -> None:
-    with swap(tmp_path), family(ANON) as tree:
+def test_with_swap_a_page_with_one_mapper_goes_there(machine_lock: None, disk: Path) -> None:
+    with swap_file(disk), family(ANON) as tree:
         fd, other, locked, _, both = tree.value
         status, answer = told("evict", f"{tree.pid}:{other:#x}")
         there = entry(tree.pid, other)
@@ -436,8 +403,8 @@ ready(start)
 """
 
 
-def test_one_page_of_a_large_folio_and_its_neighbours(machine_lock: None, tmp_path: Path) -> None:
-    with swap(tmp_path), family(HUGE) as tree:
+def test_one_page_of_a_large_folio_and_its_neighbours(machine_lock: None, disk: Path) -> None:
+    with swap_file(disk), family(HUGE) as tree:
         frames = [entry(tree.pid, tree.value + page * PAGE) & FRAME for page in range(512)]
         need(None if frames == list(range(frames[0], frames[0] + 512)) else "transparent huge pages")
         status, answer = told("evict", f"{tree.pid}:{tree.value + 7 * PAGE:#x}")

@@ -7,20 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
-from tests.support.file_cases import PAGE, clean_file, drop, mapped_pages, on_disk, read_pages, resident, rmap, told
+from tests.support import PAGE
+from tests.support.command import rmap, told
+from tests.support.file_cases import clean_file, drop, read_pages, resident
 from tests.support.live_family import family
 from tests.support.needs import need
+from tests.support.proc import mapped_pages
 
 PAGES = 300
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state")]
 
 MAPPERS = """
 fd = os.open({path!r}, os.O_RDWR)
@@ -38,19 +39,6 @@ private[0] = 1
 fork(child)
 ready(0)
 """
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state"))
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with on_disk(tmp_path) as folder:
-        need(None if folder is not None else "a file system with a disk")
-        assert folder is not None
-        yield folder
 
 
 def by_page(answer: dict[str, Any]) -> list[tuple[bool, list[int]]]:

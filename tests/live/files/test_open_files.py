@@ -6,19 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
-from tests.support.file_cases import PAGE, clean_file, on_disk, read_pages, resident, rmap, told
+from tests.support import PAGE
+from tests.support.command import rmap, told
+from tests.support.file_cases import clean_file, read_pages, resident
 from tests.support.live_family import family
 from tests.support.needs import need
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state")]
 
 FAMILY = """
 fd = os.open({path!r}, os.O_RDONLY)
@@ -38,19 +38,6 @@ os.write(gone, b"x" * 9 * PAGE)
 os.unlink({gone!r})
 ready([memfd, gone])
 """
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state"))
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with on_disk(tmp_path) as folder:
-        need(None if folder is not None else "a file system with a disk")
-        assert folder is not None
-        yield folder
 
 
 def row(answer: dict[str, Any], part: str) -> dict[str, Any]:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rmap.live.doctor.abilities import abilities
 from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.show.who import who
 from rmap.snapshot import Who, parse_key
-from tests.support.judged import FRAME, PAGE, PRESENT, asked, brute, entries, judged
+from tests.support import PAGE
+from tests.support.judged import asked, judged
 from tests.support.live_family import family
 from tests.support.needs import need
+from tests.support.proc import FRAME, PRESENT, brute, entries, entry
+from tests.support.system import PAGED_OUT, huge_pages, ksm_at_work, ksm_stops, swap_file
 from tests.support.waiting import until
 
 HUGE = 512
 KSM = Path("/sys/kernel/mm/ksm")
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 
 def shown(answer: Who) -> str:
@@ -67,18 +62,10 @@ ready(address(area))
 
 
 def test_hugetlb(machine_lock: None) -> None:
-    pool = Path("/proc/sys/vm/nr_hugepages")
-    need(None if os.access(pool, os.W_OK) else "hugetlb pages")
-    before = pool.read_text()
-    try:
-        pool.write_text(str(int(before) + 4))
-        need(None if int(pool.read_text()) > int(before) else "hugetlb pages")
-        with family(HUGETLB) as tree:
-            answer = judged(f"{tree.pid}:{tree.value + 5 * PAGE:#x}", tree.pids)
-            assert (answer.kind, answer.order, answer.found) == ("hugetlb", 9, 2)
-            assert "hugetlb, 4 KiB of a 2 MiB huge page" in shown(answer)
-    finally:
-        pool.write_text(before)
+    with huge_pages(4), family(HUGETLB) as tree:
+        answer = judged(f"{tree.pid}:{tree.value + 5 * PAGE:#x}", tree.pids)
+        assert (answer.kind, answer.order, answer.found) == ("hugetlb", 9, 2)
+        assert "hugetlb, 4 KiB of a 2 MiB huge page" in shown(answer)
 
 
 MERGED = """
@@ -93,65 +80,30 @@ ready([address(first), address(second)])
 """
 
 
-@pytest.fixture
-def merging(machine_lock: None) -> Iterator[None]:
-    """KSM at work; afterwards it is as it was."""
-    need(None if KSM.is_dir() and os.geteuid() == 0 else "KSM (CONFIG_KSM), root")
-    before = {name: (KSM / name).read_text() for name in ("sleep_millisecs", "pages_to_scan", "run")}
-    try:
-        (KSM / "sleep_millisecs").write_text("5")
-        (KSM / "pages_to_scan").write_text("2000")
-        (KSM / "run").write_text("1")
-        yield
-    finally:
-        (KSM / "run").write_text("2")  # what was merged is taken apart again
-        for name, value in before.items():
-            (KSM / name).write_text(value)
-
-
-def test_pages_merged_by_ksm_are_found_wherever_they_are(merging: None) -> None:
-    with family(MERGED) as tree:
+def test_pages_merged_by_ksm_are_found_wherever_they_are(machine_lock: None) -> None:
+    with ksm_at_work(), family(MERGED) as tree:
         first, second = tree.value
 
         def frames() -> set[int]:
             return {entries(pid)[at] & FRAME for pid in tree.pids for at in (first, second)}
 
         until(lambda: len(frames()) == 1, 60, "KSM did not merge")
-        (KSM / "run").write_text("0")
+        ksm_stops()
         answer = judged(f"{tree.pid}:{first:#x}", tree.pids)
         assert (answer.kind, answer.status) == ("ksm", "complete")
         assert answer.found >= 16 and answer.found_by.startswith("same address in the fork family (2), then a scan")
 
 
-SWAPPED = """
-area = mm(32)
-for page in range(32):
-    area[page * PAGE : page * PAGE + 8] = os.urandom(8)
-libc.madvise(ctypes.c_void_p(address(area)), 32 * PAGE, 21)
-fork(lambda: None)
-ready(address(area))
-"""
-
-
-def test_a_slot_of_swap_is_named_and_its_entries_found(machine_lock: None, tmp_path: Path) -> None:
-    need(None if os.getuid() == 0 else "root")
-    file = tmp_path / "swap"
-    file.write_bytes(bytes(4 << 20))
-    file.chmod(0o600)
-    made = subprocess.run(["mkswap", file], capture_output=True, check=False).returncode == 0
-    need(None if made and not subprocess.run(["swapon", file], capture_output=True, check=False).returncode else "swap")
-    try:
-        with family(SWAPPED) as tree:
-            entry = entries(tree.pid)[tree.value]
-            need(None if not entry & PRESENT else "MADV_PAGEOUT to swap")
-            area, slot = entry & 31, (entry & ((1 << 55) - 1)) >> 5
-            expected = [(pid, tree.value) for pid in sorted(tree.pids)]
-            for key in (f"{tree.pid}:{tree.value:#x}", f"swap:{area}:{slot}"):
-                answer = asked(key)
-                assert (answer.pfn, answer.swap, answer.status) == (None, (area, slot), "approximate")
-                assert [(one.pid, one.address) for one in answer.mappings] == expected
-    finally:
-        subprocess.run(["swapoff", file], check=True)
+def test_a_slot_of_swap_is_named_and_its_entries_found(machine_lock: None, disk: Path) -> None:
+    with swap_file(disk), family(PAGED_OUT) as tree:
+        word = entry(tree.pid, tree.value)
+        need(None if not word & PRESENT else "MADV_PAGEOUT to swap")
+        area, slot = word & 31, (word & FRAME) >> 5
+        expected = [(pid, tree.value) for pid in sorted(tree.pids)]
+        for key in (f"{tree.pid}:{tree.value:#x}", f"swap:{area}:{slot}"):
+            answer = asked(key)
+            assert (answer.pfn, answer.swap, answer.status) == (None, (area, slot), "approximate")
+            assert [(one.pid, one.address) for one in answer.mappings] == expected
     if not Path("/proc/swaps").read_text().splitlines()[1:]:
         assert look_up(parse_key("swap:0:1")) == NoPage("no swap area is in use on this machine")
 

@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from rmap.live.doctor.abilities import abilities
 from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.live.sources.pagemap import PagemapFile
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.snapshot import parse_key
-from tests.support.judged import PAGE, asked, judged
+from tests.support import PAGE
+from tests.support.judged import asked, judged
 from tests.support.live_family import family
 from tests.support.load import load
-from tests.support.needs import need
 
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 
 SHARED = """

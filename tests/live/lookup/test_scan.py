@@ -9,24 +9,18 @@ import sys
 import numpy as np
 import pytest
 
-from rmap.live.doctor.abilities import abilities
 from rmap.live.lookup import mappings, scan, search
 from rmap.live.lookup.look_up import look_up
 from rmap.live.lookup.search import Hit
 from rmap.live.sources.kpage import count_of, page_at
 from rmap.live.sources.kpage_columns import kinds, read_page_state
 from rmap.snapshot import Who, parse_key
-from tests.support.judged import PAGE, PRESENT, brute, entries
+from tests.support import PAGE
 from tests.support.live_family import family
-from tests.support.needs import need
+from tests.support.proc import PRESENT, brute, entries, frame_of
 
 MASK = (1 << 55) - 1
-pytestmark = pytest.mark.live
-
-
-@pytest.fixture(autouse=True)
-def _able() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm"))
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 
 SCATTERED = """
@@ -49,12 +43,12 @@ ready([start, places, address(sparse)])
 def test_a_scan_finds_every_entry_however_it_lies() -> None:
     with family(SCATTERED) as tree:
         start, places, sparse = tree.value
-        pfn = search_frame(tree.pid, start)
+        pfn = frame_of(tree.pid, start)
         looked = search.for_page(pfn)
         scan.everywhere(looked, tree.pids)
         assert {(hit.pid, hit.address) for hit in looked.hits} == {(tree.pid, start + at * PAGE) for at in places}
         for page in (5, 1 << 20, (1 << 24) - 1):
-            looked = search.for_page(search_frame(tree.pid, sparse + page * PAGE))
+            looked = search.for_page(frame_of(tree.pid, sparse + page * PAGE))
             scan.everywhere(looked, tree.pids)
             assert looked.hits == {Hit(pid, sparse + page * PAGE) for pid in tree.pids}
         assert looked.scanned == set(tree.pids)
@@ -62,14 +56,9 @@ def test_a_scan_finds_every_entry_however_it_lies() -> None:
         assert looked.unread.empty == {2**22 + 1} and looked.unread.ended() == 1
 
 
-def search_frame(pid: int, address: int) -> int:
-    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
-        return int.from_bytes(os.pread(file.fileno(), 8, address // PAGE * 8), "little") & MASK
-
-
 def test_a_scan_that_has_enough_ends_with_the_process_it_is_at() -> None:
     with family("area = mm(4)\ntouch(area, 0)\nfork(lambda: None)\nfork(lambda: None)\nready(address(area))") as tree:
-        pfn = search_frame(tree.pid, tree.value)
+        pfn = frame_of(tree.pid, tree.value)
         looked = search.for_page(pfn)
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(before)})  # one thread: nobody is further on
@@ -110,7 +99,7 @@ def test_single_frames_are_described_as_columns_of_them_are() -> None:
 
 def test_a_pid_that_was_given_away_is_a_race() -> None:
     with family("area = mm(4)\ntouch(area, 0)\nready(address(area))") as tree:
-        looked = search.for_page(search_frame(tree.pid, tree.value))
+        looked = search.for_page(frame_of(tree.pid, tree.value))
         known, gone = mappings.mappings_of([Hit(tree.pid, tree.value)])
         assert not gone and not mappings.changed(looked, known)
         assert mappings.changed(looked, [known[0]._replace(start_time=known[0].start_time - 1)])

@@ -17,7 +17,7 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace import tables as t
 from rmap.trace.spool import Spool, part_of
-from tests.support.recording import calls, need_bpf, python, recorded, rows
+from tests.support.recording import calls, python, recorded, rows
 from tests.support.waiting import until
 
 MMAP, FTRUNCATE, FALLOCATE, OPENAT, SHMAT = 9, 77, 285, 257, 30
@@ -38,9 +38,9 @@ def program(path: Path, text: str) -> list[str]:
     return [*python(FDS + text), str(path)]
 
 
+@pytest.mark.needs("recording")
 @pytest.mark.live
 def test_two_opens_of_one_file_are_told_apart(tmp_path: Path) -> None:
-    need_bpf()
     path = tmp_path / "data"
     path.write_bytes(bytes(8192))
     text = """
@@ -60,10 +60,10 @@ map(one); map(two, prot=3, flags=1); map(one); map(os.dup(two))
     assert trace.opens.writable[[one, two]].tolist() == [0, 1]
 
 
+@pytest.mark.needs("recording")
 @pytest.mark.live
 def test_the_memory_of_a_struct_file_is_used_again(tmp_path: Path) -> None:
     """A hundred files opened, mapped, unmapped, closed: few addresses for the kernel, a hundred rows in the trace."""
-    need_bpf()
     text = """
 for n in range(100):
     name = f"{path}{n}"
@@ -77,9 +77,9 @@ for n in range(100):
     assert [row for row in mapped if row in mine] == sorted(mine), "in the order they were opened"
 
 
+@pytest.mark.needs("recording")
 @pytest.mark.live
 def test_sizes_are_followed(tmp_path: Path) -> None:
-    need_bpf()
     path = tmp_path / "data"
     path.write_bytes(bytes(4096))
     text = """
@@ -99,9 +99,9 @@ os.close(os.open(path, os.O_RDWR | os.O_TRUNC))
     assert trace.opens.file[opened["file"]] == trace.opens.file[truncated["file"]]
 
 
+@pytest.mark.needs("recording")
 @pytest.mark.live
 def test_memory_files_and_devices_are_marked(tmp_path: Path) -> None:
-    need_bpf()
     text = """
 fd = os.memfd_create("box"); os.ftruncate(fd, 8192); map(fd, 8192, 3, 1)
 map(-1, 8192, 3, 0x21)
@@ -123,9 +123,9 @@ libc.shmat(key, None, 0); libc.shmctl(key, 0, None)
     assert kind(attached)[0] == 1 and attached["result"] > 0
 
 
+@pytest.mark.needs("recording")
 @pytest.mark.live
 def test_pages_that_reclaim_takes_are_counted(tmp_path: Path) -> None:
-    need_bpf()
     path = tmp_path / "clean"
     path.write_bytes(os.urandom(256 * 4096))
     os.sync()

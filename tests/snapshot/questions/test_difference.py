@@ -18,7 +18,8 @@ from rmap.snapshot import Snapshot, SnapshotBuilder, shipped
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.difference import Difference, ProcessChange, difference
 from rmap.snapshot.questions.usage import usage
-from tests.support.snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 
 Entries = dict[int, dict[int, int]]  # process -> page -> frame
 KIND_OF = (f.ANON, f.ANON, f.ANON, f.FILE, f.ZERO, f.HUGETLB)  # of frame n: KIND_OF[n % 6]

@@ -11,7 +11,8 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.family import PageFamily, family_of
 from rmap.uapi.kpageflags import KPF_ANON
-from tests.support.snapshot_worlds import HEAP, LIBC, PAGE, RW, changed, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, LIBC, RW, changed, column, parent_and_child
 
 INDEX = HEAP >> 12
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,83 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmap.errors import UsageError
-from rmap.snapshot import Snapshot, SnapshotBuilder
+from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.freed import Freed, freed_by
 from rmap.snapshot.questions.groups import WAYS, count, groups
 from rmap.snapshot.questions.selection import of_cgroup, of_pids, row_of, with_descendants
 from rmap.snapshot.questions.sharing import sharing
 from rmap.snapshot.questions.usage import usage
-from tests.support.snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
-
-KINDS = (f.ANON, f.FILE, f.SHMEM, f.KSM, f.ZERO, f.HUGETLB)
-
-
-@dataclass
-class World:
-    """A picture, and the same facts one by one."""
-
-    picture: Snapshot
-    entries: list[tuple[int, int]]  # process, frame
-    mapcount: dict[int, int]
-    kind: dict[int, int]
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    processes, frames = draw(st.integers(1, 5)), draw(st.integers(1, 12))
-    entries = draw(st.lists(st.tuples(st.integers(0, processes - 1), st.integers(0, frames - 1)), max_size=40))
-    builder = SnapshotBuilder("model")
-    for number in range(processes):
-        builder.add_process(100 + number, ppid=99 + number, comm=f"p{number % 2}", uid=number % 3)
-    kind = {frame: draw(st.sampled_from(KINDS)) for frame in range(frames)}
-    found = Counter(frame for _, frame in entries)
-    mapcount = {frame: found[frame] + draw(st.integers(0, 2)) for frame in range(frames)}
-    for process in range(processes):
-        mine = [frame for owner, frame in entries if owner == process]
-        if mine:
-            vma = builder.add_vma(process, HEAP, HEAP + len(mine) * PAGE, RW)
-            builder.add_ptes(vma, column(*(HEAP + n * PAGE for n in range(len(mine)))), column(*mine), f.PTE_PRESENT)
-    for frame in range(frames):
-        builder.set_frames(column(frame), mapcount=mapcount[frame], kind=kind[frame])
-    return World(builder.build(), entries, mapcount, kind)
-
-
-def counted(world: World) -> set[int]:
-    return {frame for frame, kind in world.kind.items() if kind not in (f.ZERO, f.HUGETLB)}
-
-
-@settings(max_examples=300, deadline=None)
-@given(worlds())
-def test_the_reverse_index_has_every_entry_of_every_frame(world: World) -> None:
-    places = defaultdict(list)  # of each frame: process and address
-    pages = Counter[int]()
-    for process, frame in world.entries:
-        places[frame].append((process, HEAP + pages[process] * PAGE))
-        pages[process] += 1
-    reverse, pfns = world.picture.reverse, world.picture.pfns()
-    assert reverse.nr_ptes == len(world.entries)
-    assert reverse.found.tolist() == [len(places[frame]) for frame in pfns.tolist()]
-    asked = np.concatenate((pfns[::-1], pfns, [99]))  # in any order, twice, and one that is not described
-    found = reverse.entries(asked)
-    process = world.picture.vmas.process[world.picture.ptes.vma[found.extent]]
-    for position, frame in enumerate(asked.tolist()):
-        rows = found.position == position
-        assert list(zip(process[rows].tolist(), found.address[rows].tolist())) == sorted(places[frame])
-
-
-@settings(max_examples=200, deadline=None)
-@given(worlds())
-def test_mapper_sets_are_those_of_the_entries(world: World) -> None:
-    sets = world.picture.mapper_sets
-    assert sets.found.tolist() == world.picture.reverse.found.tolist()
-    mappers = defaultdict(Counter)
-    for process, frame in world.entries:
-        mappers[frame][process] += 1
-    for dense, frame in enumerate(world.picture.pfns().tolist()):
-        members = slice(*sets.start[[sets.of_frame[dense], sets.of_frame[dense] + 1]])
-        assert dict(zip(sets.members[members].tolist(), sets.entries[members].tolist())) == dict(mappers[frame])
-    assert len({frozenset(one.items()) for one in mappers.values()} | {frozenset()}) == sets.nr_classes
+from tests.support import PAGE
+from tests.support.random_snapshots import World, counted, worlds
+from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rmap.errors import UsageError
 from rmap.snapshot import Key, Resolved, Snapshot, SnapshotBuilder, parse_key, resolve
 from rmap.snapshot import flags as f
-from tests.support.snapshot_worlds import HEAP, LIBC, PAGE, RW, changed, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, LIBC, RW, changed, column, parent_and_child
 
 NR_FRAMES = 40
 

@@ -15,7 +15,9 @@ from rmap.snapshot import flags as f
 from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
 from rmap.snapshot.rules.check import Report, inspect
 from rmap.uapi.kpageflags import KPF_ANON
-from tests.support.snapshot_worlds import EXCLUSIVE, HEAP, PAGE, RW, changed, column, parent_and_child
+from tests.support import PAGE
+from tests.support.proc import EXCLUSIVE
+from tests.support.snapshot_worlds import HEAP, RW, changed, column, parent_and_child
 
 INDEX = HEAP >> 12
 

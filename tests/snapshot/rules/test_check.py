@@ -9,7 +9,8 @@ import pytest
 from rmap.errors import InvariantError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
-from tests.support.snapshot_worlds import HEAP, PAGE, changed, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, changed, parent_and_child
 
 
 def test_a_sound_picture_is_checked_whole() -> None:

@@ -11,7 +11,8 @@ from rmap.snapshot import Snapshot, SnapshotBuilder, isomorphic
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_ANON
 from rmap.uapi.vm_flags import VM_LOCKED, VM_READ
-from tests.support.snapshot_worlds import HEAP, PAGE, changed, column, parent_and_child
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, changed, column, parent_and_child
 
 
 def test_names_do_not_matter() -> None:

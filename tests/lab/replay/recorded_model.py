@@ -1,4 +1,4 @@
-"""A model that is filmed: what it does becomes the events of a trace, as a recorder would see them.
+"""A model that is recorded: what it does becomes the events of a trace, as a recorder would see them.
 
 So a trace of known content can be made without a recorder, with actors that no event shows wherever a test wants them.
 """
@@ -23,11 +23,11 @@ from rmap.units import PAGE_SIZE
 PROTS = {"": 0, "r": 1, "rw": 3, "rx": 5, "rwx": 7}
 
 
-class Film:
+class RecordedModel:
     """A machine and the trace of it.
 
     Attributes:
-        kernel: the machine that is filmed.
+        kernel: the machine that is recorded.
         made: the trace so far.
     """
 

@@ -1,0 +1,1 @@
+"""`rmap.snapshot.index`: the reverse map of a snapshot, and its sets of mappers."""
