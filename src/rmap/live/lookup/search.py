@@ -26,7 +26,6 @@ class Hit:
     address: int
 
 
-@dataclass
 class Unread:
     """Processes that could not be looked at.
 
@@ -35,8 +34,9 @@ class Unread:
         refused: those that this user may not read.
     """
 
-    empty: set[int] = field(default_factory=set)
-    refused: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.empty: set[int] = set()
+        self.refused: set[int] = set()
 
     def ended(self) -> int:
         """How many of them ended meanwhile, as far as can be told."""

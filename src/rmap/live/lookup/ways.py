@@ -8,23 +8,20 @@ address of every process, for a fork keeps addresses. What these do not find is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
-
 from rmap.live.lookup.search import Enough, Hit, Search, looking_at
 from rmap.live.sources.areas import FileIdentity, address_in, areas_of
 from rmap.live.sources.pagemap import PagemapFile
 from rmap.units import PAGE_MASK
 
 
-class Way(Protocol):
-    """A way to look.
+class Way:
+    """A way to look. Plain classes: a look-up of one page should not wait for more to be made at its start.
 
     Attributes:
         slow: a user who waits is told about it.
     """
 
-    slow: ClassVar[bool]
+    slow = False
 
     def look(self, search: Search, pids: list[int], enough: Enough) -> None:
         """Look for entries.
@@ -33,18 +30,23 @@ class Way(Protocol):
             search: what for; hits are added to it.
             pids: ascending, so that of those who share an mm the lowest comes first.
         """
+        raise NotImplementedError
 
     def in_words(self, hits: int) -> str:
         """Which way it was, and how many entries more were found on it."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class InFile:
-    """In every area of a file, at one page of it (its number in the file)."""
+class InFile(Way):
+    """In every area of a file.
 
-    file: FileIdentity
-    page: int
-    slow: ClassVar[bool] = False
+    Args:
+        page: its number in the file.
+    """
+
+    def __init__(self, file: FileIdentity, page: int) -> None:
+        self.file = file
+        self.page = page
 
     def look(self, search: Search, pids: list[int], enough: Enough) -> None:
         """See :class:`Way`."""
@@ -59,12 +61,11 @@ class InFile:
         return "dev:inode and offset in every VMA of the file"
 
 
-@dataclass(frozen=True)
-class AtAddress:
+class AtAddress(Way):
     """At one address (bytes) of every process."""
 
-    address: int
-    slow: ClassVar[bool] = False
+    def __init__(self, address: int) -> None:
+        self.address = address
 
     def look(self, search: Search, pids: list[int], enough: Enough) -> None:
         """See :class:`Way`."""
@@ -78,16 +79,17 @@ class AtAddress:
         return f"same address in the fork family ({hits})"
 
 
-@dataclass(frozen=True)
-class Everywhere:
+class Everywhere(Way):
     """At every entry of every process that has not been scanned yet.
 
-    Attributes:
+    Args:
         rest: it comes after another way.
     """
 
-    rest: bool = False
-    slow: ClassVar[bool] = True
+    slow = True
+
+    def __init__(self, rest: bool = False) -> None:
+        self.rest = rest
 
     def look(self, search: Search, pids: list[int], enough: Enough) -> None:
         """See :class:`Way`; who was begun with is scanned to the end."""
