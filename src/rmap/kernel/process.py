@@ -17,6 +17,7 @@ from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, remap_fi
 from rmap.mm.core import Core
 from rmap.mm.mm_types import File, Mm, Vma
 from rmap.uapi.vm_flags import VM_EXEC, VM_READ, VM_WRITE
+from rmap.units import PAGE_SHIFT
 
 PROT_LETTERS = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC, "-": 0}
 
@@ -60,7 +61,7 @@ class MapsRow:
 
     def __str__(self) -> str:
         name = f"  {self.file}" if self.file else ""
-        return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << 12:08x}{name}"
+        return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << PAGE_SHIFT:08x}{name}"
 
 
 def parse_prot(prot: str) -> int:

@@ -58,7 +58,7 @@ def load_vmas(core: Core, picture: Snapshot, mms: list[Mm], contents: Iterable[t
         mm.append(vma)
         core.link_file(vma)
         if label == HEAP:
-            # A heap cut in pieces is one heap still.
+            # Two pieces that touch are one heap.
             mm.start_brk, mm.brk = min(start, mm.start_brk if mm.brk == start else start), end
         count_locked(vma)
         made.append(vma)
@@ -101,7 +101,7 @@ def _anonymous_pgoff(start: int, end: int, flags: int) -> int:
 
 
 def count_locked(vma: Vma) -> None:
-    """Count the pages of a new VMA that is VM_LOCKED in its mm (rule 2.14)."""
+    """Count the pages of a new VMA in its mm's ``locked_vm``, if it is VM_LOCKED."""
     if vma.flags & VM_LOCKED:
         vma.mm.locked_vm += vma.pages
 
@@ -118,7 +118,7 @@ def new_vma(core: Core, mm: Mm, start: int, end: int, flags: int, pgoff: int, fi
 def whole_flags(flags: int) -> int:
     """VMA flags with what /proc/PID/maps does not tell: what mmap would have set."""
     if flags & (VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC):
-        return flags  # all of them are known
+        return flags  # the picture has them all
     flags |= VM_MAYREAD | VM_MAYEXEC
     if not flags & VM_MAYSHARE or flags & VM_WRITE:
         flags |= VM_MAYWRITE

@@ -14,8 +14,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.kernel import Process
-from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon
-from rmap.kernel.exec import write_entries
+from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon, write_entries
 from rmap.kernel.structure import count_locked, make_vma, take_over_topology
 from rmap.lab.replay.pairs import Entry, Side, key_of, page_of, pid_of
 from rmap.mm.frames import ANON as ANON_PAGE
