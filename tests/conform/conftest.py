@@ -9,7 +9,7 @@ import pytest
 from needs import need
 from rmap.lab.conform import Pair, ScenarioPlayer, missing_ability
 from rmap.lab.conform.swap import why_no_zram
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import BpfMemory, why_not
 from rmap.live.undo import machine_state, undo_left_behind
 
 
@@ -22,21 +22,21 @@ def need_zram() -> None:
 
 
 @pytest.fixture(scope="session")
-def kernel_memory() -> Iterator[KernelMemory]:
+def kernel_memory() -> Iterator[BpfMemory]:
     need(missing_ability())
     need(why_not())
-    with KernelMemory() as memory:
+    with BpfMemory() as memory:
         yield memory
 
 
 @pytest.fixture
-def pair(kernel_memory: KernelMemory) -> Iterator[Pair]:
+def pair(kernel_memory: BpfMemory) -> Iterator[Pair]:
     """The model and real processes, seen whole."""
     with Pair(memory=kernel_memory) as both:
         yield both
 
 
 @pytest.fixture
-def player(kernel_memory: KernelMemory) -> Iterator[ScenarioPlayer]:
+def player(kernel_memory: BpfMemory) -> Iterator[ScenarioPlayer]:
     with ScenarioPlayer(memory=kernel_memory) as one:
         yield one

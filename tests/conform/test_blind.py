@@ -16,7 +16,7 @@ from rmap.lab.conform.play import ScenarioPlayer
 from rmap.lab.conform.program import missing_ability
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import BpfMemory, why_not
 from rmap.mm.pte import RW
 
 pytestmark = pytest.mark.live
@@ -68,8 +68,8 @@ def test_a_broken_model_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missed_write_protection_is_seen_at_once() -> None:
     """Rule 4.5: were the parent's entry still writable after a fork, no later write would be needed to notice."""
     need(why_not())
-    with KernelMemory() as memory, machines.Pair(memory=memory) as pair:
-        need(memory.page_tables)
+    with BpfMemory() as memory, machines.Pair(memory=memory) as pair:
+        need(memory.why_no_ptes)
         parent = pair.spawn()
         at = parent.mmap(4096)
         parent.write(at, 4096)

@@ -12,14 +12,14 @@ import pytest
 from needs import need
 from rmap.lab.conform import Model, Pair, missing_ability
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import BpfMemory, why_not
 from rmap.live.undo import undo_left_behind
 
 
 @lru_cache(maxsize=1)
-def kernel_memory() -> KernelMemory | None:
+def kernel_memory() -> BpfMemory | None:
     """What reads the kernel's structures, loaded once; None where it cannot: stories then compare what /proc shows."""
-    return KernelMemory() if why_not() is None else None
+    return BpfMemory() if why_not() is None else None
 
 
 @pytest.fixture(params=["model", pytest.param("both", marks=pytest.mark.live)])

@@ -10,12 +10,12 @@ from live_family import Family, family
 
 from needs import need
 from rmap.cli import main
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import BpfMemory, why_not
 from rmap.live.capture.capture import capture
 from rmap.live.doctor.abilities import abilities
-from rmap.live.kernel_walk import walk_page
 from rmap.live.soundness import check_machine
 from rmap.snapshot import flags as f
+from rmap.structs.walk import walk_page
 from waiting import until
 
 pytestmark = pytest.mark.live
@@ -59,7 +59,7 @@ def _merged_pages() -> int:
 
 
 def test_merged_pages_break_nothing(merged: Family, capsys: pytest.CaptureFixture[str]) -> None:
-    with KernelMemory() as memory:
+    with BpfMemory() as memory:
         found = check_machine(memory)
         assert found.report.violations == []
         lines = {row.invariant: row for row in found.report.checked}

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
-from rmap.live.bpf import KernelMemory, Topology
 from rmap.live.capture.frames import Described, Extents, VmaColumns, single_pages
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import anchors
 from rmap.uapi.kpageflags import KPF_LRU
 
-_ANON_TAG = 1
-_TAG_MASK = 3
 _NOWHERE = -1
 _READINGS = 4
 """How often all VMAs are read until the counters of their anon_vmas agree with what was read. A millisecond each."""
@@ -53,7 +53,7 @@ class KernelView:
         pages = self.memory.struct_pages(state.pfn)
         tracked = ~np.isin(frames.kind, f.UNTRACKED)
         anon = frames.kind == f.ANON
-        tagged = pages.mapping & _TAG_MASK == _ANON_TAG
+        tagged, _, anchor = anchors(pages.mapping)
         doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
         doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
         # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
@@ -69,7 +69,7 @@ class KernelView:
         doubtful |= senseless
         frames.file[senseless] = frames.index[senseless] = _NOWHERE
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
-        frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+        frames.anon_vma = np.where(anon & tagged, self._row_of(anchor), _NOWHERE)
         return doubtful
 
     def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described, doubtful: Bool) -> Extents:
@@ -95,7 +95,7 @@ class KernelView:
         """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""
         pages = self.memory.struct_pages(frames.state.pfn[rows])
         index, hung = frames.index[rows], frames.anon_vma[rows]
-        now = self._row_of(pages.mapping & ~_TAG_MASK)
+        now = self._row_of(anchors(pages.mapping)[2])
         exclusive = (frames.state.flags[rows] & f.KPF_ANON_EXCLUSIVE) != 0
         moved: Bool = (index >= 0) & (pages.index != index) | (hung >= 0) & (now != hung)
         return moved | (hung >= 0) & (pages.exclusive != exclusive)
@@ -160,7 +160,7 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
         builder.add_chain(number, linked[first[at] : first[at + 1]])
     builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
     order = np.flatnonzero(ids >= 0)
-    builder.about["pte_write"] = memory.page_tables is None
+    builder.about["pte_write"] = memory.why_no_ptes is None
     mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 

@@ -7,37 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import NODE_COLUMNS, Nodes, TreeNodes
 from rmap.uapi.vm_flags import VM_MAYWRITE, VM_SHARED
-from rmap.units import PAGE_SHIFT, format_count
+from rmap.units import format_count
 
-if TYPE_CHECKING:
-    from rmap.live.bpf import KernelMemory, Topology, TreeNodes
-
-NODE_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
-"""The columns of nodes, as ``TreeNodes`` has them."""
 _DEEPEST = 128  # a red-black tree of 2^63 nodes is less deep
 _SHARED_MAYWRITE = VM_SHARED | VM_MAYWRITE
 
 
 @dataclass(frozen=True)
-class Trees:
-    """Trees one after the other; int64 columns.
+class Trees(Nodes):
+    """The nodes of many trees, one tree after the other; int64 columns.
 
     Attributes:
         anchor: of each tree: the address of its ``anon_vma`` or ``address_space``; ascending.
         of_anon_vmas: which of the two they are.
-        begin, size: of each tree: its nodes among the following; the first is the root.
+        begin, size: of each tree: its nodes; the first is the root.
         i_mmap_writable: of each tree.
         truncated: bool, of each tree: nodes of it are missing.
         tree: of each node: its tree.
-        node, left, right, subtree_last, vma, start, end, pgoff, mm, flags, mm_users: as in ``TreeNodes``.
     """
 
     anchor: I64
@@ -47,22 +43,6 @@ class Trees:
     i_mmap_writable: I64
     truncated: Bool
     tree: I64
-    node: I64
-    left: I64
-    right: I64
-    subtree_last: I64
-    vma: I64
-    start: I64
-    end: I64
-    pgoff: I64
-    mm: I64
-    flags: I64
-    mm_users: I64
-
-    @property
-    def last(self) -> I64:
-        """The last page index of each node's own interval."""
-        return self.pgoff + ((self.end - self.start) >> PAGE_SHIFT) - 1
 
     def name(self, tree: int) -> str:
         """What to call a tree."""
