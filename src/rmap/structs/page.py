@@ -108,15 +108,30 @@ class RawPtes:
         first = np.int64(-1) << self.shift  # a huge page has other bits below its frame
         return np.where(self.present, (entry & _FRAME & first) >> PAGE_SHIFT, 0)
 
+    def pfn_at(self, addresses: I64) -> I64:
+        """The frame at these addresses (int64, bytes, as asked), be it within a huge page; -1 where none is mapped."""
+        inside = addresses >> PAGE_SHIFT & (np.int64(1) << self.shift - PAGE_SHIFT) - 1
+        return np.where(self.present, self.pfn + inside, -1)
+
     def maps(self, addresses: I64, pfns: I64) -> Bool:
         """Which entries map these frames at these addresses (int64, bytes, as asked), be it within a huge page."""
-        inside = addresses >> PAGE_SHIFT & (np.int64(1) << self.shift - PAGE_SHIFT) - 1
-        return self.present & (self.pfn + inside == pfns)
+        return self.present & (self.pfn_at(addresses) == pfns)
+
+    def entries_at(self, addresses: I64) -> list[EntryAt]:
+        """The same, one by one (addresses: int64, bytes, as asked)."""
+        return [EntryAt(*each) for each in zip(self.pfn_at(addresses).tolist(), self.swapped.tolist())]
 
     @property
     def swapped(self) -> Bool:
         """Whether there is an entry that maps nothing: it names a slot of swap, or is a marker."""
         return ~self.present & (self.entry != 0)
+
+    @property
+    def swap_entry(self) -> I64:
+        """``type | offset << 5`` of a swap entry; makes no sense for others. Types from 23 on are markers."""
+        bits = self.entry.view(np.uint64)
+        offset = (~bits << np.uint64(5) >> np.uint64(14)).astype(np.int64)  # inverted, against L1TF
+        return (bits >> np.uint64(59)).astype(np.int64) | offset << 5
 
     @property
     def swap_exclusive(self) -> Bool:

@@ -15,9 +15,11 @@ from rmap.live.capture.frames import Described, Extents, VmaColumns, single_page
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
+from rmap.snapshot.rules.anon_vmas import member_counts
 from rmap.structs.anon_vmas import Topology
 from rmap.structs.memory import KernelMemory
 from rmap.structs.page import anchors
+from rmap.structs.snapshot import complete_vmas
 from rmap.uapi.kpageflags import KPF_LRU
 
 _NOWHERE = -1
@@ -145,22 +147,9 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     """
     topology = _read_steady(memory)
     kernel_row = _matched(topology, builder)
-    matched = np.zeros(len(topology.vmas), np.bool_)
-    matched[kernel_row[kernel_row >= 0]] = True
-    ids = _add_anon_vmas(topology, matched, builder)
-    vmas, rows = topology.vmas, builder.rows("vmas")
-    columns = (kernel_row, vmas.flags[kernel_row] & f.VM_ALL, vmas.pgoff[kernel_row], vmas.anon_vma[kernel_row])
-    first = np.searchsorted(topology.links.vma, np.arange(len(vmas) + 1)).tolist()
-    linked = ids[topology.links.anon_vma].tolist()
-    for number, (row, at, flags, pgoff, active) in enumerate(zip(rows, *(column.tolist() for column in columns))):
-        if at < 0:
-            continue
-        row["flags"], row["pgoff"] = flags, pgoff
-        row["anon_vma"] = int(ids[active]) if active >= 0 else _NOWHERE
-        builder.add_chain(number, linked[first[at] : first[at + 1]])
-    builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
-    order = np.flatnonzero(ids >= 0)
+    ids = complete_vmas(builder, topology, kernel_row)
     builder.about["pte_write"] = memory.why_no_ptes is None
+    order, vmas = np.flatnonzero(ids >= 0), topology.vmas
     mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 
@@ -196,10 +185,8 @@ def _has_strangers(memory: KernelMemory, topology: Topology, row: int) -> bool:
 def _unaccounted(topology: Topology) -> Bool:
     table, vmas = topology.anon_vmas, topology.vmas
     _, first = np.unique(vmas.address, return_index=True)  # a shared mm shows its VMAs once per process
-    active = vmas.anon_vma[first]
-    counted = np.bincount(active[active >= 0], minlength=len(table))
-    children = np.bincount(table.parent[table.parent >= 0], minlength=len(table))
-    return (counted != table.num_active_vmas) | (children != table.num_children)
+    counted = member_counts(vmas.anon_vma[first], topology.links.anon_vma, table.parent)
+    return (counted.active != table.num_active_vmas) | (counted.children != table.num_children)
 
 
 # For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
@@ -215,39 +202,3 @@ def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
         if place is not None and whole[at]:
             found[place] = at
     return found
-
-
-# Those that a VMA of the picture is linked to; the id of each row of the kernel's table, -1 for the others.
-def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) -> I64:
-    table, links = topology.anon_vmas, topology.links
-    wanted = np.zeros(len(table), np.bool_)
-    wanted[links.anon_vma[matched[links.vma]]] = True
-    whole = ~table.torn
-    # A process that shares another's mm shows its VMAs once more, under another pid: the same VMAs.
-    seen = np.isin(topology.vmas.address, topology.vmas.address[matched])
-    whole[links.anon_vma[~seen[links.vma]]] = False
-    for above in (table.root, table.parent):
-        known = (above >= 0) & wanted[above]
-        whole[wanted & ~known] = False
-    ids = np.where(wanted, np.cumsum(wanted) - 1, _NOWHERE)
-    own = np.flatnonzero(wanted)
-    columns = (
-        table.root,
-        table.parent,
-        table.refcount,
-        table.num_children,
-        table.num_active_vmas,
-        table.address,
-        whole,
-    )
-    for root, parent, refcount, children, active, address, is_whole in zip(*(c[own].tolist() for c in columns)):
-        builder.add_anon_vma(
-            root=int(ids[root]) if root >= 0 else _NOWHERE,
-            parent=int(ids[parent]) if parent >= 0 else _NOWHERE,
-            refcount=refcount,
-            num_children=children,
-            num_active_vmas=active,
-            address=address,
-            whole=is_whole,
-        )
-    return ids
