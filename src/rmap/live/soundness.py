@@ -76,10 +76,11 @@ class MachineCheck:
         return _raced(self.facts) > RACED_MAX
 
 
-# What was found in one reading, and of what; without a topology where the kernel's memory was not read, without a
-# picture where no process was.
 @dataclass(frozen=True)
 class _Reading:
+    # What was found in one reading, and of what; without a topology where the kernel's memory was not read, without a
+    # picture where no process was.
+
     found: list[Found]
     picture: Snapshot | None
     topology: Topology | None
@@ -132,17 +133,18 @@ def check_machine(
     )
 
 
-# Whether a violation that was there each time is one, or whoever it is about ran meanwhile. This process does run: of
-# others it is asked whether they held still, and what concerns nobody else cannot be judged.
 def _settled(violation: Violation, rested: set[int]) -> bool:
+    # Whether a violation that was there each time is one, or whoever it is about ran meanwhile. This process does run:
+    # of others it is asked whether they held still, and what concerns nobody else cannot be judged.
     others = {*violation.pids} - {os.getpid()}
     return not violation.open and others <= rested and bool(others or not violation.pids)
 
 
-# Of a line more violations may be found than are named. How many of the others may have been there each time: once a
-# reading named all of them, those of it that were there ever since; else as many as the reading that found fewest,
-# without those that were told apart.
 class _Unnamed:
+    # Of a line more violations may be found than are named. How many of the others may have been there each time: once
+    # a reading named all of them, those of it that were there ever since; else as many as the reading that found
+    # fewest, without those that were told apart.
+
     def __init__(self, first: _Reading) -> None:
         self._line = {violation.identity: _line_of(one) for one in first.found for violation in one.violations}
         self._least = {_line_of(one): one.checked.violations for one in first.found if one.unnamed}
@@ -174,8 +176,8 @@ def _line_of(found: Found) -> tuple[str, str]:
     return found.checked.invariant, found.checked.what
 
 
-# A violation that is seen again must be so in every word.
 def _same(one: Violation, other: Violation) -> bool:
+    # A violation that is seen again must be so in every word.
     return (one.message, one.objects) == (other.message, other.objects)
 
 
@@ -183,8 +185,8 @@ def _involved(violations: Iterable[Violation]) -> list[int]:
     return sorted({pid for violation in violations for pid in violation.pids})
 
 
-# For each process what grows whenever it runs; without those that have ended, and without this one, which does run.
 def _run_times(pids: list[int]) -> dict[int, tuple[str, ...]]:
+    # For each process what grows whenever it runs; without those that have ended, and without this one, which does run.
     spent = {}
     for pid in pids:
         with suppress(OSError):
@@ -193,8 +195,8 @@ def _run_times(pids: list[int]) -> dict[int, tuple[str, ...]]:
     return spent
 
 
-# Nanoseconds on a CPU; where the kernel does not count them, switches to another task.
 def _run_time(task: str) -> str:
+    # Nanoseconds on a CPU; where the kernel does not count them, switches to another task.
     try:
         return Path(f"{task}/schedstat").read_text().split()[0]
     except FileNotFoundError:
@@ -240,8 +242,8 @@ def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callabl
     return _Reading(of_structs + of_pages + of_both, picture, topology)
 
 
-# A large process that forks changes the count of every page it has: such a reading says little, and is repeated.
 def _read_resting(memory: KernelMemory | None, progress: Callable[[int, int], None] | None) -> _Reading:
+    # A large process that forks changes the count of every page it has: such a reading says little, and is repeated.
     best = _read(memory, None, progress)
     for _ in range(READINGS):
         if _raced(_facts(best)) <= RACED_MAX:
@@ -251,13 +253,13 @@ def _read_resting(memory: KernelMemory | None, progress: Callable[[int, int], No
     return best
 
 
-# The part of the mapped pages that changed while they were read.
 def _raced(facts: dict[str, str | int]) -> float:
+    # The part of the mapped pages that changed while they were read.
     return int(facts.get("raced", 0)) / max(int(facts.get("pages", 0)), 1)
 
 
-# Only what the violations are about.
 def _read_again(memory: KernelMemory | None, violations: Iterable[Violation]) -> _Reading:
+    # Only what the violations are about.
     if memory is not None and all(violation.invariant in _OF_STRUCTS for violation in violations):
         return _Reading(inspect_structs(memory).found, None, None)
     return _read(memory, _involved(violations), None)
@@ -273,8 +275,8 @@ def _without_memory() -> list[Checked]:
     ]
 
 
-# I16 has no exception as long as nothing was swapped in and no large folio was split since the machine was started.
 def _anchors_are_strict() -> bool:
+    # I16 has no exception as long as nothing was swapped in and no large folio was split since the machine was started.
     wanted = ("pswpin", "swpin_zero", "thp_split_page", "thp_swpin")
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
@@ -283,9 +285,9 @@ def _anchors_are_strict() -> bool:
     return not any(int(number) for name, number in (line.split() for line in lines) if name in wanted)
 
 
-# Whether /proc tells of a page what its struct page says. What differs is looked at again at once, between two readings
-# of its count: the kernel counts on while both are read.
 def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
+    # Whether /proc tells of a page what its struct page says. What differs is looked at again at once, between two
+    # readings of its count: the kernel counts on while both are read.
     kind = picture.per_frame("kind")
     asked = ~np.isin(kind, f.UNTRACKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
     pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
@@ -318,8 +320,8 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     return Found(Checked("8.3", what, len(pfns), "pages", violations=len(rows)), violations)
 
 
-# Whether the anchor of a page is of its kind (rule 1.1).
 def _fits(kind: I8, pages: StructPages) -> Bool:
+    # Whether the anchor of a page is of its kind (rule 1.1).
     anonymous, of_file, _ = anchors(pages.mapping)
     wanted = np.select([kind == f.ANON, np.isin(kind, (f.FILE, f.SHMEM))], [anonymous, of_file], True)
     return wanted & ((pages.index >= 0) | ~np.isin(kind, WALKED))

@@ -103,13 +103,13 @@ def inspect_trees(anon: Trees, files: Trees, topology: Topology, again: Again | 
     yield _file_members(files, topology, own, pids)
 
 
-# The rows of VMAs, each once: processes that share an mm show the same ones.
 def _unique_vmas(topology: Topology) -> I64:
+    # The rows of VMAs, each once: processes that share an mm show the same ones.
     return np.unique(topology.vmas.address, return_index=True)[1]
 
 
-# The processes that have each mm.
 def _owners(topology: Topology) -> dict[int, tuple[int, ...]]:
+    # The processes that have each mm.
     owners: dict[int, tuple[int, ...]] = {}
     for mm, pid in np.unique(np.stack((topology.vmas.mm, topology.vmas.pid)), axis=1).T.tolist():
         owners[mm] = (*owners.get(mm, ()), pid)
@@ -137,8 +137,8 @@ def _order(anon: Trees, files: Trees, owners: dict[int, tuple[int, ...]], again:
     return Found(Checked("I12", what, nodes, "nodes", "", count, note), violations)
 
 
-# The first violations of each kind, the trees they are in, and how many there are in all.
 def _disordered(trees: Trees, owners: dict[int, tuple[int, ...]]) -> tuple[list[Violation], list[int], int]:
+    # The first violations of each kind, the trees they are in, and how many there are in all.
     violations, of_tree, total = [], [], 0
     for text, rows, others in disorder(trees):
         read = ~trees.truncated[trees.tree[rows]]
@@ -209,8 +209,8 @@ _FAULTS = {
 }
 
 
-# Which VMAs the trees should have and do not, or have twice, or have and should not: rows of a tree and a VMA.
 def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tuple[I64, I64]]:
+    # Which VMAs the trees should have and do not, or have twice, or have and should not: rows of a tree and a VMA.
     width = max(len(trees.anchor), 1)
     every, code = np.unique(np.concatenate((vma, trees.vma)), return_inverse=True)
     wanted = code[: len(vma)] * width + tree
@@ -224,10 +224,10 @@ def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tup
     return {name: (keys % width, every[keys // width]) for name, keys in answer.items()}
 
 
-# Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
 def _members(
     trees: Trees, topology: Topology, tree: I64, vma: I64, but: I64, owners: dict[int, tuple[int, ...]], line: Checked
 ) -> Found:
+    # Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
     asked = ~trees.truncated[tree] & ~np.isin(vma, but)
     nodes = ~trees.truncated[trees.tree] & ~np.isin(trees.vma, but)
     compared = _membership(trees, tree[asked], vma[asked], nodes)

@@ -101,8 +101,8 @@ def descend(tree: Nodes, start: int, last: int) -> tuple[list[int], int]:
     looked: set[int] = {0}
     found: list[int] = []
 
-    # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
     def search(node: int) -> None:
+        # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
         below = left[node]
         if below >= 0:
             looked.add(below)
@@ -156,8 +156,8 @@ def walk_page(memory: KernelMemory, pfn: int) -> KernelWalk:
     return KernelWalk(pfn, kind, anchor, index, mapcount, head, order, len(tree), visited, candidates)
 
 
-# The lowest pid that has each VMA, -1 for none.
 def _owners(topology: Topology, vmas: I64) -> list[int]:
+    # The lowest pid that has each VMA, -1 for none.
     order = np.argsort(topology.vmas.pid, kind="stable")
     row = rows_of(topology.vmas.address[order], vmas)
     return np.where(row >= 0, topology.vmas.pid[order][row], -1).tolist()

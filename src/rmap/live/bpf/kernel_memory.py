@@ -174,11 +174,11 @@ class BpfMemory(KernelMemory):
         run(self._programs["ptes"], np.array([mm, base, top_shift, n], np.int64))
         return self._answer[: n * _PTE_WORDS].reshape(-1, _PTE_WORDS)
 
-    # Where the kernel maps all memory in one piece, and how many levels page tables have. The base is a multiple of
-    # 1 GiB below every object of the kernel's; the right one is that under which this process's own page tables lead
-    # from an address to the frame that pagemap tells for it.
     @cached_property
     def _direct_map(self) -> tuple[int, int] | None:
+        # Where the kernel maps all memory in one piece, and how many levels page tables have. The base is a multiple of
+        # 1 GiB below every object of the kernel's; the right one is that under which this process's own page tables
+        # lead from an address to the frame that pagemap tells for it.
         mm = self._number("own_mm")
         with mmap.mmap(-1, PAGE_SIZE) as page, Pagemap(os.getpid()) as pagemap:
             page[0] = 1
@@ -244,8 +244,8 @@ class BpfMemory(KernelMemory):
             exclusive=exclusive,
         )
 
-    # Tell the iterator whose VMAs are wanted; only what changed since the last time.
     def _ask_for(self, pids: set[int] | None) -> None:
+        # Tell the iterator whose VMAs are wanted; only what changed since the last time.
         if pids == self._asked_for:
             return
         if pids is not None:
@@ -266,9 +266,9 @@ class BpfMemory(KernelMemory):
         run(self._object.program(program), answer)
         return int(answer[0])
 
-    # Where the array of struct pages begins. A file of one page keeps that page's folio where its tree of pages would
-    # be; pagemap tells its frame; the rest is arithmetic. No symbol of the kernel is needed (rule 8.7).
     def _find_vmemmap(self) -> int:
+        # Where the array of struct pages begins. A file of one page keeps that page's folio where its tree of pages
+        # would be; pagemap tells its frame; the rest is arithmetic. No symbol of the kernel is needed (rule 8.7).
         fd = os.memfd_create("rmap")
         try:
             os.ftruncate(fd, PAGE_SIZE)

@@ -123,8 +123,8 @@ class KernelView:
             state.raced[at[rows[~stays]]] = True
             rows = rows[stays]
 
-    # Which of these pages their entries map writable, now.
     def _still_writable(self, pages: Extents, vmas: VmaColumns) -> Bool:
+        # Which of these pages their entries map writable, now.
         writable = np.zeros(len(pages.pfn), np.bool_)
         pid = vmas.pid[pages.vma]
         for one in np.unique(pid).tolist():
@@ -154,10 +154,10 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 
 
-# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time in
-# the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those whose
-# tree has VMAs of nobody: of a process on its way out or in, which does not show them.
 def _read_steady(memory: KernelMemory) -> Topology:
+    # A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time
+    # in the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those
+    # whose tree has VMAs of nobody: of a process on its way out or in, which does not show them.
     before: set[tuple[int, ...]] = set()
     for _ in range(_READINGS):
         topology = memory.topology()
@@ -181,16 +181,16 @@ def _has_strangers(memory: KernelMemory, topology: Topology, row: int) -> bool:
     return bool((~np.isin(tree.vma, topology.vmas.address)).any())
 
 
-# Which anon_vmas count other children or other active VMAs than were read.
 def _unaccounted(topology: Topology) -> Bool:
+    # Which anon_vmas count other children or other active VMAs than were read.
     table, vmas = topology.anon_vmas, topology.vmas
     _, first = np.unique(vmas.address, return_index=True)  # a shared mm shows its VMAs once per process
     counted = member_counts(vmas.anon_vma[first], topology.links.anon_vma, table.parent)
     return (counted.active != table.num_active_vmas) | (counted.children != table.num_children)
 
 
-# For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
 def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
+    # For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
     pids = [process["pid"] for process in builder.rows("processes")]
     wanted = {(pids[row["process"]], row["start"], row["end"]): i for i, row in enumerate(builder.rows("vmas"))}
     found = np.full(len(wanted), _NOWHERE, np.int64)
