@@ -97,11 +97,12 @@ def recorded() -> Evidence:
 
 def live(workers: int) -> Evidence:
     """The kernel's own state, under a load of forked workers."""
-    from rmap.live.soundness import check_machine, open_memory
+    from rmap.live.bpf import memory_or_none
+    from rmap.live.soundness import check_machine
     from tests.support.load import load
 
     with load(workers=workers, pages=100_000, vmas=7_000), ExitStack() as stack:
-        memory = open_memory()
+        memory = memory_or_none()
         found = check_machine(memory and stack.enter_context(memory))
     if found.report.violations or found.unsettled:
         raise SystemExit(f"the kernel breaks a promise: {[*found.report.violations, *found.unsettled][0]}")

@@ -14,7 +14,7 @@ from rmap.lab.conform.observed import MARK, NUMBER_SHIFT, PAGE
 from rmap.lab.conform.play import ScenarioPlayer
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from rmap.mm.pte import RW
 from tests.support.needs import need
 
@@ -59,7 +59,7 @@ def test_a_broken_model_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play.FINDINGS[1] is InvariantError
 
 
-def test_a_missed_write_protection_is_seen_at_once(memory: KernelMemory, pair: machines.Pair) -> None:
+def test_a_missed_write_protection_is_seen_at_once(memory: BpfMemory, pair: machines.Pair) -> None:
     """Rule 4.5: were the parent's entry still writable after a fork, no later write would be needed to notice."""
     need(memory.page_tables)
     parent = pair.spawn()

@@ -163,13 +163,13 @@ def _whole_file(args: Namespace, key: Key) -> int:
 
 # A difference between page tables and walk counts if it is there each time.
 def _by_the_kernel(args: Namespace, key: Key) -> int:
-    from rmap.live.bpf import KernelMemory
-    from rmap.live.kernel_walk import compare, walk_page
+    from rmap.live.bpf import open_memory
     from rmap.show.kernel_walk import kernel_walk
+    from rmap.structs.walk import compare, walk_page
 
     if args.input is not None:
         raise UsageError("--kernel walks the running kernel's own trees: a recorded picture (-i) does not hold them")
-    with KernelMemory() as memory:
+    with open_memory() as memory:
         difference = None
         for _ in range(READINGS):
             picture = capture(for_one_page=True, memory=memory)

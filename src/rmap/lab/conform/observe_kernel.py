@@ -38,11 +38,13 @@ from rmap.lab.conform.observed import (
 )
 from rmap.lab.conform.puppets import Puppet, PuppetDied
 from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory, StructPages, Topology, TreeNodes
 from rmap.live.sources.kpage import open_kpage
 from rmap.live.sources.pagemap import entry_of
 from rmap.live.sources.procfs import MapsLine, read_maps
 from rmap.mm.frames import TAG_ANON, TAG_BITS
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import StructPages, TreeNodes
 from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -211,7 +213,7 @@ class KernelEye:
 
     def _marked(self, mm: int, areas: list[Area], entries: list[int]) -> list[int]:
         # The entries, with the marks that only the page tables themselves show.
-        if self._memory is None or self._memory.page_tables is not None or not areas:
+        if self._memory is None or self._memory.why_no_ptes is not None or not areas:
             return entries
         every = np.concatenate([np.arange(start, end, PAGE_SIZE) for start, end, *_ in areas])
         seen = np.array(entries, np.int64)

@@ -21,7 +21,7 @@ from rmap.lab.conform.observe_model import ModelEye
 from rmap.lab.conform.observed import KIND, NO_ENTRY, SWAP_SLOT, Sight
 from rmap.lab.conform.puppets import Puppet
 from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory
+from rmap.structs.memory import KernelMemory
 
 PAGE = 4096
 NR_PAGES, NR_TABLES, NR_SWAP = 1 << 12, 1 << 11, 1 << 12
@@ -184,7 +184,7 @@ class Pair:
         memory: KernelMemory | None = None,
         compared: Compared | None = None,
     ) -> None:
-        marks = memory is not None and memory.page_tables is None
+        marks = memory is not None and memory.why_no_ptes is None
         self.model = Model(design, profile=profile, nr_pages=nr_pages, whole=memory is not None, marks=marks)
         self._owns_stage = stage is None
         self.stage = Stage() if stage is None else stage

@@ -13,7 +13,7 @@ from rmap.lab.conform.pair import NR_PAGES, Both, BothFiles, Compared, Diverged,
 from rmap.lab.conform.puppets import PuppetDied
 from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, ScenarioStep, pages
 from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory
+from rmap.structs.memory import KernelMemory
 
 FINDINGS = (Diverged, InvariantError, ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
 """What is a finding: a divergence, and whatever else the model should never do. Any other error ends the run."""

@@ -17,7 +17,7 @@ from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario
 from rmap.lab.conform.script import script_of
 from rmap.lab.conform.shrink import shrink
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import open_memory, why_not
 from rmap.live.undo import machine_state, undo_left_behind
 from rmap.mm.profile import PROFILES
 
@@ -146,7 +146,7 @@ def conform(
     result = ConformRun(design, profile, os.uname().release, seed, seed, processes, swap, why_not())
     result.undone = undone
     with ExitStack() as stack:
-        memory = None if result.bpf else stack.enter_context(KernelMemory())
+        memory = None if result.bpf else stack.enter_context(open_memory())
         player = stack.enter_context(ScenarioPlayer(design, profile=profile, memory=memory, stopped=stopped))
         _Run(result, player, stopped, progress, steps, seconds).play_all()
     return result

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmap.columns import I64, keep_temporaries
-from rmap.errors import NotPermitted
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import memory_or_none
 from rmap.live.capture.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.capture.kernel_view import KernelView, add_topology
 from rmap.live.doctor.abilities import refuse_without_frames
@@ -31,6 +30,7 @@ from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read, s
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.structs.memory import KernelMemory
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Progress = Callable[[int, int], None]
@@ -133,11 +133,8 @@ def _capture(
 
 
 def _kernel_memory(stack: ExitStack) -> KernelMemory | None:
-    # The kernel's own memory to read from, None where it cannot be read.
-    try:
-        return stack.enter_context(KernelMemory())
-    except NotPermitted:
-        return None
+    memory = memory_or_none()
+    return None if memory is None else stack.enter_context(memory)
 
 
 def _has_memory(pid: int) -> bool:

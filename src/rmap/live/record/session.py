@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rmap.errors import SourceError
-from rmap.live.bpf import KernelMemory
 from rmap.live.capture.capture import capture
 from rmap.live.record.actors import Actors
 from rmap.live.record.assemble import Assembler, LateAssembler
@@ -21,6 +20,7 @@ from rmap.live.record.raw import Recorder
 from rmap.live.record.tracer import Tracer
 from rmap.live.sources.same_mm import kcmp_vm
 from rmap.snapshot import Snapshot
+from rmap.structs.memory import KernelMemory
 from rmap.trace.spool import Spool
 from rmap.trace.tables import AT_CHECKPOINT, AT_END, CLONE_VFORK, CLONE_VM
 
