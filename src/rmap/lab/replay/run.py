@@ -56,10 +56,10 @@ def replay(
     last = len(trace.pictures) - 1
     moments: list[Moment] = []
 
-    def watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
+    def watch(kernel: Kernel, checkpoint: Checkpoint) -> None:
         say(f"picture {checkpoint.number + 1} of {last + 1}")
         if checkpoint.number == last:
-            moments.append(look(player.kernel))
+            moments.append(look(kernel))
 
     player = TracePlayer(trace, design, profile, watch=watch)
     say(f"playing {len(trace.events):,} events")
