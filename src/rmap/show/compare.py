@@ -147,8 +147,8 @@ def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
     yield TableRow("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
 
 
-# "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
 def _how_many(found: list[Structure]) -> str:
+    # "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
     if len(found) != 1 or found[0].count is None or found[0].bytes_each is None:
         return ""
     return f": {format_count(found[0].count)} x {found[0].bytes_each} B"
@@ -169,8 +169,8 @@ def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
             yield TableRow(operation, "  " * (len(key) - 2) + key[-1], cells)
 
 
-# (operation, label), or (operation, label of the row above, label) for a share of it.
 def _keyed(figures: Sequence[Figure]) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    # (operation, label), or (operation, label of the row above, label) for a share of it.
     above = ""
     for figure in figures:
         if figure.part_of_above:
@@ -199,8 +199,8 @@ def _column_width(name: str, rows: Sequence[TableRow], i: int) -> int:
     return COLUMN_GAP + max(len(name), *(len(row.cells[i]) for row in rows))
 
 
-# Spans of designs whose columns fit beside the labels; at least one design each.
 def _that_fit(designs: Sequence[DesignResult], rows: Sequence[TableRow], room: int) -> Iterator[tuple[int, int]]:
+    # Spans of designs whose columns fit beside the labels; at least one design each.
     first, used = 0, 0
     for i, design in enumerate(designs):
         width = _column_width(design.design, rows, i)

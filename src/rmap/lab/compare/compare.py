@@ -91,8 +91,8 @@ def run_and_keep(
     return answer
 
 
-# What is known and what is run each begin with the subject, which is the same.
 def _once_the_subject(progress: Progress) -> Progress:
+    # What is known and what is run each begin with the subject, which is the same.
     told = False
 
     def tell(event: Subject | DesignResult | str) -> None:

@@ -139,8 +139,8 @@ def interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-# What runs in the process of a design.
 def _work(job: Job, design: str, pipe: Connection) -> None:
+    # What runs in the process of a design.
     answer: Answer | Exception
     try:
         answer = job(design, pipe.send)

@@ -155,8 +155,8 @@ class _World:
     def _acts(self, process: int) -> bool:
         return process in self._there and process not in self._waits_for.values()
 
-    # Whether it was refused, by both alike.
     def make(self, step: ScenarioStep) -> bool:
+        # Whether it was refused, by both alike.
         how = {key: self._files[value] if key == "file" else value for key, value in step.how.items()}
         subject: Any = self._pair if step.call == "spawn" else self._there.get(step.process)
         if subject is None:
