@@ -1,4 +1,4 @@
-"""What the tests of the judge share: a stage for the whole module, and the reader of the kernel's structures."""
+"""What the tests of the judge share: puppets for the whole module, and the reader of the kernel's structures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The words in which the stories are told: places, layouts, and who shares what.
 
-A ``machine`` is a model kernel, a stage of real processes, or both at once; the stories do not know which.
+A ``machine`` is a model kernel, a group of real processes, or both at once; the stories do not know which.
 """
 
 from __future__ import annotations
