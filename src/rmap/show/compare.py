@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from rmap.lab.compare.unit_costs import UnitCosts
 from rmap.lab.results import Comparison, DesignResult, Figure, Structure, Subject
+from rmap.show.correctness import what_is_wrong
+from rmap.show.side_by_side import side_by_side
 from rmap.show.text import WIDTH, plural, wrap
 from rmap.units import format_bytes, format_count
 
@@ -40,8 +42,6 @@ def comparisons(results: Sequence[Comparison], prices: UnitCosts | None = None) 
 def comparison(result: Comparison, prices: UnitCosts | None = None) -> list[str]:
     """One subject's table, and what is to be said about it."""
     if len(result.designs) > SIDE_BY_SIDE_FROM:
-        from rmap.show.side_by_side import side_by_side
-
         return side_by_side(result, prices)
     lines = cost_table(result.designs, ends_with=_verdict_rows(result.designs))
     lines.append("")
@@ -106,17 +106,6 @@ def done_line(result: DesignResult) -> str:
     if result.correctness.equal:
         return f"{result.design:<15}done, every walk equal to the page tables"
     return f"{result.design:<15}WRONG: {what_is_wrong(result)}"
-
-
-def what_is_wrong(result: DesignResult) -> str:
-    """How a design's answer differs from the oracle's."""
-    answer = result.correctness
-    missing = answer.ptes_total - answer.ptes_found
-    return (
-        f"missed {format_count(missing)} of {plural(answer.ptes_total, 'PTE')} and named "
-        f"{format_count(answer.ptes_invented)} that do not map the page, "
-        f"on {format_count(answer.pages_wrong)} of {plural(answer.pages, 'page')}"
-    )
 
 
 def figure_cells(values: Sequence[int | float | None], unit: str, like: Sequence[int | float | None] = ()) -> list[str]:
