@@ -87,8 +87,8 @@ def recorded() -> Evidence:
                 raise SystemExit(f"{name} is no evidence: {report.played.verdict}")
             rows = [row for checkpoint in report.played.checkpoints for row in checkpoint.agreements]
             programs[name] = {
-                "release": report.film.release,
-                "events": report.film.events,
+                "release": report.trace.release,
+                "events": report.trace.events,
                 "pictures": len(report.played.checkpoints),
                 "equal": {what: sum(row.equal for row in rows if row.what == what) for what in {r.what for r in rows}},
             }

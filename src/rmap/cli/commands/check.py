@@ -183,8 +183,8 @@ def _machine_data(found: MachineCheck) -> dict[str, Any]:
     return {**found.facts, **_as_data(found.report), **rest, "seconds": round(found.seconds, 3)}
 
 
-# What stands beside the answer, on stderr.
 def _talk(found: MachineCheck) -> Iterator[str]:
+    # What stands beside the answer, on stderr.
     from rmap.show.capture_notes import capture_notes
     from rmap.show.text import plural, wrap
 

@@ -59,8 +59,8 @@ def run(args: Namespace) -> int:
     return status.OK if ordered else status.NO
 
 
-# None for all.
 def _pids(args: Namespace) -> set[int] | None:
+    # None for all.
     from rmap.live.sources import procfs
 
     if args.pid is None and args.cgroup is None:

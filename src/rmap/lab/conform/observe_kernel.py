@@ -1,9 +1,9 @@
-"""How the running kernel is looked at: what BPF reads of its own structures, or what /proc shows.
+"""How the running kernel is observed: what BPF reads of its own structures, or what /proc shows.
 
-The puppets wait for their next call while they are looked at, so what is seen is of one moment. Each address space is
+The puppets wait for their next call while they are observed, so what is seen is of one moment. Each address space is
 read once, through one of those that live in it.
 
-By BPF everything is seen that :mod:`.sight` has a place for. By /proc: areas and their flags, page indexes of areas
+By BPF everything is seen that :mod:`.observed` has a place for. By /proc: areas and their flags, page indexes of areas
 that have a file, entries, mapcounts, the swap cache; no open files, no anon_vmas, no exclusive marks, no page indexes.
 """
 
@@ -30,14 +30,13 @@ from rmap.lab.conform.observed import (
     ZERO_PAGE,
     AnonVmaFacts,
     Area,
+    Observed,
     PageFacts,
     SeenMm,
-    Sight,
     TreeNode,
-    sight_of,
+    observed_of,
 )
-from rmap.lab.conform.puppets import Puppet, PuppetDied
-from rmap.lab.conform.stage import Stage
+from rmap.lab.conform.puppets import Puppet, PuppetDied, Puppets
 from rmap.live.sources.kpage import open_kpage
 from rmap.live.sources.pagemap import entry_of
 from rmap.live.sources.procfs import MapsLine, read_maps
@@ -54,17 +53,17 @@ NEAR_BYTES = 64 * PAGE_SIZE
 BUFFER_ENTRIES = 1 << 12
 
 
-class KernelEye:
-    """Sees the puppets of a stage. A context manager.
+class KernelObserver:
+    """Observes puppets. A context manager.
 
     Args:
-        stage: where they are.
+        puppets: the group of them.
         memory: reads the kernel's structures; None: /proc is all there is.
         anon_vmas: whether to tell what the reverse map of anonymous pages looks like (page indexes, anon_vmas).
     """
 
-    def __init__(self, stage: Stage, memory: KernelMemory | None, anon_vmas: bool = True) -> None:
-        self._stage = stage
+    def __init__(self, puppets: Puppets, memory: KernelMemory | None, anon_vmas: bool = True) -> None:
+        self._puppets = puppets
         self._memory = memory
         self._anon_vmas = anon_vmas
         self._kpagecount = open_kpage("kpagecount")
@@ -85,7 +84,7 @@ class KernelEye:
         os.close(self._kpagecount)
         os.close(self._kpageflags)
 
-    def __enter__(self) -> KernelEye:
+    def __enter__(self) -> KernelObserver:
         return self
 
     def __exit__(
@@ -93,13 +92,13 @@ class KernelEye:
     ) -> None:
         self.close()
 
-    def look(self) -> Sight:
+    def observe(self) -> Observed:
         """Every living puppet, in the order they were made.
 
         Raises:
             PuppetDied: one is not there any more.
         """
-        puppets = self._stage.puppets
+        puppets = self._puppets.living
         living: dict[int, Puppet] = {}
         for puppet in puppets:
             living.setdefault(puppet.mm, puppet)
@@ -123,7 +122,7 @@ class KernelEye:
                 seen[mm] = SeenMm(areas[mm], entries, self._vmas[mm])
         except (ProcessLookupError, FileNotFoundError):
             raise PuppetDied("a puppet went away while it was looked at") from None
-        return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
+        return observed_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
 
     def pfn(self, process: Puppet, addr: int) -> int | None:
         """The frame that an address of a puppet maps, None if no page is present there."""
@@ -135,7 +134,7 @@ class KernelEye:
 
     def _areas_of(self, topology: Topology, mm_of: dict[int, int]) -> dict[int, list[Area]]:
         vmas, links = topology.vmas, topology.links
-        inside = np.flatnonzero((vmas.start >= Stage.LOW) & (vmas.start < Stage.HIGH))
+        inside = np.flatnonzero((vmas.start >= Puppets.LOW) & (vmas.start < Puppets.HIGH))
         wanted = (vmas.start, vmas.end, vmas.flags & FLAGS, vmas.pgoff, vmas.file, vmas.mapping, vmas.anon_vma)
         columns = [column[inside].tolist() for column in (vmas.pid, vmas.address, vmas.dev, vmas.inode, *wanted)]
         first = np.searchsorted(links.vma, inside).tolist()
@@ -160,7 +159,7 @@ class KernelEye:
 
     def _areas_of_smaps(self, pid: int) -> Iterator[Area]:
         for line in read_maps(pid, vm_flags=True):
-            if Stage.LOW <= line.start < Stage.HIGH:
+            if Puppets.LOW <= line.start < Puppets.HIGH:
                 yield self._area(line)
 
     def _area(self, line: MapsLine) -> Area:
@@ -172,7 +171,7 @@ class KernelEye:
         return line.start, line.end, line.flags, line.offset >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
 
     def _name(self, dev: int, inode: int) -> str:
-        return self._stage.names.get((dev, inode), "shared memory")
+        return self._puppets.names.get((dev, inode), "shared memory")
 
     def _file_name(self, mapping: int) -> str:
         return self._seen_files[mapping]
@@ -195,14 +194,14 @@ class KernelEye:
         return [self._entry(raw) for raw in entries]
 
     def _read(self, pagemap: int, low: int, high: int) -> list[int]:
-        found: list[int] = []
+        raw: list[int] = []
         for at in range(low, high, BUFFER_ENTRIES * PAGE_SIZE):
             size = (min(high - at, BUFFER_ENTRIES * PAGE_SIZE) >> PAGE_SHIFT) * 8
             got = os.preadv(pagemap, [self._raw[:size]], (at >> PAGE_SHIFT) * 8)
             if got != size:
                 raise ProcessLookupError  # its address space is gone
-            found += self._raw[:size].cast("Q").tolist()
-        return found
+            raw += self._raw[:size].cast("Q").tolist()
+        return raw
 
     def _entry(self, raw: int) -> int:
         if raw & PM_PRESENT:
@@ -263,7 +262,7 @@ class KernelEye:
 def _in_order(tree: TreeNodes) -> list[TreeNode]:
     # The VMAs of a tree whose nodes come in some other order.
     nodes = dict(zip(tree.node.tolist(), zip(tree.left.tolist(), tree.vma.tolist(), tree.right.tolist())))
-    found: list[TreeNode] = []
+    in_order: list[TreeNode] = []
     above: list[tuple[int, int]] = []
     node, depth = int(tree.node[0]) if len(tree) else 0, 0
     while node or above:
@@ -273,9 +272,9 @@ def _in_order(tree: TreeNodes) -> list[TreeNode]:
         else:
             node, depth = above.pop()
             _, vma, node = nodes[node]
-            found.append((vma, depth))
+            in_order.append((vma, depth))
             depth += 1
-    return found
+    return in_order
 
 
 def _u64(fd: int, number: int) -> int:

@@ -60,14 +60,14 @@ def puppet_program() -> Path:
     return found
 
 
-# Built from a source that speaks as we do: in a working copy it may have changed since.
 def _is_shipped() -> bool:
+    # Built from a source that speaks as we do: in a working copy it may have changed since.
     return os.access(SHIPPED, os.X_OK) and PROTOCOL in SHIPPED.read_bytes()
 
 
-# The reason why not, where it cannot be compiled.
 @lru_cache(maxsize=1)
 def _compiled() -> Path | str:
+    # The reason why not, where it cannot be compiled.
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return f"a C compiler ({', '.join(COMPILERS)}): this rmap was installed without a built puppet program"

@@ -216,8 +216,8 @@ class _Run:
             return True
         return self.seconds is not None and time.monotonic() - self.began >= self.seconds
 
-    # Those with swap come last, so that the machine's swap is changed once for all of them.
     def _play_block(self) -> None:
+        # Those with swap come last, so that the machine's swap is changed once for all of them.
         first = self.result.next_seed
         drawn = [
             scenario(seed, processes=self.result.processes, swap=self.result.swap)
@@ -258,9 +258,9 @@ class _Run:
             if self.lost_in_a_row == MOST_LOST_IN_A_ROW:
                 raise SourceError(f"puppets die again and again, last in the scenario of seed {one.seed}: {played.why}")
 
-    # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
-    # At which try it came; 0: not again.
     def _repeats(self, one: Scenario, played: ScenarioPlayed) -> int:
+        # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
+        # At which try it came; 0: not again.
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)
