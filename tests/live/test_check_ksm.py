@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from rmap.live.kernel_walk import walk_page
 
 from rmap.cli import main
 from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.live.soundness import check_machine
 from rmap.snapshot import flags as f
+from rmap.structs.walk import walk_page
 from tests.live.conftest import TWINS
 from tests.support.live_family import Family
 

@@ -8,7 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretended import (
+
+from rmap.live.capture.kernel_view import _unaccounted
+from rmap.show.family import family
+from rmap.show.kernel_walk import kernel_walk
+from rmap.snapshot import flags as f
+from rmap.snapshot import parse_key, resolve
+from rmap.snapshot.questions.family import family_of
+from rmap.snapshot.rules.anon_vmas import WHAT, member_counts
+from rmap.snapshot.rules.check import inspect
+from rmap.structs.check import inspect_structs, walks
+from rmap.structs.memory import KernelMemory
+from rmap.structs.snapshot import snapshot_of
+from rmap.structs.walk import compare, walk_page
+from tests.structs.pretended import (
     BELOW,
     CHILD,
     EMPTIED,
@@ -24,19 +37,6 @@ from pretended import (
     AnonVma,
     PretendedMemory,
 )  # fmt: skip
-
-from rmap.live.capture.kernel_view import _unaccounted
-from rmap.show.family import family
-from rmap.show.kernel_walk import kernel_walk
-from rmap.snapshot import flags as f
-from rmap.snapshot import parse_key, resolve
-from rmap.snapshot.questions.family import family_of
-from rmap.snapshot.rules.anon_vmas import WHAT, member_counts
-from rmap.snapshot.rules.check import inspect
-from rmap.structs.check import inspect_structs, walks
-from rmap.structs.memory import KernelMemory
-from rmap.structs.snapshot import snapshot_of
-from rmap.structs.walk import compare, walk_page
 
 Change = Callable[[PretendedMemory], None]
 

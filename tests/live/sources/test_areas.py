@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recorded import recorded, unprivileged
 
 from rmap.live.files.mappers import OpenedFile, mappers_of
 from rmap.live.lookup.place import mapped_page
@@ -16,6 +15,7 @@ from rmap.live.lookup.ways import InFile
 from rmap.live.sources import procfs
 from rmap.live.sources.areas import FileIdentity, address_in, area_at, areas_of, identity_at, identity_of, is_device
 from rmap.units import PAGE_SIZE
+from tests.live.sources.recorded import recorded, unprivileged
 
 A, B, BOTH, REFUSED, GONE = 5000011, 5000012, 5000013, 5000014, 5000015
 IN_MAPS = os.makedev(0, 0x2A), 257

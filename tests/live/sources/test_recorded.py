@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import recorded, unprivileged
 
 from rmap.errors import NotPermitted
 from rmap.live.lookup.look_up import NoPage, look_up
@@ -33,6 +32,7 @@ from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_NOPAGE
 from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED, VM_WIPEONFORK, perms
 from rmap.units import PAGE_SIZE
+from tests.live.sources.recorded import recorded, unprivileged
 
 WEB, WORKER, KTHREAD, VAULT, GONE = 5000001, 5000002, 5000003, 5000004, 5000006
 HEAP = 0x55D000100000

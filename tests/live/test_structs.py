@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from load import load
-from needs import need
 
 from rmap.live.bpf import open_memory, why_not
 from rmap.live.capture.capture import capture
@@ -13,6 +11,8 @@ from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.structs.snapshot import snapshot_of
+from tests.support.load import load
+from tests.support.needs import need
 
 pytestmark = pytest.mark.live
 PAGE = 4096
