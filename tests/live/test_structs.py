@@ -11,11 +11,11 @@ from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.structs.snapshot import snapshot_of
+from tests.support import PAGE
 from tests.support.load import load
 from tests.support.needs import need
 
 pytestmark = pytest.mark.live
-PAGE = 4096
 UNKNOWN = f.PTE_FILE | f.PTE_SPECIAL
 """What structures alone do not tell of the kernel's own pages."""
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from rmap.structs.anon_vmas import KernelVmas, LinkRecords, Topology, join_links
 from rmap.structs.page import NODE_COLUMNS, EntryAt, RawPtes, StructPages, TreeNodes
+from tests.support import PAGE
 
-PAGE = 4096
 KERNEL = -1 << 47  # where the kernel's objects begin, as a signed number
 PARENT, CHILD = 100, 101
 PARENT_MM, CHILD_MM = KERNEL + 0x1000, KERNEL + 0x2000

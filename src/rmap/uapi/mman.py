@@ -23,5 +23,5 @@ MADVICE = {name[5:].lower(): value for name, value in list(globals().items()) if
 """Those by name: ``"dontneed"``."""
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
-SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
+SHM_RDONLY, SHM_EXEC, SHM_DEST = 0o10000, 0o100000, 0o1000
 PR_SET_VMA = 0x53564D41

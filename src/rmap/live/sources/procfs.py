@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmap.live.sources.root import root_path
+from rmap.uapi.mman import SHM_DEST
 from rmap.uapi.vm_flags import (
     VM_ACCOUNT,
     VM_DONTCOPY,
@@ -53,7 +54,6 @@ FIRST_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
 """The numbers of the namespaces that the machine booted with (include/linux/proc_ns.h)."""
 
 _PF_KTHREAD = 0x200000
-_SHM_DEST = 0o1000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 _LETTERS = (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
@@ -389,7 +389,7 @@ def doomed_segments() -> set[int]:
         lines = Path(root_path("/proc/sysvipc/shm")).read_text().splitlines()[1:]
     except OSError:
         return set()
-    return {int(fields[1]) for fields in map(str.split, lines) if int(fields[2], 8) & _SHM_DEST}
+    return {int(fields[1]) for fields in map(str.split, lines) if int(fields[2], 8) & SHM_DEST}
 
 
 def swap_areas() -> list[str]:

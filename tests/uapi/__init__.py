@@ -1,0 +1,1 @@
+"""`rmap.uapi`: the numbers of the kernel, against its headers."""
