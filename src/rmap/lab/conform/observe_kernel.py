@@ -40,10 +40,10 @@ from rmap.lab.conform.puppets import Puppet, PuppetDied, Puppets
 from rmap.live.bpf import KernelMemory, StructPages, Topology, TreeNodes
 from rmap.live.sources.procfs import vm_flags_of
 from rmap.mm.frames import TAG_ANON, TAG_BITS
+from rmap.uapi.kpageflags import KPF_ANON, KPF_SWAPCACHE
 from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
-KPF_ANON, KPF_SWAPCACHE = 1 << 12, 1 << 13
 NEAR_BYTES = 64 * PAGE_SIZE
 """Areas with smaller gaps between them are read in one go."""
 BUFFER_ENTRIES = 1 << 12
