@@ -10,8 +10,6 @@ from rmap.units import PAGE_SIZE, format_bytes, format_count
 if TYPE_CHECKING:
     from rmap.live.evict.plan import Eviction, EvictionFound
 
-_LABEL = 10
-
 
 def eviction(done: Eviction) -> list[str]:
     """The lines of ``rmap evict``."""

@@ -124,12 +124,6 @@ class KernelObserver:
             raise PuppetDied("a puppet went away while it was looked at") from None
         return observed_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
 
-    def pfn(self, process: Puppet, addr: int) -> int | None:
-        """The frame that an address of a puppet maps, None if no page is present there."""
-        page = addr & -PAGE_SIZE
-        entry = self._read(process.pagemap, page, page + PAGE_SIZE)[0]
-        return entry & PM_PFRAME_MASK if entry & PM_PRESENT else None
-
     # -- areas
 
     def _areas_of(self, topology: Topology, mm_of: dict[int, int]) -> dict[int, list[Area]]:
@@ -228,12 +222,10 @@ class KernelObserver:
         facts: list[PageFacts] = []
         for pfn in pfns:
             flags = _u64(self._kpageflags, pfn)
-            facts.append((self.mapcount(pfn), False, bool(flags & KPF_ANON), _in_swapcache(flags), NOT_SEEN, NOT_SEEN))
+            facts.append(
+                (_u64(self._kpagecount, pfn), False, bool(flags & KPF_ANON), _in_swapcache(flags), NOT_SEEN, NOT_SEEN)
+            )
         return facts
-
-    def mapcount(self, pfn: int) -> int:
-        """How many entries map a frame."""
-        return _u64(self._kpagecount, pfn)
 
     def _struct_pages(self, pfns: list[int]) -> list[PageFacts]:
         assert self._memory is not None

@@ -20,6 +20,7 @@ from rmap.lab.conform.observe_kernel import KernelObserver
 from rmap.lab.conform.observe_model import ModelObserver
 from rmap.lab.conform.observed import KIND, NO_ENTRY, SWAP_SLOT, Observed
 from rmap.lab.conform.puppets import Puppet, Puppets
+from rmap.live.sources.procfs import vm_flags_of
 from rmap.structs.memory import KernelMemory
 
 PAGE = 4096
@@ -138,10 +139,7 @@ class Model:
         return AreaInWords(row.start, row.end, row.prot, row.pgoff * PAGE, self._called(row.file), marks)
 
 
-MARKS = {
-    "gd": 0x100, "lo": 0x2000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "lf": 0x80000, "ac": 0x100000,
-    "nr": 0x200000, "wf": 0x2000000,
-}  # fmt: skip
+MARKS = {code: vm_flags_of([code]) for code in ("gd", "lo", "sr", "rr", "dc", "lf", "ac", "nr", "wf")}
 """VmFlags of smaps that stories speak of, with their bits."""
 
 

@@ -54,10 +54,10 @@ def puppet_program() -> Path:
     Raises:
         NotPermitted: it did not come with the package, and there is no C compiler here that links it statically.
     """
-    found = SHIPPED if _is_shipped() else _compiled()
-    if isinstance(found, str):
-        raise NotPermitted("the puppet program is not there", needed=found)
-    return found
+    program = SHIPPED if _is_shipped() else _compiled()
+    if isinstance(program, str):
+        raise NotPermitted("the puppet program is not there", needed=program)
+    return program
 
 
 def _is_shipped() -> bool:

@@ -9,7 +9,7 @@ WRITE, FOUR = "everybody writes the heap", "the oldest forks four"
 LINE, OLDEST_EXITS = "four forks in a line", "the oldest exits"
 SPLIT, MOVE = "everybody splits the heap", "everybody moves the heap"
 WINDOWS, WHOLE = "everybody maps single pages of the file", "everybody maps the whole file"
-READ, ONE_READS = "everybody reads the file", "the youngest reads the file"
+ONE_READS = "the youngest reads the file"
 
 SHARED = (WRITE, FOUR, FOUR, FOUR, FOUR, FOUR)
 BY_DESIGN = {
