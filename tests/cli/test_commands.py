@@ -17,7 +17,7 @@ from needs import need
 from rmap.cli import main
 from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot, Who, shipped
-from rmap.snapshot.flags import ANON, FILE
+from rmap.snapshot.kinds import ANON, FILE
 from rmap.snapshot.questions.usage import usage
 
 SMALL = ["--children", "2", "--pages", "64"]

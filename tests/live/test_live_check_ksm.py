@@ -15,7 +15,7 @@ from rmap.live.capture.capture import capture
 from rmap.live.doctor.abilities import abilities
 from rmap.live.kernel_walk import walk_page
 from rmap.live.soundness import check_machine
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from waiting import until
 
 pytestmark = pytest.mark.live
@@ -65,7 +65,7 @@ def test_merged_pages_break_nothing(merged: Family, capsys: pytest.CaptureFixtur
         lines = {row.invariant: row for row in found.report.checked}
         assert "KSM holds them" in lines["I8"].note
         picture = capture(merged.pids, memory=memory)
-        pfn = int(picture.pfns()[picture.per_frame("kind") == f.KSM][0])
+        pfn = int(picture.pfns()[picture.per_frame("kind") == k.KSM][0])
         assert len(picture.who(pfn).mappings) >= PAGES
         assert walk_page(memory, pfn).kind == "ksm"
     assert main(["who", "--kernel", f"pfn:{pfn:#x}"]) == 1

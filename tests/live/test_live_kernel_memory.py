@@ -23,6 +23,7 @@ from rmap.live.soundness import open_memory
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 
 PAGE = 4096
 PFN = (1 << 55) - 1
@@ -174,7 +175,7 @@ def test_entries_that_nobody_may_use_are_present_all_the_same(memory: KernelMemo
         inside = addresses >> 12 & (1 << raw.shift - 12) - 1
         assert (raw.pfn + inside).tolist()[:576] == [frame(told.pid, at) for at in addresses.tolist()[:576]]
         picture = capture([told.pid], memory=memory)
-        anonymous = (picture.per_frame("kind") == f.ANON) & (picture.reverse.found > 0)
+        anonymous = (picture.per_frame("kind") == k.ANON) & (picture.reverse.found > 0)
         assert anonymous.sum() >= 576 and not picture.per_frame("raced")[anonymous].any()
         assert {line.invariant for line in picture.check() if not line.reason} >= {"I13", "I14", "I15", "I17", "I21"}
 

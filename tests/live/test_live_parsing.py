@@ -17,6 +17,7 @@ from rmap.live.sources.kpage_columns import PageState, kinds
 from rmap.live.sources.pagemap_columns import decode
 from rmap.live.sources.same_mm import groups, same_page_tables
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import (
     KPF_ANON,
     KPF_COMPOUND_HEAD,
@@ -131,15 +132,15 @@ def test_windows_are_aligned_and_cover_everything_once(pieces: list[tuple[int, i
 
 def test_kinds() -> None:
     cases = {
-        KPF_ANON | KPF_SWAPBACKED: f.ANON,
-        KPF_ANON | KPF_KSM: f.KSM,
-        KPF_ANON | KPF_HUGE: f.HUGETLB,
-        KPF_LRU: f.FILE,
-        0: f.FILE,
-        KPF_SWAPBACKED: f.SHMEM,
-        KPF_ZERO_PAGE | KPF_THP: f.ZERO,
-        KPF_RESERVED: f.KERNEL,
-        KPF_NOPAGE: f.DEVICE,
+        KPF_ANON | KPF_SWAPBACKED: k.ANON,
+        KPF_ANON | KPF_KSM: k.KSM,
+        KPF_ANON | KPF_HUGE: k.HUGETLB,
+        KPF_LRU: k.FILE,
+        0: k.FILE,
+        KPF_SWAPBACKED: k.SHMEM,
+        KPF_ZERO_PAGE | KPF_THP: k.ZERO,
+        KPF_RESERVED: k.KERNEL,
+        KPF_NOPAGE: k.DEVICE,
     }
     assert kinds(np.array(list(cases), np.int64)).tolist() == list(cases.values())
 
@@ -150,7 +151,7 @@ def test_entries_of_the_zero_page_are_marked_even_inside_an_extent() -> None:
     state = PageState(
         np.arange(100, 100 + n), zeros, zeros, zeros.astype(np.int8), zeros.astype(np.int32), zeros, zeros > 0
     )
-    kind = np.array([f.ANON, f.ANON, f.ZERO, f.ANON, f.ZERO, f.ZERO], np.int8)
+    kind = np.array([k.ANON, k.ANON, k.ZERO, k.ANON, k.ZERO, k.ZERO], np.int8)
     described = Described(state, kind, zeros - 1, zeros - 1, zeros, zeros - 1)
     rows = [(0, 0x1000, 100, 4, f.PTE_PRESENT), (1, 0x9000, 104, 2, f.PTE_PRESENT), (1, 0xF000, -1, 3, f.PTE_GUARD)]
     marked = mark_special(Extents(*(np.array(column, np.int64) for column in zip(*rows))), described)
@@ -166,7 +167,7 @@ def test_the_unmapped_rest_of_a_file_folio_follows_from_its_mapped_pages() -> No
     order = np.array([2, 2, 2, 2, 0], np.int8)
     offset = np.array([0, 1, 2, 3, 0], np.int32)
     state = PageState(np.arange(100, 100 + n), zeros, zeros, order, offset, zeros, zeros > 0)
-    kind = np.array([f.FILE] * 4 + [f.ANON], np.int8)
+    kind = np.array([k.FILE] * 4 + [k.ANON], np.int8)
     flags = np.array([f.PTE_PRESENT | f.PTE_FILE, f.PTE_PRESENT])
     present = Extents(np.array([0, 0]), np.array([0x3000, 0x4000]), np.array([102, 104]), np.array([1, 1]), flags)
     vmas = VmaColumns(np.array([1]), np.array([3]), np.array([0x1000]), np.array([10]))

@@ -29,6 +29,8 @@ from rmap.mm.profile import PROFILES
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_LOCKED, VM_LOCKED_MASK, VM_MAYSHARE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
@@ -151,7 +153,7 @@ class _Loader:
         frames = self.frames
         exclusive = frames.exclusive
         if not frames.exclusive_known:
-            exclusive = (self.found == 1) & (frames.mapcount <= 1) & (frames.kind == f.ANON)
+            exclusive = (self.found == 1) & (frames.mapcount <= 1) & among(frames.kind, KINDS.on_anon_vmas)
         self.core.frames.flags[np.flatnonzero(exclusive)] |= np.int32(EXCLUSIVE)
 
     def _make_files(self) -> list[File]:
@@ -176,7 +178,7 @@ class _Loader:
             self.kernel.files.setdefault(path, mapping)
             made.append(File(mapping, path))
         cached = of_file.copy()
-        cached[cached] = np.isin(self.frames.kind[pages.pfn[cached]], (f.FILE, f.SHMEM))
+        cached[cached] = among(self.frames.kind[pages.pfn[cached]], KINDS.cached)
         # The first entry of each folio says which file it belongs to, and where.
         head = self.frames.head[pages.pfn[cached]]
         heads, first = np.unique(head, return_index=True)
@@ -284,7 +286,7 @@ class _Loader:
             return False
         for vma, row in zip(self.vmas, picture.vmas.anon_vma.tolist()):
             vma.faulted = row >= 0
-        known = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
+        known = np.flatnonzero(among(frames.kind, KINDS.on_anon_vmas) & (frames.anon_vma >= 0) & (frames.index >= 0))
         heads = frames.head[known]
         columns.flags[known] |= np.int32(ANON | SWAPBACKED)
         columns.mapping[heads] = handles[frames.anon_vma[known]]
@@ -358,7 +360,7 @@ class _Loader:
         if picture.about["topology"] == "none":
             return hangs
         mapped = np.flatnonzero(~pages.swapped & ~pages.special)
-        anon = mapped[self.frames.kind[pages.pfn[mapped]] == f.ANON]
+        anon = mapped[among(self.frames.kind[pages.pfn[mapped]], KINDS.on_anon_vmas)]
         link = pages.vma[anon].astype(np.int64) << 32 | self.frames.anon_vma[pages.pfn[anon]]
         hangs[anon] = np.isin(link, chains.vma.astype(np.int64) << 32 | chains.anon_vma)
         return hangs
@@ -402,7 +404,7 @@ class _Loader:
             if not vma.faulted:
                 core.prepare(vma)
         anon = np.zeros(len(pfns), np.bool_)
-        anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
+        anon[tracked] = among(self.frames.kind[pfns[tracked]], KINDS.on_anon_vmas)
         fits = self._fits(vma, piece, pfns, offs, tracked, anon) & self.hangs_here[where]
         if vma.flags & (VM_SHARED | VM_MAYSHARE) and not fits.all():
             # Where nothing is private, a page that does not belong there cannot become a copy.

@@ -23,14 +23,13 @@ from rmap.mm.page_tables import Span, ensure, ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, TRACKED_MASK
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import of_each
 from rmap.uapi.vm_flags import VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 NONE, ANON, FILE, SHMEM, ZERO, KERNEL, SWAPPED, OTHER = range(8)
 KINDS = ("none", "anonymous", "file", "shared memory", "zero page", "kernel page", "swap", "other")
 """What an entry can be, as far as a replay tells kinds apart. ``other``: guard markers, KSM, hugetlb, migration."""
-
-_OF_FRAME = {f.ANON: ANON, f.FILE: FILE, f.SHMEM: SHMEM, f.ZERO: ZERO, f.KERNEL: KERNEL, f.DEVICE: KERNEL}
 
 
 @dataclass
@@ -91,9 +90,8 @@ def spread(picture: Snapshot) -> SnapshotEntries:
         column = picture.per_frame(name).astype(np.int64)
         return np.where(known, column[at], default)
 
-    code = np.full(len(f.FRAME_KINDS) + 1, OTHER, np.int64)
-    code[list(_OF_FRAME)] = list(_OF_FRAME.values())
-    kind = np.where(present, code[of_frame("kind", len(f.FRAME_KINDS))], np.where(swapped, SWAPPED, OTHER))
+    code = np.append(of_each(lambda kind: KINDS.index(kind.replayed)), OTHER)  # the last is that of no frame
+    kind = np.where(present, code[of_frame("kind", -1)], np.where(swapped, SWAPPED, OTHER))
     special = present & ((flags & f.PTE_SPECIAL) != 0) & (kind != ZERO)
     kind[special] = KERNEL
     own = of_frame("own", 0)

@@ -13,12 +13,10 @@ import numpy as np
 from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED
 
-NOT_LOADED = {
-    f.KSM: "KSM pages",
-    f.HUGETLB: "hugetlb pages",
-}
 NOT_ENTRIES = {
     f.PTE_GUARD: "guard markers",
     f.PTE_OTHER: "entries neither present nor in swap",
@@ -91,7 +89,7 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     pfn, kind = picture.pfns(), picture.per_frame("kind")
     order = picture.per_frame("order").astype(np.int64)
     head = pfn - np.where(order > 0, picture.per_frame("head_offset"), 0)
-    keep = ~np.isin(kind, [*f.UNTRACKED, *NOT_LOADED])
+    keep = among(kind, KINDS.loaded)
     heads, where = np.unique(head[keep & (order > 0)], return_index=True)
     orders = order[keep & (order > 0)][where]
     every = np.unique(np.concatenate((pfn[keep], expand(heads, np.int64(1) << orders))))
@@ -143,7 +141,7 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     for kind, reason in NOT_ENTRIES.items():
         left_out[reason] = int(ptes.count[(ptes.flags & kind) != 0].sum())
     # Private content in shared areas: two moments of one address, seen as one.
-    private = swapped | (~special & (pfn > 0) & (frames.kind[np.where(swapped, 0, pfn)] == f.ANON))
+    private = swapped | (~special & (pfn > 0) & among(frames.kind[np.where(swapped, 0, pfn)], KINDS.on_anon_vmas))
     torn = private & ((picture.vmas.flags[vma] & (VM_SHARED | VM_MAYSHARE)) != 0)
     left_out[TORN] = int(np.count_nonzero(torn))
     _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
@@ -163,8 +161,11 @@ def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, 
     runs = picture.frames
     row = np.searchsorted(runs.pfn, lost, side="right") - 1
     inside = (row >= 0) & (lost < runs.pfn[row] + runs.count[row])
-    counts = {reason: int(np.count_nonzero(inside & (runs.kind[row] == kind))) for kind, reason in NOT_LOADED.items()}
-    untracked = int(np.count_nonzero(inside & np.isin(runs.kind[row], f.UNTRACKED)))
+    kind = runs.kind[row]
+    counts = {
+        one.left_out: int(np.count_nonzero(inside & (kind == one.number))) for one in KINDS if not one.modelled
+    }
+    untracked = int(np.count_nonzero(inside & among(kind, KINDS.untracked)))
     counts["pages of the kernel or of devices not marked special"] = untracked
     counts["frames the picture does not describe"] = int(np.count_nonzero(~inside))
     return counts

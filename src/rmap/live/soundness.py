@@ -28,7 +28,8 @@ from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.live.trees import Trees, inspect_trees, members_outside, read_trees
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.rules import anon_vmas as pure
 from rmap.snapshot.rules.anon_vmas import WHAT, inspect_topology, pointer, root_is_last
 from rmap.snapshot.rules.check import inspect_pages
@@ -44,7 +45,6 @@ RACED_MAX = 0.25
 """Of all mapped pages, the part that may have changed while they were read."""
 
 _KSM = Path("/sys/kernel/mm/ksm")
-_WALKED = (f.ANON, f.FILE, f.SHMEM)
 _OF_STRUCTS = {*WHAT, "I12", "I22"}
 
 
@@ -226,7 +226,7 @@ def _facts(reading: _Reading) -> dict[str, str | int]:
         "processes": len(picture.processes) if topology is None else len(np.unique(topology.vmas.mm)),
         "vmas": len(picture.vmas) if topology is None else len(np.unique(topology.vmas.address)),
         "anon_vmas": 0 if topology is None else len(topology.anon_vmas),
-        "anon_pages": int(np.count_nonzero((kind == f.ANON) & (found > 0))),
+        "anon_pages": int(np.count_nonzero(among(kind, KINDS.on_anon_vmas) & (found > 0))),
         "pages": picture.nr_mapped,
         "ptes": picture.nr_ptes,
         **{name: picture.about[name] for name in ("refused", "ended", "raced")},
@@ -407,7 +407,7 @@ def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], 
     """
     line = Checked("I19", "the walk through the kernel's own trees meets every entry of a page", 0, "pages")
     kind = picture.per_frame("kind")
-    walked = np.isin(kind, _WALKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    walked = among(kind, KINDS.walked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
     pfns = picture.pfns()[walked]
     pages = memory.struct_pages(pfns)
     anonymous, of_file, anchor = anchors(pages.mapping)
@@ -442,7 +442,7 @@ def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], 
 # of its count: the kernel counts on while both are read.
 def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     kind = picture.per_frame("kind")
-    asked = ~np.isin(kind, f.UNTRACKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    asked = ~among(kind, KINDS.untracked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
     pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
     counts = picture.per_frame("mapcount")[asked].astype(np.int64)
     exact = (order == 0) | (picture.about["mapcount"] == "precise")
@@ -462,7 +462,7 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     violations = []
     for at, (row, low, high) in enumerate(zip(named.tolist(), first.tolist(), end.tolist())):
         objects = (
-            f"pfn {pfns[row]:#x}: /proc says {f.FRAME_KINDS[kind[row]]}, mapped {before[at]} times",
+            f"pfn {pfns[row]:#x}: /proc says {KINDS[kind[row]].name}, mapped {before[at]} times",
             f"struct page: mapping {pointer(int(pages.mapping[at]))}, index {pages.index[at]:#x}, mapcount "
             f"{pages.mapcount[at]}",
         )
@@ -476,8 +476,8 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
 # Whether the anchor of a page is of its kind (rule 1.1).
 def _fits(kind: I8, pages: StructPages) -> Bool:
     anonymous, of_file, _ = anchors(pages.mapping)
-    wanted = np.select([kind == f.ANON, np.isin(kind, (f.FILE, f.SHMEM))], [anonymous, of_file], True)
-    return wanted & ((pages.index >= 0) | ~np.isin(kind, _WALKED))
+    wanted = np.select([among(kind, KINDS.on_anon_vmas), among(kind, KINDS.cached)], [anonymous, of_file], True)
+    return wanted & ((pages.index >= 0) | ~among(kind, KINDS.walked))
 
 
 # For each VMA of the picture the address of its struct, 0 for one that the kernel's memory does not have so.

@@ -14,6 +14,7 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.errors import TraceError
 from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.tables import TABLES
 from rmap.units import PAGE_SIZE
 
@@ -98,7 +99,7 @@ def _ids(picture: Snapshot) -> None:
             if row is not None:
                 what = f"{table.name}.{name} of row {row}"
                 raise _refuse("D4", f"{what} is {values[row]}, and {column.table} has no such row")
-    codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", f.FRAME_KINDS), ("holders", "kind", f.HOLDER_KINDS))
+    codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", KINDS.names), ("holders", "kind", f.HOLDER_KINDS))
     for table_name, name, kinds in codes:
         values = getattr(picture.tables[table_name], name)
         row = _first((values < 0) | (values >= len(kinds)))

@@ -21,6 +21,8 @@ from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read
 from rmap.snapshot import flags as f
 from rmap.snapshot.index.coverage import covered, covering
 from rmap.snapshot.index.numbering import Numbering
+from rmap.snapshot.kind_columns import among, of_each
+from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.units import PAGE_SHIFT
 
 _MAX_SPAN = 1 << 24  # frames, 64 GiB: a column over all of them
@@ -80,8 +82,6 @@ class Described:
     def columns(self) -> dict[str, I64 | I8 | Bool]:
         """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
         state = self.state
-        tags = np.full(len(f.FRAME_KINDS), f.MAPPING_UNKNOWN, np.int64)
-        tags[[f.ANON, f.FILE, f.SHMEM, f.KSM]] = f.MAPPING_ANON, f.MAPPING_FILE, f.MAPPING_FILE, f.MAPPING_KSM
         return {
             "mapcount": state.mapcount,
             "flags": state.flags,
@@ -89,7 +89,7 @@ class Described:
             "head_offset": state.head_offset.astype(np.int64),
             "order": state.order,
             "cgroup": state.cgroup,
-            "mapping": tags[self.kind],
+            "mapping": of_each(lambda kind: kind.mapping)[self.kind],
             "index": self.index,
             "file": self.file,
             "anon_vma": self.anon_vma,
@@ -108,7 +108,7 @@ def describe(extents: Extents, vmas: VmaColumns) -> Described:
     state = read_page_state(*_merged(present.pfn, present.count))
     kind = kinds(state.flags)
     file, index = _files(present, vmas, state, kind)
-    kind[((kind == f.FILE) | (kind == f.SHMEM)) & (file < 0)] = f.KERNEL
+    kind[among(kind, KINDS.cached) & (file < 0)] = KERNEL
     return Described(state, kind, file, index, _own_entries(state.pfn), np.full(len(kind), -1, np.int64))
 
 
@@ -140,7 +140,7 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
     at = expand(rows.dense(ours.pfn), ours.count)
     file[at] = np.repeat(vmas.file[ours.vma], ours.count)
     index[at] = expand(first, ours.count)
-    not_cached = (kind != f.FILE) & (kind != f.SHMEM)
+    not_cached = ~among(kind, KINDS.cached)
     file[not_cached] = -1
     # The rest of a folio follows from any page of it.
     head = np.arange(n) - state.head_offset
@@ -171,7 +171,7 @@ def _own_entries(pfns: I64) -> I64:
 
 def mark_special(extents: Extents, frames: Described) -> Extents:
     """Mark the entries that no reverse map tracks: of the zero page, of the kernel's own pages, of devices."""
-    special = np.isin(frames.kind, f.UNTRACKED)
+    special = among(frames.kind, KINDS.untracked)
     before = np.concatenate(([0], np.cumsum(special)))
     present = (extents.flags & f.PTE_PRESENT) != 0
     at = np.where(present, frames.rows.dense(np.where(present, extents.pfn, 0)), 0)
@@ -279,7 +279,7 @@ def _contradictory(placed: _Placed, frames: Described) -> Bool:
     claims = covered(placed.first, placed.behind, says_exclusive, n)
     surplus = found + frames.own > state.mapcount
     wrong_bit = np.where(state.mapcount == 1, claims < found, claims > 0)
-    return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
+    return (surplus | wrong_bit) & ~among(frames.kind, KINDS.untracked)
 
 
 def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64) -> Bool:

@@ -16,6 +16,8 @@ from rmap.live.capture.frames import Described, Extents, VmaColumns, single_page
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.uapi.kpageflags import KPF_LRU
 
 _ANON_TAG = 1
@@ -51,8 +53,8 @@ class KernelView:
         """
         state = frames.state
         pages = self.memory.struct_pages(state.pfn)
-        tracked = ~np.isin(frames.kind, f.UNTRACKED)
-        anon = frames.kind == f.ANON
+        tracked = ~among(frames.kind, KINDS.untracked)
+        anon = among(frames.kind, KINDS.on_anon_vmas)
         tagged = pages.mapping & _TAG_MASK == _ANON_TAG
         doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
         doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
@@ -61,7 +63,7 @@ class KernelView:
         unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
         of_driver = unhung & (state.flags & KPF_LRU == 0)
         doubtful |= unhung & ~of_driver
-        frames.kind[of_driver] = f.KERNEL
+        frames.kind[of_driver] = KERNEL
         frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
         indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
         frames.index[indexed] = pages.index[indexed]
@@ -111,7 +113,7 @@ class KernelView:
         pages = single_pages(extents.take(extents.flags & both == both))
         at = np.searchsorted(state.pfn, pages.pfn)
         exclusive = (state.flags[at] & f.KPF_ANON_EXCLUSIVE) != 0
-        rows = np.flatnonzero((frames.kind[at] == f.ANON) & ~exclusive & ~state.raced[at])
+        rows = np.flatnonzero(among(frames.kind[at], KINDS.on_anon_vmas) & ~exclusive & ~state.raced[at])
         for _ in range(_READINGS):
             if not len(rows):
                 return

@@ -16,14 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rmap.snapshot import flags as f
-
-NOTES = {
-    f.ZERO: "the zero page: every process may map it, and the kernel does not count its mappings",
-    f.KERNEL: "a page of the kernel itself, shown to processes: no reverse map leads back from it",
-    f.DEVICE: "memory of a device: it has no struct page, and no reverse map",
-}
-
 
 @dataclass(frozen=True)
 class Mapping:
@@ -52,7 +44,8 @@ class Who:
 
     Attributes:
         pfn: the frame, None for a swap slot.
-        kind: one of ``FRAME_KINDS``, ``"swap"``, or ``"unknown"`` where the picture does not describe the frame.
+        kind: a name of :data:`rmap.snapshot.kinds.KINDS`, ``"swap"``, or ``"unknown"`` where the picture does not
+            describe the frame.
         mapcount: how many entries the kernel counts, None if it does not tell.
         found: how many entries the picture holds.
         status: see the module.

@@ -14,6 +14,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KINDS, FrameKind
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
@@ -132,23 +133,24 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
         raise UsageError(f"frame {pfn:#x} is not in the picture: it holds only frames that a recorded process maps")
     frames = picture.frames
     kind = int(frames.kind[run])
-    _refuse_untracked(kind)
+    _refuse_unwalked(KINDS[kind])
     index = int(frames.index[run]) + pfn - int(frames.pfn[run])
     anchor, file = int(frames.anon_vma[run]), int(frames.file[run])
-    if kind == f.ANON and anchor < 0:
+    on_anon_vma = kind in KINDS.on_anon_vmas
+    if on_anon_vma and anchor < 0:
         raise UsageError(
             "the picture does not have the page's anon_vma: "
             + ("it was taken from /proc alone" if picture.about["topology"] == "none" else "the page changed meanwhile")
         )
-    rows = _in_the_tree(picture, kind, anchor, file)
+    rows = _in_the_tree(picture, on_anon_vma, anchor, file)
     pgoff, pages = picture.vmas.pgoff[rows], (picture.vmas.end - picture.vmas.start)[rows] >> PAGE_SHIFT
     met = rows[(pgoff <= index) & (index < pgoff + pages)]
     names, anon_vmas, others = _anon_vmas(picture, met, anchor)
     vmas = tuple(_vma(picture, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
-    known = picture.about["anon_exclusive"] and kind == f.ANON
+    known = picture.about["anon_exclusive"] and on_anon_vma
     return PageFamily(
         pfn=pfn,
-        kind=f.FRAME_KINDS[kind],
+        kind=KINDS[kind].name,
         index=index,
         mapcount=int(frames.mapcount[run]),
         order=int(frames.order[run]),
@@ -165,17 +167,16 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
     )
 
 
-def _refuse_untracked(kind: int) -> None:
-    if kind in f.UNTRACKED:
-        raise UntrackedPage(f.FRAME_KINDS[kind], "there is nothing to draw but its entries (`rmap who` lists them)")
-    if kind in (f.KSM, f.HUGETLB):
-        what = "KSM's stable nodes" if kind == f.KSM else "huge pages of hugetlb"
-        raise UntrackedPage(f.FRAME_KINDS[kind], f"the picture does not hold {what}; `rmap who` lists its entries")
+def _refuse_unwalked(kind: FrameKind) -> None:
+    if not kind.tracked:
+        raise UntrackedPage(kind.name, "there is nothing to draw but its entries (`rmap who` lists them)")
+    if not kind.walked:
+        raise UntrackedPage(kind.name, f"the picture does not hold {kind.no_walk}; `rmap who` lists its entries")
 
 
 # The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
-def _in_the_tree(picture: Snapshot, kind: int, anchor: int, file: int) -> I64:
-    if kind != f.ANON:
+def _in_the_tree(picture: Snapshot, on_anon_vma: bool, anchor: int, file: int) -> I64:
+    if not on_anon_vma:
         return (
             np.flatnonzero((picture.vmas.file == file) & (picture.vmas.pgoff >= 0)) if file >= 0 else np.empty(0, int)
         )

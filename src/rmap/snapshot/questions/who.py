@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.snapshot import flags as f
-from rmap.snapshot.questions.answer import NOTES, Mapping, Who
+from rmap.snapshot.kinds import KINDS
+from rmap.snapshot.questions.answer import Mapping, Who
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
@@ -32,7 +33,7 @@ def who(picture: Snapshot, pfn: int) -> Who:
     offset = int(frames.head_offset[run]) + within if order else 0
     return Who(
         pfn,
-        f.FRAME_KINDS[frames.kind[run]],
+        KINDS[frames.kind[run]].name,
         mapcount,
         len(mappings),
         status,
@@ -50,14 +51,14 @@ def who(picture: Snapshot, pfn: int) -> Who:
 def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str, str]:
     frames = picture.frames
     kind = int(frames.kind[run])
-    if kind in f.UNTRACKED and found != mapcount:
-        return "approximate", NOTES[kind]
+    if kind in KINDS.untracked and found != mapcount:
+        return "approximate", KINDS[kind].uncounted
     if frames.raced[run]:
         return "raced", "the page changed while the picture was taken"
     if frames.order[run] and picture.about["mapcount"] == "average":
         return "approximate", "this kernel counts mappings of large folios on average only"
     if found == mapcount:
-        return ("complete", NOTES.get(kind, "")) if found else ("unmapped", "")
+        return ("complete", KINDS[kind].uncounted) if found else ("unmapped", "")
     if found < mapcount:
         return "hidden", f"{mapcount - found:,} of its mappings are in processes that were not recorded"
     return "raced", "more entries were found than the kernel counts"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KSM
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
 from rmap.units import format_count
 
@@ -133,7 +133,7 @@ def topology_of(picture: Snapshot) -> CheckedTopology:
 # The anon_vmas of families with a VMA that maps a page merged by KSM.
 def _families_with_ksm(picture: Snapshot) -> Bool:
     root = picture.anon_vmas.root.astype(np.int64)
-    pfns = picture.pfns()[picture.per_frame("kind") == f.KSM]
+    pfns = picture.pfns()[picture.per_frame("kind") == KSM]
     mapping = np.unique(picture.ptes.vma[picture.reverse.entries(pfns).extent]) if len(pfns) else pfns
     links = picture.anon_vma_chains
     roots = root[links.anon_vma[np.isin(links.vma, mapping)]]

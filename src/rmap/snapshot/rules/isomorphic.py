@@ -14,6 +14,8 @@ import numpy as np
 
 from rmap.columns import I64, expand
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
 from rmap.units import PAGE_SHIFT
 
@@ -188,7 +190,7 @@ def _compare_frames(one: _Canonical, two: _Canonical, mapcount: bool) -> str | N
     for name, left, right in pairs:
         wrong = left != right
         if name == "mapcount":  # of the zero page and the kernel's own pages every process of the machine is a mapper
-            wrong &= ~np.isin(_of_frames(one, "kind"), f.UNTRACKED)
+            wrong &= ~among(_of_frames(one, "kind"), KINDS.untracked)
         if wrong.any():
             i = int(np.argmax(wrong))
             frames = f"frame number {i} (pfn {one.first_frames[i]:#x}, {two.first_frames[i]:#x})"
