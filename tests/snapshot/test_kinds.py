@@ -152,14 +152,15 @@ def test_the_model_leaves_out_what_it_does_not_have(kind: FrameKind) -> None:
 def test_outside_the_block_nobody_knows_it() -> None:
     with KINDS.extended(GUEST):
         picture = picture_of(GUEST, mapcount=2)
-    assert KINDS.kind_of(BIT) == k.FILE and NUMBER == len(KINDS)
+    assert KINDS.kind_of(BIT) == k.FILE and len(KINDS) == NUMBER
     with pytest.raises(TraceError, match=r"unknown code \(D4\)"):
         Snapshot(picture.tables, picture.about)
 
 
 def test_rows_are_sound() -> None:
     assert [kind.number for kind in KINDS] == list(range(len(KINDS)))
-    assert KINDS.names == ("anon", "file", "shmem", "ksm", "hugetlb", "zero", "kernel", "device")  # as in files and JSON
+    names = ("anon", "file", "shmem", "ksm", "hugetlb", "zero", "kernel", "device")  # by their numbers in files
+    assert KINDS.names == names
     for kind in KINDS:
         assert bool(kind.bits) == (kind.number != KINDS.rest)
         assert kind.words and kind.replayed in REPLAYED and kind.fates

@@ -24,7 +24,7 @@ from rmap.live.sources import procfs
 from rmap.live.sources.kpage import OnePage, count_of, mapcount_kind, page_at
 from rmap.snapshot.keys import Key
 from rmap.snapshot.kinds import DEVICE, KERNEL, KINDS
-from rmap.snapshot.questions.answer import Mapping, Who
+from rmap.snapshot.questions.answer import Completeness, Mapping, Who, judge
 from rmap.units import PAGE_SHIFT
 
 __all__ = ["NoPage", "area_at", "file_identity", "look_up"]
@@ -71,7 +71,7 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
     mappings = [one.mapping for one in known]
     file, offset = _file_of(page.kind, place, mappings)
     kind = KERNEL if page.kind in KINDS.cached and mappings and file is None else page.kind
-    status, note = _status(page, kind, counted, len(mappings) + own, raced)
+    status, note = _completeness(page, kind, counted, len(mappings) + own, raced)
     return Who(
         pfn,
         KINDS[kind].name,
@@ -183,15 +183,13 @@ def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str 
     return None, None
 
 
-def _status(page: OnePage, kind: int, counted: int, found: int, raced: bool) -> tuple[str, str]:
-    if kind == DEVICE and not found:
-        return "unmapped", "the kernel has no struct page for it: memory of a device, or no memory at all"
-    if kind in KINDS.untracked and found != counted:
-        return "approximate", KINDS[kind].uncounted
-    if raced:
-        return "raced", "the page changed while it was looked for"
-    if page.order and mapcount_kind(os.uname().release) == "average":
-        return "approximate", "this kernel counts mappings of large folios on average only"
-    if found == counted:
-        return ("complete", KINDS[kind].uncounted) if found else ("unmapped", "")
-    return ("hidden", "") if found < counted else ("raced", "more entries were found than the kernel counts")
+def _completeness(page: OnePage, kind: int, counted: int, found: int, raced: bool) -> Completeness:
+    no_page = "the kernel has no struct page for it: memory of a device, or no memory at all"
+    return judge(
+        found,
+        counted,
+        kind=kind,
+        averaged=bool(page.order) and mapcount_kind(os.uname().release) == "average",
+        raced="the page changed while it was looked for" if raced else "",
+        absent=no_page if kind == DEVICE else "",
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmap.snapshot import flags as f
 from rmap.snapshot.kinds import KINDS
-from rmap.snapshot.questions.answer import Mapping, Who
+from rmap.snapshot.questions.answer import Completeness, Mapping, Who, judge
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
@@ -27,14 +27,13 @@ def who(picture: Snapshot, pfn: int) -> Who:
     frames = picture.frames
     within = pfn - int(frames.pfn[run])
     order = int(frames.order[run])
-    mapcount = int(frames.mapcount[run])
-    status, note = _status(picture, run, mapcount, len(mappings) + int(frames.own[run]))
+    status, note = _completeness(picture, run, len(mappings) + int(frames.own[run]))
     file = int(frames.file[run])
     offset = int(frames.head_offset[run]) + within if order else 0
     return Who(
         pfn,
         KINDS[frames.kind[run]].name,
-        mapcount,
+        int(frames.mapcount[run]),
         len(mappings),
         status,
         mappings,
@@ -48,20 +47,17 @@ def who(picture: Snapshot, pfn: int) -> Who:
     )
 
 
-def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str, str]:
+def _completeness(picture: Snapshot, run: int, found: int) -> Completeness:
     frames = picture.frames
-    kind = int(frames.kind[run])
-    if kind in KINDS.untracked and found != mapcount:
-        return "approximate", KINDS[kind].uncounted
-    if frames.raced[run]:
-        return "raced", "the page changed while the picture was taken"
-    if frames.order[run] and picture.about["mapcount"] == "average":
-        return "approximate", "this kernel counts mappings of large folios on average only"
-    if found == mapcount:
-        return ("complete", KINDS[kind].uncounted) if found else ("unmapped", "")
-    if found < mapcount:
-        return "hidden", f"{mapcount - found:,} of its mappings are in processes that were not recorded"
-    return "raced", "more entries were found than the kernel counts"
+    mapcount = int(frames.mapcount[run])
+    return judge(
+        found,
+        mapcount,
+        kind=int(frames.kind[run]),
+        averaged=bool(frames.order[run]) and picture.about["mapcount"] == "average",
+        raced="the page changed while the picture was taken" if frames.raced[run] else "",
+        hidden=f"{mapcount - found:,} of its mappings are in processes that were not recorded",
+    )
 
 
 def who_swap(picture: Snapshot, swap_type: int, offset: int) -> Who:
