@@ -23,6 +23,7 @@ from rmap.mm.page_tables import Span, ensure, ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, TRACKED_MASK
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
 from rmap.snapshot.kind_columns import of_each
 from rmap.uapi.vm_flags import VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -73,14 +74,9 @@ class SnapshotEntries:
 
 def spread(picture: Snapshot) -> SnapshotEntries:
     """A picture's entries, one row each."""
-    ptes = picture.ptes
-    count = ptes.count.astype(np.int64)
-    extent = np.repeat(np.arange(len(count)), count)
-    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
-    flags = ptes.flags[extent].astype(np.int64)
+    pages = single_pages(Extents.of(picture.ptes))
+    frame, flags = pages.pfn, pages.flags
     present, swapped = (flags & f.PTE_PRESENT) != 0, (flags & f.PTE_SWAP) != 0
-    frame = ptes.pfn[extent].astype(np.int64)
-    frame += np.where(present, step, np.where(swapped, step * f.SWAP_STEP, 0))
     at = np.where(present, picture.numbering.dense(frame), -1)
     known = at >= 0
 
@@ -96,8 +92,8 @@ def spread(picture: Snapshot) -> SnapshotEntries:
     kind[special] = KERNEL
     own = of_frame("own", 0)
     return SnapshotEntries(
-        vma=ptes.vma[extent].astype(np.int64),
-        address=ptes.address[extent] + (step << PAGE_SHIFT),
+        vma=pages.vma,
+        address=pages.address,
         kind=kind,
         frame=np.where(present | swapped, frame, -1),
         index=of_frame("index", -1),

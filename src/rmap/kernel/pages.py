@@ -13,9 +13,11 @@ import numpy as np
 from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
 from rmap.snapshot.kind_columns import among
 from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED
+from rmap.units import PAGE_SHIFT
 
 NOT_ENTRIES = {
     f.PTE_GUARD: "guard markers",
@@ -127,14 +129,10 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     ptes = picture.ptes
     wanted = (ptes.flags & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
     rows = np.flatnonzero(wanted)
-    count = ptes.count[rows].astype(np.int64)
-    extent = np.repeat(rows, count)
-    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
-    flags = ptes.flags[extent]
-    vma = ptes.vma[extent].astype(np.int64)
-    off = ((ptes.address[extent] - picture.vmas.start[vma]) >> 12) + step
+    single = single_pages(Extents.of(ptes, rows))
+    vma, frame, flags = single.vma, single.pfn, single.flags.astype(np.int32)
+    off = (single.address - picture.vmas.start[vma]) >> PAGE_SHIFT
     swapped = (flags & f.PTE_SWAP) != 0
-    frame = ptes.pfn[extent] + np.where(swapped, step * f.SWAP_STEP, step)
     pfn = np.where(swapped, 0, frames.dense(frame))
     special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
     left_out = _left_out(picture, frame, pfn, special | swapped)

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from rmap.errors import TraceError, UsageError
-from rmap.snapshot.tables import TABLES, Column, Table
+from rmap.snapshot.tables import TABLES, Column, Numbers, Table
 
 FORMAT = 3
 """The format this release writes; every format up to it is read."""
@@ -35,7 +34,6 @@ _SMALL = (np.int8, np.int16, np.int32)
 _MAX_MEMBER = 1 << 34  # bytes; a column of 2^31 rows, more than any machine has
 _MAX_DEPTH = 50  # of JSON: what is read can be written again, which recurses
 
-Numbers = npt.NDArray[Any]
 T = TypeVar("T", bound=Table)
 
 

@@ -19,6 +19,7 @@ from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import PageState, kinds, read_counts, read_page_state
 from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, concatenated, single_pages
 from rmap.snapshot.index.coverage import covered, covering
 from rmap.snapshot.index.numbering import Numbering
 from rmap.snapshot.kind_columns import among, of_each
@@ -27,25 +28,6 @@ from rmap.units import PAGE_SHIFT
 
 _MAX_SPAN = 1 << 24  # frames, 64 GiB: a column over all of them
 _READINGS = 3  # of what contradicts itself, before it is believed
-
-
-@dataclass(frozen=True)
-class Extents:
-    """Page-table entries, as :meth:`rmap.snapshot.builder.SnapshotBuilder.add_ptes` takes them; int64 columns."""
-
-    vma: I64
-    address: I64
-    pfn: I64
-    count: I64
-    flags: I64
-
-    def columns(self) -> tuple[I64, I64, I64, I64, I64]:
-        """All five, in order."""
-        return self.vma, self.address, self.pfn, self.count, self.flags
-
-    def take(self, rows: I64 | Bool) -> Extents:
-        """Only these rows."""
-        return Extents(*(column[rows] for column in self.columns()))
 
 
 class VmaColumns(NamedTuple):
@@ -179,22 +161,8 @@ def mark_special(extents: Extents, frames: Described) -> Extents:
     mixed = (of_them > 0) & (of_them < extents.count)
     if mixed.any():
         cut, kept = single_pages(extents.take(mixed)), extents.take(~mixed)
-        extents = Extents(*(np.concatenate(pair) for pair in zip(kept.columns(), cut.columns())))
-        return mark_special(extents, frames)
+        return mark_special(concatenated([kept, cut]), frames)
     return replace(extents, flags=np.where(of_them > 0, extents.flags | f.PTE_SPECIAL, extents.flags))
-
-
-def single_pages(extents: Extents) -> Extents:
-    """Extents cut into single pages. Slots of swap, like frames, rise with the address; markers have none."""
-    within = expand(np.zeros(len(extents.count), np.int64), extents.count)
-    step = np.where(extents.flags & f.PTE_PRESENT, 1, np.where(extents.flags & f.PTE_SWAP, f.SWAP_STEP, 0))
-    return Extents(
-        np.repeat(extents.vma, extents.count),
-        np.repeat(extents.address, extents.count) + (within << PAGE_SHIFT),
-        np.repeat(extents.pfn, extents.count) + within * np.repeat(step, extents.count),
-        np.ones(len(within), np.int64),
-        np.repeat(extents.flags, extents.count),
-    )
 
 
 def mark_races(

@@ -6,16 +6,16 @@ has no chain in the picture, and the anon_vmas it is linked to are marked as not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.live.bpf import KernelMemory, Topology
-from rmap.live.capture.frames import Described, Extents, VmaColumns, single_pages
+from rmap.live.capture.frames import Described, VmaColumns
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.builder import join_extents
+from rmap.snapshot.extents import Extents, concatenated, join_extents, single_pages
 from rmap.snapshot.kind_columns import among
 from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.uapi.kpageflags import KPF_LRU
@@ -80,7 +80,8 @@ class KernelView:
         Args:
             doubtful: bool, of each frame: written where an entry of pagemap does not map it any more.
         """
-        state, done = frames.state, []
+        state = frames.state
+        done: list[Extents] = []
         pid = vmas.pid[extents.vma]
         for one in np.unique(pid).tolist():
             part = single_pages(extents.take(pid == one))
@@ -90,8 +91,8 @@ class KernelView:
             doubtful[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
             flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
             flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
-            done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
-        return Extents(*(np.concatenate(column) for column in zip(*done)))
+            done.append(join_extents(replace(part, flags=flags)))
+        return concatenated(done)
 
     def changed(self, frames: Described, rows: I64) -> Bool:
         """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""

@@ -14,6 +14,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import entry_at
 from rmap.snapshot.kinds import KINDS, FrameKind
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
@@ -237,16 +238,12 @@ def _vma(picture: Snapshot, row: int, name: str, names: dict[int, str], index: i
     )
 
 
-# What the page tables hold at an address of a VMA, and the frame there, -1 if none.
 def _entry(picture: Snapshot, vma: int, address: int) -> tuple[str, int]:
-    ptes = picture.ptes
-    first, last = np.searchsorted(ptes.vma, [vma, vma + 1])
-    row = int(first + np.searchsorted(ptes.address[first:last], address, side="right")) - 1
-    if row < first:
+    # What the page tables hold at an address of a VMA, and the frame there, -1 if none.
+    entry = entry_at(picture.ptes, vma, address)
+    if entry is None:
         return "nothing", -1
-    page = (address - int(ptes.address[row])) >> PAGE_SHIFT
-    if page >= ptes.count[row]:
-        return "nothing", -1
-    if ptes.flags[row] & f.PTE_PRESENT:
-        return "another page", int(ptes.pfn[row]) + page
-    return ("swapped out" if ptes.flags[row] & f.PTE_SWAP else "nothing"), -1
+    flags, value = entry
+    if flags & f.PTE_PRESENT:
+        return "another page", value
+    return ("swapped out" if flags & f.PTE_SWAP else "nothing"), -1

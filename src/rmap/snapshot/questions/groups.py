@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import F64, I32, I64, Bool, expand
+from rmap.columns import F64, I32, I64, Bool
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
 from rmap.snapshot.index.sums import by_row
 from rmap.snapshot.questions.usage import counted_frames
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -189,7 +190,5 @@ def slots(picture: Snapshot, of_process: I32) -> tuple[I64, I64]:
     ptes = picture.ptes
     rows = np.flatnonzero((ptes.flags & f.PTE_SWAP) != 0)
     rows = rows[of_process[picture.vmas.process[ptes.vma[rows]]] >= 0]
-    count = ptes.count[rows].astype(np.int64)
-    within = expand(np.zeros(len(rows), np.int64), count)
-    group = np.repeat(of_process[picture.vmas.process[ptes.vma[rows]]], count).astype(np.int64)
-    return group, np.repeat(ptes.pfn[rows], count) + within * f.SWAP_STEP
+    pages = single_pages(Extents.of(ptes, rows))
+    return of_process[picture.vmas.process[pages.vma]].astype(np.int64), pages.pfn

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import entries_of_slot
 from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.questions.answer import Completeness, Mapping, Who, judge
 from rmap.uapi.vm_flags import perms
@@ -62,12 +63,7 @@ def _completeness(picture: Snapshot, run: int, found: int) -> Completeness:
 
 def who_swap(picture: Snapshot, swap_type: int, offset: int) -> Who:
     """Which entries name one swap slot; see :meth:`rmap.snapshot.snapshot.Snapshot.who_swap`."""
-    ptes = picture.ptes
-    entry = swap_type | offset << f.SWAP_TYPE_BITS
-    behind = entry - ptes.pfn
-    inside = (behind >= 0) & (behind % f.SWAP_STEP == 0) & (behind < ptes.count.astype(np.int64) * f.SWAP_STEP)
-    extents = np.flatnonzero(((ptes.flags & f.PTE_SWAP) != 0) & inside)
-    addresses = ptes.address[extents] + (behind[extents] // f.SWAP_STEP << PAGE_SHIFT)
+    extents, addresses = entries_of_slot(picture.ptes, swap_type | offset << f.SWAP_TYPE_BITS)
     mappings = _mappings(picture, extents.tolist(), addresses.tolist())
     status = "approximate" if mappings else "unmapped"
     note = "the kernel does not show how many entries name a swap slot"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from rmap.columns import I64, expand
+from rmap.columns import I64
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
 from rmap.snapshot.kind_columns import among
 from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
-from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from rmap.snapshot.snapshot import Snapshot
@@ -120,15 +120,12 @@ class _Pages:
         place = np.empty(len(picture.vmas), np.int64)
         place[order] = np.arange(len(order))
         rows = np.lexsort((ptes.address, place[ptes.vma]))
-        count = ptes.count[rows].astype(np.int64)
-        flags = ptes.flags[rows].astype(np.int64)
-        within = expand(np.zeros(len(rows), np.int64), count)
-        step = np.where(flags & f.PTE_PRESENT, 1, np.where(flags & f.PTE_SWAP, f.SWAP_STEP, 0))
-        self.vma: I64 = np.repeat(place[ptes.vma[rows]], count)
-        self.address: I64 = np.repeat(ptes.address[rows], count) + (within << PAGE_SHIFT)
-        self.kind: I64 = np.repeat(flags & (f.PTE_KINDS | f.PTE_SPECIAL), count)
-        self.write: I64 = np.repeat(flags & f.PTE_WRITE, count)
-        self.value: I64 = np.repeat(ptes.pfn[rows], count) + within * np.repeat(step, count)
+        pages = single_pages(Extents.of(ptes, rows))
+        self.vma: I64 = place[pages.vma]
+        self.address: I64 = pages.address
+        self.kind: I64 = pages.flags & (f.PTE_KINDS | f.PTE_SPECIAL)
+        self.write: I64 = pages.flags & f.PTE_WRITE
+        self.value: I64 = pages.pfn
         self.present = (self.kind & f.PTE_PRESENT) != 0
 
 
