@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from snapshot_worlds import HEAP, PAGE, RW, column
 
-from rmap.errors import TraceError, UntrackedPage
+from rmap.errors import SnapshotError, UntrackedPage
 from rmap.kernel.adopt import adopt
 from rmap.kernel.entries import KINDS as REPLAYED
 from rmap.live.lookup.bad_frames import recorded_frames
@@ -153,7 +153,7 @@ def test_outside_the_block_nobody_knows_it() -> None:
     with KINDS.extended(GUEST):
         picture = picture_of(GUEST, mapcount=2)
     assert KINDS.kind_of(BIT) == k.FILE and len(KINDS) == NUMBER
-    with pytest.raises(TraceError, match=r"unknown code \(D4\)"):
+    with pytest.raises(SnapshotError, match=r"unknown code \(D4\)"):
         Snapshot(picture.tables, picture.about)
 
 

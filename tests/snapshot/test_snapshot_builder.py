@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snapshot_worlds import HEAP, PAGE, RW, column, parent_and_child
 
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 
@@ -105,7 +105,7 @@ def test_ids_follow_their_rows() -> None:
 def test_a_contradiction_is_refused() -> None:
     builder = parent_and_child()
     builder.set_frames(column(0x1000), mapcount=1)
-    with pytest.raises(TraceError, match="D8"):
+    with pytest.raises(SnapshotError, match="D8"):
         builder.build()
     with pytest.raises(TypeError, match="no column colour"):
         builder.set_frames(column(1), colour=3)

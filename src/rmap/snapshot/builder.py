@@ -265,7 +265,7 @@ class SnapshotBuilder:
         """Make the picture.
 
         Raises:
-            TraceError: what was added is contradictory (requirements D4 to D12).
+            SnapshotError: what was added is contradictory (requirements D4 to D12).
         """
         tables: dict[str, Table] = {}
         for table in TABLES:

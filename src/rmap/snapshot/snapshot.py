@@ -44,7 +44,7 @@ class Snapshot:
         about: where it comes from, and what it lacks.
 
     Raises:
-        TraceError: the tables contradict each other (requirements D4 to D12).
+        SnapshotError: the tables contradict each other (requirements D4 to D12).
     """
 
     processes: tables.ProcessTable
@@ -73,7 +73,7 @@ class Snapshot:
         """Read a picture from a file.
 
         Raises:
-            TraceError: not a picture, damaged, contradictory, or of a newer format.
+            SnapshotError: not a picture, damaged, contradictory, or of a newer format.
         """
         return cls(*storage.load(path))
 

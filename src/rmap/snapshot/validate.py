@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError
 from rmap.snapshot import flags as f
 from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.tables import TABLES
@@ -48,7 +48,7 @@ def validate(picture: Snapshot) -> None:
     """Check requirements D4 to D12.
 
     Raises:
-        TraceError: the first requirement that does not hold, with table and row.
+        SnapshotError: the first requirement that does not hold, with table and row.
     """
     _about(picture)
     _ids(picture)
@@ -60,8 +60,8 @@ def validate(picture: Snapshot) -> None:
     _topology(picture)
 
 
-def _refuse(number: str, text: str) -> TraceError:
-    return TraceError(f"the picture is contradictory: {text} ({number})")
+def _refuse(number: str, text: str) -> SnapshotError:
+    return SnapshotError(f"the picture is contradictory: {text} ({number})")
 
 
 def _first(wrong: Bool) -> int | None:
