@@ -294,8 +294,8 @@ def _by_column(rows: list[dict[str, Any]], columns: dict[str, Column]) -> dict[s
     return {name: [row[name] for row in rows] for name in columns}
 
 
-# Put a table in order, and let every id column that points into it follow.
 def _sort(tables: dict[str, Table], name: str, order: Numbers) -> None:
+    # Put a table in order, and let every id column that points into it follow.
     tables[name] = tables[name].take(order)
     new = np.empty(len(order), np.int32)
     new[order] = np.arange(len(order), dtype=np.int32)
@@ -306,8 +306,8 @@ def _sort(tables: dict[str, Table], name: str, order: Numbers) -> None:
                 setattr(table, field, np.where(old >= 0, new[old], -1).astype(np.int32) if len(new) else old)
 
 
-# Join frames to runs: neighbours that say the same, the page index rising with them.
 def _join_frames(parts: list[dict[str, Numbers]]) -> FrameTable:
+    # Join frames to runs: neighbours that say the same, the page index rising with them.
     names = list(FrameTable.columns())
     if not parts:
         return FrameTable()

@@ -68,8 +68,8 @@ class Snapshot:
             setattr(self, name, table)
         validate(self)
 
-    # What was worked out from the tables is worked out again where it is needed.
     def __reduce__(self) -> tuple[type[Snapshot], tuple[dict[str, tables.Table], dict[str, Any]]]:
+        # What was worked out from the tables is worked out again where it is needed.
         return type(self), (self.tables, self.about)
 
     @classmethod

@@ -187,8 +187,8 @@ def _decode(stored: Numbers, column: Column) -> Numbers:
     return np.cumsum(wide) if column.delta else wide
 
 
-# Linux's names are any bytes; Python has those that are no UTF-8 as lone surrogates.
 def _utf8(text: str) -> bytes:
+    # Linux's names are any bytes; Python has those that are no UTF-8 as lone surrogates.
     return text.encode(errors="backslashreplace")
 
 

@@ -94,8 +94,8 @@ def describe(extents: Extents, vmas: VmaColumns) -> Described:
     return Described(state, kind, file, index, _own_entries(state.pfn), np.full(len(kind), -1, np.int64))
 
 
-# Ascending disjoint runs that cover some extents; frame by frame, where they do not lie too far apart.
 def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
+    # Ascending disjoint runs that cover some extents; frame by frame, where they do not lie too far apart.
     if not len(pfn):
         return pfn, count
     low, high = int(pfn.min()), int((pfn + count).max())
@@ -110,8 +110,8 @@ def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
     return first[starts], np.maximum.reduceat(end, starts) - first[starts]
 
 
-# Which page of which file each frame is: from any entry that maps it, and from its folio (rule I21).
 def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tuple[I64, I64]:
+    # Which page of which file each frame is: from any entry that maps it, and from its folio (rule I21).
     n = len(state.pfn)
     file, index = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     if not n:
@@ -137,8 +137,8 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
     return file, index
 
 
-# How many entries of this very process map each frame: it is left out of the picture, but the kernel counts it.
 def _own_entries(pfns: I64) -> I64:
+    # How many entries of this very process map each frame: it is left out of the picture, but the kernel counts it.
     pid = os.getpid()
     vmas = [(line.start, line.end) for line in procfs.read_maps(pid)]
     with Pagemap(pid) as pagemap:
@@ -221,9 +221,9 @@ class _Placed(NamedTuple):
         return expand(self.first, self.extents.count)
 
 
-# Which of these frames are not any more what they were. However many there are, all are read: the larger a defect is,
-# the more of it must be seen.
 def _changed(placed: _Placed, vmas: VmaColumns, frames: Described, suspect: I64) -> Bool:
+    # Which of these frames are not any more what they were. However many there are, all are read: the larger a defect
+    # is, the more of it must be seen.
     pfns, mapcount = frames.state.pfn[suspect], frames.state.mapcount[suspect]
     changed: Bool = read_counts(pfns) != mapcount
     position, extent = covering(suspect, placed.first, placed.behind)
@@ -270,9 +270,9 @@ def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64
     return wrong
 
 
-# Which extents lie where the indexes of their frames put them, told without a look at each page: in a run, the index
-# rises with the frame.
 def _in_step(placed: _Placed, first: I64, index: I64) -> Bool:
+    # Which extents lie where the indexes of their frames put them, told without a look at each page: in a run, the
+    # index rises with the frame.
     ahead = index - np.arange(len(index))
     run = np.cumsum(np.diff(ahead, prepend=ahead[0]) != 0)
     whole = run[placed.first] == run[placed.behind - 1]
@@ -280,8 +280,8 @@ def _in_step(placed: _Placed, first: I64, index: I64) -> Bool:
     return right
 
 
-# Which entries of one process are not any more what they were; addresses ascending.
 def _changed_entries(pid: int, address: I64, pfn: I64, flags: I64) -> Bool:
+    # Which entries of one process are not any more what they were; addresses ascending.
     begin, count = runs(np.unique(address >> PAGE_SHIFT))
     ranges = zip((begin << PAGE_SHIFT).tolist(), ((begin + count) << PAGE_SHIFT).tolist())
     try:

@@ -150,8 +150,8 @@ class SqlAnswer:
     rows: Iterator[tuple[Any, ...]]
 
 
-# Two columns of one name would be one in an object of JSON.
 def _distinct(names: list[str]) -> list[str]:
+    # Two columns of one name would be one in an object of JSON.
     seen: dict[str, int] = {}
     made = []
     for name in names:
@@ -166,6 +166,6 @@ def _message(error: Exception) -> str:
     return "\n".join(line for line in lines if line.strip(" ^"))
 
 
-# Dictionaries of Arrow arrive as ENUM('...', '...') of every text there is.
 def _type(text: str) -> str:
+    # Dictionaries of Arrow arrive as ENUM('...', '...') of every text there is.
     return "VARCHAR" if text.startswith("ENUM") else text

@@ -175,8 +175,8 @@ def _refuse_unwalked(kind: FrameKind) -> None:
         raise UntrackedPage(kind.name, f"the picture does not hold {kind.no_walk}; `rmap who` lists its entries")
 
 
-# The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
 def _in_the_tree(picture: Snapshot, on_anon_vma: bool, anchor: int, file: int) -> I64:
+    # The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
     if not on_anon_vma:
         return (
             np.flatnonzero((picture.vmas.file == file) & (picture.vmas.pgoff >= 0)) if file >= 0 else np.empty(0, int)
@@ -191,8 +191,9 @@ def _chain(picture: Snapshot, vma: int) -> list[int]:
     return links.anon_vma[low:high].tolist()
 
 
-# The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family has.
 def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[AnonVmaOfPage, ...], int]:
+    # The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family
+    # has.
     if anchor < 0:
         return {}, (), 0
     table = picture.anon_vmas

@@ -134,15 +134,15 @@ def _bytes(frames: Bool) -> int:
     return int(frames.sum()) * PAGE_SIZE
 
 
-# How many entries of the chosen map each frame.
 def _entries_of(picture: Snapshot, chosen: Bool) -> I64:
+    # How many entries of the chosen map each frame.
     sets = picture.mapper_sets
     of_class = by_row(sets.of_member, np.where(chosen[sets.members], sets.entries, 0), sets.nr_classes)
     return of_class[sets.of_frame]
 
 
-# Of each frame: whether one of its folio that is mapped is among the given.
 def _folio_mapped(picture: Snapshot, given: Bool) -> Bool:
+    # Of each frame: whether one of its folio that is mapped is among the given.
     head = np.arange(len(given)) - picture.per_frame("head_offset")
     mapped = given & (np.maximum(picture.per_frame("mapcount"), picture.mapper_sets.found) > 0)
     any_mapped = np.zeros(len(given), np.bool_)
@@ -155,15 +155,15 @@ def _swap(picture: Snapshot, chosen: Bool) -> int:
     return len(np.setdiff1d(slot[group == 0], slot[group == 1])) * PAGE_SIZE
 
 
-# What is allocated of a file comes back whole, mapped or not, where the picture knows how much that is.
 def _shared(picture: Snapshot, files: list[int], frames: Bool) -> int:
+    # What is allocated of a file comes back whole, mapped or not, where the picture knows how much that is.
     file = picture.per_frame("file")
     mapped = np.bincount(file[frames & (file >= 0)], minlength=len(picture.files))
     return sum(max(int(mapped[row]) * PAGE_SIZE, int(picture.files.allocated[row])) for row in files)
 
 
-# What else holds a file's memory, in words; "" if nothing does.
 def _holder(picture: Snapshot, file: int, chosen: Bool) -> str:
+    # What else holds a file's memory, in words; "" if nothing does.
     if file < 0:
         return "an unknown file"
     holders, processes = picture.holders, picture.processes

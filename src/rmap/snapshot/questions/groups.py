@@ -86,8 +86,8 @@ def names(picture: Snapshot, by: str) -> list[str]:
     return [f"{processes.pid[row]} {processes.comm[row]}" for row in top]
 
 
-# The first process of each one's tree. What init started is a tree of its own: else all would be one.
 def _tops(picture: Snapshot) -> list[int]:
+    # The first process of each one's tree. What init started is a tree of its own: else all would be one.
     parents = picture.parents().tolist()
     pids = picture.processes.pid.tolist()
     tops = []
@@ -140,8 +140,8 @@ class _Frames:
     sum_pss: F64
 
 
-# Class by class: a group has the same entries in all frames of a class.
 def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
+    # Class by class: a group has the same entries in all frames of a class.
     sets = picture.mapper_sets
     counted = counted_frames(picture)
     mappers = mappers_of_frames(picture)
@@ -179,8 +179,8 @@ def mappers_of_frames(picture: Snapshot) -> I64:
     return np.maximum(np.maximum(mapcount, picture.mapper_sets.found), 1)
 
 
-# Distinct slots that each group names.
 def _slots_of(picture: Snapshot, of_process: I32, n: int) -> I64:
+    # Distinct slots that each group names.
     group, slot = slots(picture, of_process)
     return np.bincount(np.unique(np.stack((group, slot)), axis=1)[0], minlength=n) if n else np.zeros(0, np.int64)
 

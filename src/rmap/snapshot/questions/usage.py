@@ -118,8 +118,8 @@ def counted_frames(picture: Snapshot) -> Bool:
     return among(kind, KINDS.counted) & ~without
 
 
-# Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
 def _shared_with(picture: Snapshot, counted: Bool) -> I64:
+    # Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
     sets = picture.mapper_sets
     used = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes) > 0
     of_member = sets.of_member

@@ -127,8 +127,8 @@ def _pages(picture: Snapshot) -> CheckedPages:
     )
 
 
-# One invariant of entries: of those asked about, which are right.
 def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
+    # One invariant of entries: of those asked about, which are right.
     rows = np.flatnonzero(asked & ~right).tolist()
     found = []
     for i in rows[:NAMED]:

@@ -52,8 +52,9 @@ def isomorphic(a: Snapshot, b: Snapshot, *, vma_flags: int = COMPARED_FLAGS, map
     return difference
 
 
-# One picture, with its processes and VMAs in canonical order.
 class _Canonical:
+    """One picture, with its processes and VMAs in canonical order."""
+
     def __init__(self, picture: Snapshot, vma_flags: int) -> None:
         self.picture = picture
         self.vma_flags = vma_flags
@@ -70,8 +71,8 @@ class _Canonical:
         self.pages = _Pages(picture, self.vmas)
         self.first_frames = _first_met(self.pages.value[self.pages.present])
 
-    # Everything but pages: lists of the same length on both sides iff the worlds have the same shape.
     def facts(self) -> Iterable[_Fact]:
+        # Everything but pages: lists of the same length on both sides iff the worlds have the same shape.
         picture = self.picture
         yield "number of processes", len(self.processes)
         parents = picture.parents()
@@ -88,8 +89,9 @@ class _Canonical:
             yield f"file offset of {self.vma_name[i]}", int(vmas.pgoff[vma]) if file >= 0 else -1
 
 
-# Numbers things in the order in which they are first met.
 class _Names:
+    """Numbers things in the order in which they are first met."""
+
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
 
@@ -97,8 +99,8 @@ class _Names:
         return self._known.setdefault(thing, len(self._known))
 
 
-# Parents before children, siblings in order of start: the order in which the processes came to be, by family.
 def _fork_order(picture: Snapshot) -> list[int]:
+    # Parents before children, siblings in order of start: the order in which the processes came to be, by family.
     parents = picture.parents().tolist()
     age = list(zip(picture.processes.start_time.tolist(), picture.processes.pid.tolist()))
     children: dict[int, list[int]] = {}
@@ -113,8 +115,9 @@ def _fork_order(picture: Snapshot) -> list[int]:
     return order
 
 
-# Every page-table entry, in canonical order: VMA, address, what kind, and the frame or swap slot.
 class _Pages:
+    """Every page-table entry, in canonical order: VMA, address, what kind, and the frame or swap slot."""
+
     def __init__(self, picture: Snapshot, order: list[int]) -> None:
         ptes = picture.ptes
         place = np.empty(len(picture.vmas), np.int64)
@@ -129,14 +132,14 @@ class _Pages:
         self.present = (self.kind & f.PTE_PRESENT) != 0
 
 
-# For each distinct value, in the order in which they are first met: the value.
 def _first_met(values: I64) -> I64:
+    # For each distinct value, in the order in which they are first met: the value.
     _, first = np.unique(values, return_index=True)
     return values[np.sort(first)]
 
 
-# Each value replaced by the number of its first meeting.
 def _renamed(values: I64) -> I64:
+    # Each value replaced by the number of its first meeting.
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -200,8 +203,8 @@ def _of_frames(world: _Canonical, name: str) -> I64:
     return spread[world.picture.numbering.dense(world.first_frames)]
 
 
-# anon_vmas by the order in which the chains name them; then each one's root, parent and counters.
 def _compare_topology(one: _Canonical, two: _Canonical) -> str | None:
+    # anon_vmas by the order in which the chains name them; then each one's root, parent and counters.
     sides = []
     for world in (one, two):
         picture, names, facts = world.picture, _Names(), list[_Fact]()
