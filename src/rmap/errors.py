@@ -4,8 +4,8 @@ Four kinds, told apart by whose fault it is:
 
 * the modelled kernel refused a call: :class:`SyscallError`;
 * the question has no answer: :class:`UntrackedPage`;
-* the world is not as needed (a file, a privilege, a size): :class:`TraceError`, :class:`SourceError`,
-  :class:`NotPermitted`, :class:`LimitError`, :class:`UsageError`;
+* the world is not as needed (a file, a privilege, a size): :class:`SnapshotError`, :class:`TraceError`,
+  :class:`SourceError`, :class:`NotPermitted`, :class:`LimitError`, :class:`UsageError`;
 * rmap itself is wrong: :class:`InvariantError`.
 """
 
@@ -44,7 +44,7 @@ class UntrackedPage(RmapError):
     """The page is mapped, or may be, in a way that no reverse map tracks.
 
     Attributes:
-        kind: ``"zero"``, ``"pfnmap"``, ``"kernel"`` or ``"free"``.
+        kind: the name of a kind of frames (``"zero"``, ``"kernel"``, ``"ksm"``, ...), or ``"free"``.
         reason: one sentence: why the kernel keeps no reverse map for such a page.
     """
 
@@ -73,8 +73,12 @@ class InvariantError(RmapError):
         return f"{self.args[0]}: {self.args[1]}"
 
 
+class SnapshotError(RmapError):
+    """A picture of memory that cannot be used: truncated, foreign, contradictory or too new."""
+
+
 class TraceError(RmapError):
-    """A snapshot or trace file that cannot be used: truncated, foreign, contradictory or too new."""
+    """A recorded program that cannot be used: truncated, foreign, contradictory, too new, or with such a picture."""
 
 
 class SourceError(RmapError):

@@ -15,7 +15,7 @@ import pytest
 
 from rmap.cli import main
 from rmap.snapshot import Snapshot, Who, shipped
-from rmap.snapshot.flags import ANON, FILE
+from rmap.snapshot.kinds import ANON, FILE
 from rmap.snapshot.questions.usage import usage
 
 SMALL = ["--children", "2", "--pages", "64"]

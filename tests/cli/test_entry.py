@@ -48,7 +48,8 @@ ENDINGS = [
     (errors.UntrackedPage("zero", "all share it"), 1, "no reverse map tracks this page (zero): all share it"),
     (errors.NotPermitted("refused", works="rmap demo"), 3, "refused"),
     (errors.SourceError("/proc/1/maps is odd"), 4, "/proc/1/maps is odd"),
-    (errors.TraceError("x.rmap is cut off"), 4, "x.rmap is cut off"),
+    (errors.SnapshotError("x.rmap is cut off"), 4, "x.rmap is cut off"),
+    (errors.TraceError("x.trace is cut off"), 4, "x.trace is cut off"),
     (FileNotFoundError(errno.ENOENT, "No such file", "x.rmap"), 4, "x.rmap: No such file"),
     (errors.InvariantError("I13", "lost"), 70, "internal error: I13: lost"),
 ]

@@ -8,6 +8,7 @@ import pytest
 from rmap import Kernel, Snapshot
 from rmap.snapshot import SnapshotBuilder, shipped
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.uapi.kpageflags import KPF_ANON, KPF_KSM
 from rmap.uapi.vm_flags import VM_READ, VM_WRITE
@@ -83,7 +84,7 @@ def test_page_offsets_follow_from_shared_pages() -> None:
     moved = builder.add_vma(1, HEAP + (1 << 30), HEAP + (1 << 30) + 2 * PAGE, VM_READ | VM_WRITE)
     builder.add_ptes(own, numbers(HEAP + 2 * PAGE), numbers(0x5000), f.PTE_PRESENT)
     builder.add_ptes(moved, numbers(HEAP + (1 << 30)), numbers(0x5000), f.PTE_PRESENT)
-    builder.set_frames(numbers(0x5000), mapcount=2, kind=f.ANON, flags=KPF_ANON)
+    builder.set_frames(numbers(0x5000), mapcount=2, kind=k.ANON, flags=KPF_ANON)
     machine = Kernel.adopt(builder.build())
     machine.check()
     (first,), (second,) = machine.processes[1].maps(), machine.processes[2].maps()
@@ -99,7 +100,7 @@ def test_a_page_shared_by_siblings_alone_hangs_on_an_ancestor_that_is_gone() -> 
     for row in (1, 2):
         vma = builder.add_vma(row, HEAP, HEAP + PAGE, VM_READ | VM_WRITE)
         builder.add_ptes(vma, numbers(HEAP), numbers(0x77), f.PTE_PRESENT)
-    builder.set_frames(numbers(0x77), mapcount=2, kind=f.ANON, flags=KPF_ANON)
+    builder.set_frames(numbers(0x77), mapcount=2, kind=k.ANON, flags=KPF_ANON)
     machine = Kernel.adopt(builder.build())
     machine.check()
     chains = [[link.anon_vma for link in machine.processes[pid].mm.vmas[0].chain] for pid in (2, 3)]
@@ -117,7 +118,7 @@ def test_a_large_folio_mapped_at_two_places_of_one_process() -> None:
     builder.add_ptes(first, numbers(HEAP, HEAP + PAGE), numbers(0x100, 0x101), f.PTE_PRESENT)
     builder.add_ptes(second, numbers(HEAP + (1 << 21), HEAP + (1 << 21) + PAGE), numbers(0x102, 0x103), f.PTE_PRESENT)
     folio = np.arange(0x100, 0x104)
-    builder.set_frames(folio, mapcount=1, kind=f.ANON, flags=KPF_ANON, order=2, head_offset=folio - 0x100)
+    builder.set_frames(folio, mapcount=1, kind=k.ANON, flags=KPF_ANON, order=2, head_offset=folio - 0x100)
     machine = Kernel.adopt(builder.build())
     machine.check()
     low, high = machine.processes[1].maps()
@@ -133,11 +134,11 @@ def test_a_large_folio_mapped_at_two_places_of_one_process() -> None:
 
 
 def test_a_page_of_a_large_folio_is_evicted_alone() -> None:
-    for kind, flags in ((f.ANON, KPF_ANON), (f.FILE, 0)):
+    for kind, flags in ((k.ANON, KPF_ANON), (k.FILE, 0)):
         builder = SnapshotBuilder("kernel")
         builder.add_process(1)
-        file = builder.add_file("/lib/libc.so", size=16 * PAGE) if kind == f.FILE else -1
-        vma = builder.add_vma(0, HEAP, HEAP + 4 * PAGE, VM_READ, file=file, pgoff=4 if kind == f.FILE else -1)
+        file = builder.add_file("/lib/libc.so", size=16 * PAGE) if kind == k.FILE else -1
+        vma = builder.add_vma(0, HEAP, HEAP + 4 * PAGE, VM_READ, file=file, pgoff=4 if kind == k.FILE else -1)
         folio = np.arange(0x100, 0x104)
         builder.add_ptes(vma, HEAP + PAGE * np.arange(4), folio, f.PTE_PRESENT)
         builder.set_frames(folio, mapcount=1, kind=kind, flags=flags, order=2, head_offset=folio - 0x100)
@@ -160,8 +161,8 @@ def test_ksm_and_kernel_pages_are_left_out_or_marked_and_counted() -> None:
     vma = builder.add_vma(0, HEAP, HEAP + 3 * PAGE, VM_READ | VM_WRITE)
     builder.add_ptes(vma, numbers(HEAP, HEAP + PAGE), numbers(0x10, 0x10), f.PTE_PRESENT)
     builder.add_ptes(vma, numbers(HEAP + 2 * PAGE), numbers(0x20), f.PTE_PRESENT | f.PTE_SPECIAL)
-    builder.set_frames(numbers(0x10), mapcount=2, kind=f.KSM, flags=KPF_KSM | KPF_ANON)
-    builder.set_frames(numbers(0x20), kind=f.KERNEL)
+    builder.set_frames(numbers(0x10), mapcount=2, kind=k.KSM, flags=KPF_KSM | KPF_ANON)
+    builder.set_frames(numbers(0x20), kind=k.KERNEL)
     machine = Kernel.adopt(builder.build())
     machine.check()
     assert machine.adoption is not None
@@ -177,7 +178,7 @@ def test_mappers_outside_the_picture_are_counted(design: str) -> None:
     file = builder.add_file("/lib/libc.so", size=4 * PAGE)
     vma = builder.add_vma(0, HEAP, HEAP + 2 * PAGE, VM_READ, file=file, pgoff=0)
     builder.add_ptes(vma, numbers(HEAP, HEAP + PAGE), numbers(0x10, 0x11), f.PTE_PRESENT)
-    builder.set_frames(numbers(0x10, 0x11), mapcount=numbers(1, 5), kind=f.FILE)
+    builder.set_frames(numbers(0x10, 0x11), mapcount=numbers(1, 5), kind=k.FILE)
     machine = Kernel.adopt(builder.build(), design)
     machine.check()
     assert machine.adoption is not None and machine.adoption.unseen == 1

@@ -8,6 +8,7 @@ import pytest
 from rmap import Kernel
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
 from tests.support import PAGE
 
@@ -22,7 +23,7 @@ class Draft:
     def __init__(self) -> None:
         self.builder = SnapshotBuilder("kernel", swapped=True)
         self.process = self.builder.add_process(10)
-        self.builder.set_frames(np.array([1]), kind=f.ZERO)
+        self.builder.set_frames(np.array([1]), kind=k.ZERO)
 
     def area(self, number: int, pages: int, flags: int = RW, *, file: int = -1, pgoff: int = -1) -> int:
         start = BASE + number * 100 * PAGE
@@ -74,8 +75,8 @@ def test_markers_are_counted(draft: Draft, design: str) -> None:
 
 def test_private_pages_in_a_shared_area_are_left_out(draft: Draft, design: str) -> None:
     area = draft.area(0, 8, SHARED, file=draft.builder.add_file("memory", size=8 * PAGE, kind=f.FILE_SHMEM), pgoff=0)
-    draft.folio(100, f.ANON)
-    draft.folio(101, f.SHMEM)
+    draft.folio(100, k.ANON)
+    draft.folio(101, k.SHMEM)
     draft.entry(area, 0, 100)
     draft.entry(area, 1, 101)
     draft.entry(area, 2, 5 << 5, f.PTE_SWAP)
@@ -85,7 +86,7 @@ def test_private_pages_in_a_shared_area_are_left_out(draft: Draft, design: str) 
 
 def test_an_anonymous_page_at_two_places_of_an_area_is_two_pages(draft: Draft, design: str) -> None:
     area = draft.area(0, 8)
-    draft.folio(100, f.ANON, mapcount=1)
+    draft.folio(100, k.ANON, mapcount=1)
     draft.entry(area, 0, 100)
     draft.entry(area, 3, 100)
     assert account(load(draft, design)) == (2, 1, {})
@@ -108,7 +109,7 @@ def test_two_pages_at_one_place_of_a_file(draft: Draft, design: str) -> None:
     file = draft.builder.add_file("file", size=4 * PAGE)
     for number, flags in enumerate((RW, RW, SHARED)):
         area = draft.area(number, 4, flags, file=file, pgoff=0)
-        draft.folio(100 + number, f.FILE)
+        draft.folio(100 + number, k.FILE)
         draft.entry(area, 1, 100 + number)
     counted = {"pages not of the shared area they were seen in (a torn picture)": 1}
     kernel = load(draft, design)
@@ -117,17 +118,17 @@ def test_two_pages_at_one_place_of_a_file(draft: Draft, design: str) -> None:
 
 
 def test_a_page_in_two_files(draft: Draft, design: str) -> None:
-    draft.folio(100, f.FILE, mapcount=2)
+    draft.folio(100, k.FILE, mapcount=2)
     for number in range(2):
         file = draft.builder.add_file(f"file {number}", size=4 * PAGE)
         draft.entry(draft.area(number, 4, file=file, pgoff=0), number, 100)
     assert account(load(draft, design)) == (2, 1, {})
 
 
-@pytest.mark.parametrize("kind", [f.ANON, f.FILE, f.SHMEM])
+@pytest.mark.parametrize("kind", [k.ANON, k.FILE, k.SHMEM])
 def test_a_folio_of_which_a_part_is_mapped(draft: Draft, design: str, kind: int) -> None:
-    file = -1 if kind == f.ANON else draft.builder.add_file("file", size=6 * PAGE + 1, kind=int(kind == f.SHMEM))
-    area = draft.area(0, 8, RW if kind == f.ANON else SHARED, file=file, pgoff=-1 if kind == f.ANON else 0)
+    file = -1 if kind == k.ANON else draft.builder.add_file("file", size=6 * PAGE + 1, kind=int(kind == k.SHMEM))
+    area = draft.area(0, 8, RW if kind == k.ANON else SHARED, file=file, pgoff=-1 if kind == k.ANON else 0)
     draft.folio(104, kind, order=3)
     draft.folio(112, kind, order=3)  # not mapped at all
     for page in (2, 3, 6):
@@ -155,7 +156,7 @@ def test_shared_memory_without_a_file_gets_one(draft: Draft, design: str) -> Non
 
 def test_of_a_sparse_file_of_many_terabytes_the_mapped_pages_are_loaded(draft: Draft, design: str) -> None:
     file = draft.builder.add_file("heap", size=1 << 44, kind=f.FILE_SHMEM)
-    draft.folio(100, f.SHMEM)
+    draft.folio(100, k.SHMEM)
     draft.entry(draft.area(0, 4, SHARED, file=file, pgoff=1 << 16), 1, 100)
     kernel = load(draft, design)
     assert account(kernel) == (1, 0, {})
@@ -166,7 +167,7 @@ def test_of_a_sparse_file_of_many_terabytes_the_mapped_pages_are_loaded(draft: D
 def test_an_offset_that_would_be_negative_is_a_contradiction(draft: Draft, design: str) -> None:
     file = draft.builder.add_file("file", size=40 * PAGE)
     known, unknown = draft.area(0, 20, file=file, pgoff=0), draft.area(1, 20)
-    draft.folio(100, f.ANON, mapcount=2)
+    draft.folio(100, k.ANON, mapcount=2)
     draft.entry(known, 1, 100)
     draft.entry(unknown, 15, 100)
     kernel = load(draft, design)

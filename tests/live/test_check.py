@@ -22,6 +22,7 @@ from rmap.live.capture.capture import capture
 from rmap.live.soundness import check_machine
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.rules import anon_vmas as pure
 from rmap.structs import check as module
 from rmap.structs.page import NODE_COLUMNS
@@ -64,7 +65,7 @@ def test_what_holds_still_is_no_race(still: Load, memory: BpfMemory) -> None:
     """All of it is asked about: closed areas too, and pages of large folios. Files are mapped by others as well."""
     picture = capture(still.pids, memory=memory)
     kind = picture.per_frame("kind")
-    here = (picture.reverse.found > 0) & (np.isin(kind, (f.ANON, f.SHMEM)))
+    here = (picture.reverse.found > 0) & (np.isin(kind, (k.ANON, k.SHMEM)))
     assert here.sum() > 5000 and not picture.per_frame("raced")[here].any()
     before = len(picture.pfns())
     assert check_machine(memory).facts["raced"] < before, "and elsewhere it is not all"

@@ -8,7 +8,7 @@ from rmap.cli import main
 from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.live.soundness import check_machine
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.structs.walk import walk_page
 from tests.live.conftest import TWINS
 from tests.support.live_family import Family
@@ -22,7 +22,7 @@ def test_merged_pages_break_nothing(merged: Family, memory: BpfMemory, capsys: p
     lines = {row.invariant: row for row in found.report.checked}
     assert "KSM holds them" in lines["I8"].note
     picture = capture(merged.pids, memory=memory)
-    pfn = int(picture.pfns()[picture.per_frame("kind") == f.KSM][0])
+    pfn = int(picture.pfns()[picture.per_frame("kind") == k.KSM][0])
     assert len(picture.who(pfn).mappings) >= TWINS
     assert walk_page(memory, pfn).kind == "ksm"
     assert main(["who", "--kernel", f"pfn:{pfn:#x}"]) == 1

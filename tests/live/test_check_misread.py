@@ -18,7 +18,7 @@ from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.live.soundness import MachineCheck, check_machine
 from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.rules import anon_vmas as pure
 from rmap.snapshot.rules import check as of_pages
 from rmap.snapshot.rules.findings import DESCRIBED
@@ -150,7 +150,7 @@ def test_a_page_of_the_page_cache_without_a_mapping(
 ) -> None:
     picture = capture(still.pids, memory=memory)
     kind, flags = picture.per_frame("kind"), picture.per_frame("flags")
-    file = (kind == f.FILE) & (picture.reverse.found > 0) & (flags & KPF_LRU != 0)
+    file = (kind == k.FILE) & (picture.reverse.found > 0) & (flags & KPF_LRU != 0)
     own = file & (picture.reverse.found == picture.per_frame("mapcount"))
     (pfn,) = picture.pfns()[own][:1]
     misread_pages(monkeypatch, np.array([pfn]), mapping=lambda column: column & 0)

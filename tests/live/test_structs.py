@@ -10,6 +10,7 @@ from rmap.live.capture.capture import capture
 from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.structs.snapshot import snapshot_of
 from tests.support import PAGE
 from tests.support.load import load
@@ -39,14 +40,14 @@ def test_structures_alone_say_what_proc_says() -> None:
         alone, both = snapshot_of(memory), capture(up.pids, memory=memory)
     assert entries(alone, up.pids) == entries(both, up.pids)
     kind = both.per_frame("kind")
-    pfns = both.pfns()[np.isin(kind, (f.ANON, f.FILE, f.SHMEM)) & (both.per_frame("raced") == 0)]
+    pfns = both.pfns()[np.isin(kind, (k.ANON, k.FILE, k.SHMEM)) & (both.per_frame("raced") == 0)]
     assert len(pfns) > 1000
     rows = [picture.numbering.dense(pfns) for picture in (alone, both)]
     for column in ("mapcount", "order", "head_offset", "index", "mapping"):
         values = [picture.per_frame(column)[at] for picture, at in zip((alone, both), rows)]
         assert np.array_equal(*values), column
     hung = [
-        picture.anon_vmas.address[picture.per_frame("anon_vma")[at][both.per_frame("kind")[rows[1]] == f.ANON]]
+        picture.anon_vmas.address[picture.per_frame("anon_vma")[at][both.per_frame("kind")[rows[1]] == k.ANON]]
         for picture, at in zip((alone, both), rows)
     ]
     assert np.array_equal(*hung)

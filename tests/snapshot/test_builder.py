@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from tests.support import PAGE
@@ -106,7 +106,7 @@ def test_ids_follow_their_rows() -> None:
 def test_a_contradiction_is_refused() -> None:
     builder = parent_and_child()
     builder.set_frames(column(0x1000), mapcount=1)
-    with pytest.raises(TraceError, match="D8"):
+    with pytest.raises(SnapshotError, match="D8"):
         builder.build()
     with pytest.raises(TypeError, match="no column colour"):
         builder.set_frames(column(1), colour=3)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
 from tests.support import PAGE
@@ -65,7 +65,7 @@ def test_a_broken_picture_is_refused(name: str) -> None:
     table, column, row, value, number = BROKEN[name]
     picture = parent_and_child().build()
     tables = changed(picture, table, column, row, value)
-    with pytest.raises(TraceError, match=rf"contradictory: .*\({number}\)"):
+    with pytest.raises(SnapshotError, match=rf"contradictory: .*\({number}\)"):
         Snapshot(tables, picture.about)
 
 
@@ -85,14 +85,14 @@ def test_a_broken_picture_is_refused(name: str) -> None:
 )
 def test_a_broken_provenance_is_refused(key: str, value: Any) -> None:
     picture = parent_and_child().build()
-    with pytest.raises(TraceError, match=r"\(D12\)"):
+    with pytest.raises(SnapshotError, match=r"\(D12\)"):
         Snapshot(picture.tables, {**picture.about, key: value})
 
 
 def test_mapped_frames_must_be_described_at_all() -> None:
     picture = parent_and_child().build()
     nothing = picture.frames.take(np.empty(0, np.int64))
-    with pytest.raises(TraceError, match="D10"):
+    with pytest.raises(SnapshotError, match="D10"):
         Snapshot({**picture.tables, "frames": nothing}, picture.about)
 
 
@@ -100,7 +100,7 @@ def test_a_broken_file_is_refused_on_load(tmp_path: Any) -> None:
     picture = parent_and_child().build()
     picture.tables["ptes"] = changed(picture, "ptes", "pfn", 6, 0x1009)["ptes"]
     picture.save(tmp_path / "broken.rmap")
-    with pytest.raises(TraceError, match="D10"):
+    with pytest.raises(SnapshotError, match="D10"):
         Snapshot.load(tmp_path / "broken.rmap")
 
 

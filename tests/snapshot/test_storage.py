@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmap.errors import TraceError, UsageError
+from rmap.errors import SnapshotError, UsageError
 from rmap.snapshot import Snapshot, isomorphic
 from rmap.snapshot.storage import FORMAT, _encode, _encode_text
 from rmap.snapshot.storage import _decode as decode
@@ -84,7 +84,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_a_cut_off_file_is_refused(path: Path, share: int) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * share // 100])
-    with pytest.raises(TraceError, match=r"not a picture of memory, or is cut off \(D1"):
+    with pytest.raises(SnapshotError, match=r"not a picture of memory, or is cut off \(D1"):
         Snapshot.load(path)
 
 
@@ -93,22 +93,22 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     middle = data.index(b"ptes/pfn.npy") + 20
     data[middle : middle + 8] = b"\xff" * 8
     path.write_bytes(bytes(data))
-    with pytest.raises(TraceError, match="D1"):
+    with pytest.raises(SnapshotError, match="D1"):
         Snapshot.load(path)
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.rmap"
     text.write_text("not a zip\n" * 100)
-    with pytest.raises(TraceError, match="not a picture of memory"):
+    with pytest.raises(SnapshotError, match="not a picture of memory"):
         Snapshot.load(text)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme", "hello")
-    with pytest.raises(TraceError, match=r"has no about\.json"):
+    with pytest.raises(SnapshotError, match=r"has no about\.json"):
         Snapshot.load(tmp_path / "other.zip")
-    with pytest.raises(TraceError, match="there is no file"):
+    with pytest.raises(SnapshotError, match="there is no file"):
         Snapshot.load(tmp_path / "nothing")
-    with pytest.raises(TraceError, match="cannot be read"):
+    with pytest.raises(SnapshotError, match="cannot be read"):
         Snapshot.load(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_newer_format_is_refused(path: Path) -> None:
         members["about.json"] = json.dumps({"format": FORMAT + 1}).encode()
 
     edit(path, newer)
-    with pytest.raises(TraceError, match=r"format 4; this rmap reads up to format 3\. A newer rmap wrote it \(D2\)"):
+    with pytest.raises(SnapshotError, match=r"format 4; this rmap reads up to format 3\. A newer rmap wrote it \(D2\)"):
         Snapshot.load(path)
 
 
@@ -160,13 +160,13 @@ def test_a_broken_member_is_refused(path: Path, name: str) -> None:
             members[member] = data
 
     edit(path, change)
-    with pytest.raises(TraceError, match=message):
+    with pytest.raises(SnapshotError, match=message):
         Snapshot.load(path)
 
 
 def test_a_member_that_claims_to_be_huge_is_not_unpacked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmap.snapshot.storage._MAX_MEMBER", 100)
-    with pytest.raises(TraceError, match=r"claims .* bytes .D1"):
+    with pytest.raises(SnapshotError, match=r"claims .* bytes .D1"):
         Snapshot.load(path)
 
 

@@ -14,7 +14,7 @@ from rmap.cli import main
 from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.questions.family import family_of
 from rmap.structs.check import walks
 from rmap.structs.page import anchors
@@ -41,10 +41,10 @@ def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: BpfMemory
     """Every anonymous and file page of the load, as ``rmap check`` asks it. Without a walk: the zero page, the vDSO."""
     kind = picture.per_frame("kind")
     mapped = picture.reverse.found > 0
-    unwalked = np.isin(kind, (*f.UNTRACKED, f.KSM))
+    unwalked = np.isin(kind, (*k.KINDS.untracked, k.KSM))
     assert mapped[unwalked].any(), "the zero page and the vDSO are among them"
     pfns = picture.pfns()[mapped & ~unwalked]
-    assert Counter(np.unique(kind[mapped & ~unwalked]).tolist()).keys() <= {f.ANON, f.FILE, f.SHMEM}
+    assert Counter(np.unique(kind[mapped & ~unwalked]).tolist()).keys() <= {k.ANON, k.FILE, k.SHMEM}
     anonymous, of_file, anchor = anchors(memory.struct_pages(pfns).mapping)
     assert (anonymous | of_file).all()
     topology = memory.topology()
@@ -62,7 +62,7 @@ def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: BpfMemory
 
 def test_a_single_walk_equals_the_page_tables(still: Load, memory: BpfMemory, picture: Snapshot) -> None:
     kind = picture.per_frame("kind")
-    pages = picture.pfns()[np.isin(kind, (f.ANON, f.SHMEM)) & (picture.reverse.found > 0)]
+    pages = picture.pfns()[np.isin(kind, (k.ANON, k.SHMEM)) & (picture.reverse.found > 0)]
     kinds = Counter()
     for pfn in np.random.default_rng(2).choice(pages, 200, replace=False).tolist():
         walk = walk_page(memory, pfn)
@@ -76,7 +76,7 @@ def test_a_single_walk_equals_the_page_tables(still: Load, memory: BpfMemory, pi
 def test_what_is_drawn_of_a_page_is_what_maps_it(picture: Snapshot) -> None:
     """The drawing goes by chains and indexes, ``who`` by the page tables."""
     kind = picture.per_frame("kind")
-    pages = picture.pfns()[np.isin(kind, (f.ANON, f.FILE, f.SHMEM)) & (picture.reverse.found > 0)]
+    pages = picture.pfns()[np.isin(kind, (k.ANON, k.FILE, k.SHMEM)) & (picture.reverse.found > 0)]
     for pfn in np.random.default_rng(3).choice(pages, 300, replace=False).tolist():
         drawn, answer = family_of(picture, pfn), picture.who(pfn)
         hits = {(vma.pid, vma.address) for vma in drawn.vmas if vma.entry == "hit"}
@@ -85,7 +85,7 @@ def test_what_is_drawn_of_a_page_is_what_maps_it(picture: Snapshot) -> None:
 
 
 def test_the_zero_page_has_no_walk(memory: BpfMemory, picture: Snapshot) -> None:
-    zero = picture.pfns()[picture.per_frame("kind") == f.ZERO]
+    zero = picture.pfns()[picture.per_frame("kind") == k.ZERO]
     assert walk_page(memory, int(zero[0])).kind == "none"
 
 
@@ -105,7 +105,7 @@ def test_who_by_the_kernel(still: Load, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_who_by_the_kernel_says_why_there_is_no_walk(capsys: pytest.CaptureFixture[str], picture: Snapshot) -> None:
-    zero = int(picture.pfns()[picture.per_frame("kind") == f.ZERO][0])
+    zero = int(picture.pfns()[picture.per_frame("kind") == k.ZERO][0])
     assert main(["who", "--kernel", f"pfn:{zero:#x}"]) == 1
     assert "no reverse map leads back" in capsys.readouterr().out
     assert main(["who", "--kernel", "-i", "x.rmap", "pfn:1"]) == 2

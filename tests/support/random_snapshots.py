@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from tests.support import PAGE
 from tests.support.snapshot_worlds import HEAP, RW, column
 
-KINDS = (f.ANON, f.FILE, f.SHMEM, f.KSM, f.ZERO, f.HUGETLB)
+KINDS = (k.ANON, k.FILE, k.SHMEM, k.KSM, k.ZERO, k.HUGETLB)
 
 
 @dataclass
@@ -54,4 +55,4 @@ def worlds(draw: st.DrawFn) -> World:
 
 def counted(world: World) -> set[int]:
     """The frames that are counted: neither the zero page nor hugetlb."""
-    return {frame for frame, kind in world.kind.items() if kind not in (f.ZERO, f.HUGETLB)}
+    return {frame for frame, kind in world.kind.items() if kind not in (k.ZERO, k.HUGETLB)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import KPF_ANON, KPF_SWAPBACKED
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE
 from tests.support import PAGE
@@ -55,7 +56,7 @@ def parent_and_child(first_pid: int = 100, first_pfn: int = 0x1000, **about: Any
     for vma in code:
         builder.add_ptes(vma, column(LIBC, LIBC + PAGE), column(pfn + 0x11, pfn + 0x12), present | f.PTE_FILE)
     index = HEAP >> 12
-    anon: dict[str, Any] = {"kind": f.ANON, "mapping": f.MAPPING_ANON}
+    anon: dict[str, Any] = {"kind": k.ANON, "mapping": f.MAPPING_ANON}
     builder.set_frames(
         column(pfn, pfn + 3), mapcount=1, flags=EXCLUSIVE, index=column(index, index + 3), anon_vma=root, **anon
     )
@@ -64,7 +65,7 @@ def parent_and_child(first_pid: int = 100, first_pfn: int = 0x1000, **about: Any
     builder.set_frames(
         column(*range(pfn + 0x10, pfn + 0x14)),
         mapcount=column(0, 2, 2, 0),
-        kind=f.FILE,
+        kind=k.FILE,
         order=2,
         head_offset=column(0, 1, 2, 3),
         index=column(0, 1, 2, 3),

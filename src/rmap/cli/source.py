@@ -24,7 +24,7 @@ def picture_of(args: Namespace, *, topology: bool = False) -> Snapshot:
         topology: the kernel's own anon_vmas are wanted, too, where BPF can read them: that takes several times as long.
 
     Raises:
-        TraceError: the file is no picture.
+        SnapshotError: the file is no picture.
         NotPermitted: this user may not see page frames.
     """
     from rmap.snapshot import Snapshot

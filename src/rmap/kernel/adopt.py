@@ -27,6 +27,8 @@ from rmap.mm.mm_types import File, Mm, Vma
 from rmap.mm.profile import PROFILES
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.units import PAGE_SHIFT, PMD_SHIFT
 
 SPARE_PAGES = 1 << 16
@@ -127,7 +129,7 @@ class _Loader:
         frames = self.frames
         exclusive = frames.exclusive
         if not frames.exclusive_known:
-            exclusive = (self.mappings_loaded == 1) & (frames.mapcount <= 1) & (frames.kind == f.ANON)
+            exclusive = (self.mappings_loaded == 1) & (frames.mapcount <= 1) & among(frames.kind, KINDS.on_anon_vmas)
         self.core.frames.flags[np.flatnonzero(exclusive)] |= np.int32(EXCLUSIVE)
 
     def _make_files(self) -> list[File]:
@@ -139,7 +141,7 @@ class _Loader:
         needed = np.zeros(len(picture.files), np.int64)
         np.maximum.at(needed, file, index + 1)
         made = [self._make_file(row, nr_pages) for row, nr_pages in enumerate(needed.tolist())]
-        cached = np.isin(self.frames.kind[pfns], (f.FILE, f.SHMEM))
+        cached = among(self.frames.kind[pfns], KINDS.cached)
         self._fill_page_caches(made, file[cached], index[cached], pfns[cached])
         return made
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rmap.columns import I32, I64, Bool
 from rmap.kernel.families import Inferred
-from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad, step_through
+from rmap.kernel.pages import MISPLACED, DenseFrames, PagesToLoad
 from rmap.mm.core import Core
 from rmap.mm.costs import PTES_ADDED, PTES_REMOVED
 from rmap.mm.file_fault import map_pages, page_bits
@@ -27,6 +27,9 @@ from rmap.mm.page_tables import Span, ensure, ptep_of
 from rmap.mm.pte import ACCESSED, DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE, TRACKED_MASK
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
+from rmap.snapshot.kind_columns import among, of_each
+from rmap.snapshot.kinds import KINDS as FRAME_KINDS
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -34,7 +37,6 @@ NONE, ANON, FILE, SHMEM, ZERO, KERNEL, SWAPPED, OTHER = range(8)
 KINDS = ("none", "anonymous", "file", "shared memory", "zero page", "kernel page", "swap", "other")
 """What an entry can be, as far as a replay tells kinds apart. ``other``: guard markers, KSM, hugetlb, migration."""
 
-_OF_FRAME = {f.ANON: ANON, f.FILE: FILE, f.SHMEM: SHMEM, f.ZERO: ZERO, f.KERNEL: KERNEL, f.DEVICE: KERNEL}
 
 _UNTRACKED = PRESENT | SPECIAL | ACCESSED
 """The bits of an entry that no reverse map tracks."""
@@ -82,9 +84,8 @@ class SnapshotEntries:
 
 def spread(picture: Snapshot) -> SnapshotEntries:
     """A picture's entries, one row each."""
-    ptes = picture.ptes
-    extent, step, frame = step_through(picture, np.arange(len(ptes.count)))
-    flags = ptes.flags[extent].astype(np.int64)
+    pages = single_pages(Extents.of(picture.ptes))
+    frame, flags = pages.pfn, pages.flags
     present, swapped = (flags & f.PTE_PRESENT) != 0, (flags & f.PTE_SWAP) != 0
     at = np.where(present, picture.numbering.dense(frame), -1)
     described = at >= 0
@@ -95,15 +96,14 @@ def spread(picture: Snapshot) -> SnapshotEntries:
         column = picture.per_frame(name).astype(np.int64)
         return np.where(described, column[at], default)
 
-    code = np.full(len(f.FRAME_KINDS) + 1, OTHER, np.int64)
-    code[list(_OF_FRAME)] = list(_OF_FRAME.values())
-    kind = np.where(present, code[of_frame("kind", len(f.FRAME_KINDS))], np.where(swapped, SWAPPED, OTHER))
+    code = np.append(of_each(lambda kind: KINDS.index(kind.replayed)), OTHER)  # the last is that of no frame
+    kind = np.where(present, code[of_frame("kind", -1)], np.where(swapped, SWAPPED, OTHER))
     special = present & ((flags & f.PTE_SPECIAL) != 0) & (kind != ZERO)
     kind[special] = KERNEL
     own = of_frame("own", 0)
     return SnapshotEntries(
-        vma=ptes.vma[extent].astype(np.int64),
-        address=ptes.address[extent] + (step << PAGE_SHIFT),
+        vma=pages.vma,
+        address=pages.address,
         kind=kind,
         frame=np.where(present | swapped, frame, -1),
         index=of_frame("index", -1),
@@ -332,7 +332,8 @@ class EntryWriter:
             handles: of each, as :func:`rmap.kernel.structure.adopt_anon_vmas` returns them.
         """
         frames, columns = self.frames, self.core.frames
-        pfns = np.flatnonzero((frames.kind == f.ANON) & (frames.anon_vma >= 0) & (frames.index >= 0))
+        anonymous = among(frames.kind, FRAME_KINDS.on_anon_vmas)
+        pfns = np.flatnonzero(anonymous & (frames.anon_vma >= 0) & (frames.index >= 0))
         heads = frames.head[pfns]
         columns.flags[pfns] |= np.int32(ANON_PAGE | SWAPBACKED)
         columns.mapping[heads] = handles[frames.anon_vma[pfns]]
@@ -374,7 +375,7 @@ class EntryWriter:
         if picture.about["topology"] == "none":
             return hangs
         mapped = np.flatnonzero(pages.tracked)
-        anon = mapped[self.frames.kind[pages.pfn[mapped]] == f.ANON]
+        anon = mapped[among(self.frames.kind[pages.pfn[mapped]], FRAME_KINDS.on_anon_vmas)]
         link = pages.vma[anon].astype(np.int64) << 32 | self.frames.anon_vma[pages.pfn[anon]]
         hangs[anon] = np.isin(link, chains.vma.astype(np.int64) << 32 | chains.anon_vma)
         return hangs
@@ -415,7 +416,7 @@ class EntryWriter:
             if not vma.faulted:
                 core.prepare(vma)
         anon = np.zeros(len(pfns), np.bool_)
-        anon[tracked] = self.frames.kind[pfns[tracked]] == f.ANON
+        anon[tracked] = among(self.frames.kind[pfns[tracked]], FRAME_KINDS.on_anon_vmas)
         fits = self._fits(vma, piece, pfns, offs, tracked, anon) & self._hangs_here[where]
         if vma.flags & (VM_SHARED | VM_MAYSHARE) and not fits.all():
             # Where nothing is private, a page that does not belong there cannot become a copy.

@@ -15,7 +15,8 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.kernel.pages import DenseFrames, PagesToLoad
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.units import PAGE_SHIFT
 
 NOBODY = -1
@@ -72,7 +73,7 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferre
 def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> tuple[I64, I64, I64]:
     # (head frame, VMA, where the head would lie in the VMA), sorted by frame then VMA; swap slots follow the frames.
     tracked = pages.tracked
-    anon = tracked & (frames.kind[np.where(tracked, pages.pfn, 0)] == f.ANON)
+    anon = tracked & among(frames.kind[np.where(tracked, pages.pfn, 0)], KINDS.on_anon_vmas)
     pfn = pages.pfn[anon]
     head = frames.head[pfn]
     key = np.concatenate((head, pages.pfn[pages.swapped] + len(frames.picture_pfn)))

@@ -28,14 +28,14 @@ from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT
 from rmap.mm.walk import Hits, hits, walk1, walk_many
 from rmap.snapshot import Snapshot
+from rmap.snapshot.kinds import KINDS
 from rmap.units import PAGE_SHIFT
 
-UNTRACKED = {
-    "zero": "the zero page is mapped by reads of untouched memory; nothing can be gained by finding those entries, so"
-    " they are marked special and not counted",
-    "kernel": "the page belongs to the kernel, which maps it into processes itself and never evicts or moves it",
+WHY_UNTRACKED = {
+    **{kind.name: kind.why_untracked for kind in KINDS if kind.why_untracked},
     "free": "the frame is free: nothing maps it",
 }
+"""What no reverse map of the model leads back from, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ class Kernel(Machine[Process]):
         """What a page is, who maps it, and, if no reverse map tracks it, why not."""
         kind = self._kind(pfn)
         frames = self.core.frames
-        if kind in UNTRACKED:
-            return PageMappers(pfn, kind, UNTRACKED[kind], int(frames.mapcount[pfn]), [])
+        if kind in WHY_UNTRACKED:
+            return PageMappers(pfn, kind, WHY_UNTRACKED[kind], int(frames.mapcount[pfn]), [])
         mapping, index = frames.anchor1(pfn)
         file = self.core.mappings[(mapping >> 2) - 1].name if kind in ("file", "shmem") else None
         where = index if file is not None else None
@@ -177,8 +177,8 @@ class Kernel(Machine[Process]):
 
     def _tracked(self, pfn: int) -> None:
         kind = self._kind(pfn)
-        if kind in UNTRACKED:
-            raise UntrackedPage(kind, UNTRACKED[kind])
+        if kind in WHY_UNTRACKED:
+            raise UntrackedPage(kind, WHY_UNTRACKED[kind])
 
     def _numbers(self, pfns: int | Iterable[int] | I64) -> I64:
         # What a caller names as frames, as a column of frames that there are.

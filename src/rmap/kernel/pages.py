@@ -13,13 +13,12 @@ import numpy as np
 from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED
 from rmap.units import PAGE_SHIFT
 
-NOT_LOADED = {
-    f.KSM: "KSM pages",
-    f.HUGETLB: "hugetlb pages",
-}
 NOT_ENTRIES = {
     f.PTE_GUARD: "guard markers",
     f.PTE_OTHER: "entries neither present nor in swap",
@@ -97,7 +96,7 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     pfn, kind = picture.pfns(), picture.per_frame("kind")
     order = picture.per_frame("order").astype(np.int64)
     head = pfn - np.where(order > 0, picture.per_frame("head_offset"), 0)
-    keep = ~np.isin(kind, [*f.UNTRACKED, *NOT_LOADED])
+    keep = among(kind, KINDS.loaded)
     heads, where = np.unique(head[keep & (order > 0)], return_index=True)
     orders = order[keep & (order > 0)][where]
     every = np.unique(np.concatenate((pfn[keep], expand(heads, np.int64(1) << orders))))
@@ -126,24 +125,6 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     return dense
 
 
-def step_through(picture: Snapshot, rows: I64) -> tuple[I64, I64, I64]:
-    """Spread extents of a picture to one row per entry.
-
-    Args:
-        rows: int64, of its table ``ptes``.
-
-    Returns:
-        int64 columns: the extent each entry is of, how many pages it lies behind the extent's first, and the frame: a
-        PFN, or the number of a swap slot, type included; without meaning for entries that name neither.
-    """
-    ptes = picture.ptes
-    count = ptes.count[rows].astype(np.int64)
-    extent = np.repeat(rows, count)
-    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
-    swapped = (ptes.flags[extent] & f.PTE_SWAP) != 0
-    return extent, step, ptes.pfn[extent].astype(np.int64) + np.where(swapped, step * f.SWAP_STEP, step)
-
-
 def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[str, int]]:
     """Spread the picture's extents to one row per entry.
 
@@ -152,10 +133,9 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     """
     ptes = picture.ptes
     wanted = (ptes.flags & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
-    extent, step, frame = step_through(picture, np.flatnonzero(wanted))
-    flags = ptes.flags[extent]
-    vma = ptes.vma[extent].astype(np.int64)
-    off = ((ptes.address[extent] - picture.vmas.start[vma]) >> PAGE_SHIFT) + step
+    single = single_pages(Extents.of(ptes, wanted))
+    vma, frame, flags = single.vma, single.pfn, single.flags.astype(np.int32)
+    off = (single.address - picture.vmas.start[vma]) >> PAGE_SHIFT
     swapped = (flags & f.PTE_SWAP) != 0
     pfn = np.where(swapped, 0, frames.dense(frame))
     special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
@@ -163,7 +143,7 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     for kind, reason in NOT_ENTRIES.items():
         left_out[reason] = int(ptes.count[(ptes.flags & kind) != 0].sum())
     # Private content in shared areas: two moments of one address, seen as one.
-    private = swapped | (~special & (pfn > 0) & (frames.kind[np.where(swapped, 0, pfn)] == f.ANON))
+    private = swapped | (~special & (pfn > 0) & among(frames.kind[np.where(swapped, 0, pfn)], KINDS.on_anon_vmas))
     torn = private & ((picture.vmas.flags[vma] & (VM_SHARED | VM_MAYSHARE)) != 0)
     left_out[TORN] = int(np.count_nonzero(torn))
     _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
@@ -183,8 +163,11 @@ def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, 
     runs = picture.frames
     row = np.searchsorted(runs.pfn, lost, side="right") - 1
     inside = (row >= 0) & (lost < runs.pfn[row] + runs.count[row])
-    counts = {reason: int(np.count_nonzero(inside & (runs.kind[row] == kind))) for kind, reason in NOT_LOADED.items()}
-    untracked = int(np.count_nonzero(inside & np.isin(runs.kind[row], f.UNTRACKED)))
+    kind = runs.kind[row]
+    counts = {
+        one.left_out: int(np.count_nonzero(inside & (kind == one.number))) for one in KINDS if not one.modelled
+    }
+    untracked = int(np.count_nonzero(inside & among(kind, KINDS.untracked)))
     counts["pages of the kernel or of devices not marked special"] = untracked
     counts["frames the picture does not describe"] = int(np.count_nonzero(~inside))
     return counts

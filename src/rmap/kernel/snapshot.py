@@ -26,6 +26,7 @@ from rmap.mm.mm_types import Vma
 from rmap.mm.pte import DIRTY, PRESENT, RW, SPECIAL, SWAP, SWP_EXCLUSIVE
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import KPF_ANON, KPF_MLOCKED, KPF_SWAPBACKED, KPF_SWAPCACHE, KPF_ZERO_PAGE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -163,9 +164,9 @@ def _add_frames(
     core, frames = machine.core, machine.core.frames
     # Folios are described whole, also those of which only a part is mapped.
     used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0) | ((frames.flags & LARGE) != 0))
-    builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=KPF_ZERO_PAGE)
+    builder.set_frames(np.array([ZERO_PFN], np.int64), kind=k.ZERO, flags=KPF_ZERO_PAGE)
     kernels = np.flatnonzero(frames.flags & KERNEL_OWNED)
-    builder.set_frames(kernels[kernels != ZERO_PFN], kind=f.KERNEL)
+    builder.set_frames(kernels[kernels != ZERO_PFN], kind=k.KERNEL)
     if not len(used):
         return
     linear = core.rmap.index_is == "linear"
@@ -197,7 +198,7 @@ def _add_frames(
         used,
         mapcount=frames.mapcount[used],
         flags=page_flags,
-        kind=np.where(anon | ~of_file, f.ANON, np.where(shmem, f.SHMEM, f.FILE)),
+        kind=np.where(anon | ~of_file, k.ANON, np.where(shmem, k.SHMEM, k.FILE)),
         head_offset=offset,
         order=frames.order[used - offset],
         mapping=np.where(anon, f.MAPPING_ANON, np.where(of_file, f.MAPPING_FILE, f.MAPPING_UNKNOWN)),

@@ -23,12 +23,13 @@ from rmap.live.capture.capture import capture
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.rules.anon_vmas import WHAT, pointer
 from rmap.snapshot.rules.check import inspect_pages
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Report, Violation, report_of
 from rmap.structs.anon_vmas import Topology
-from rmap.structs.check import WALKED, inspect_structs, walks
+from rmap.structs.check import inspect_structs, walks
 from rmap.structs.memory import KernelMemory
 from rmap.structs.page import StructPages, anchors
 
@@ -214,7 +215,7 @@ def _facts(reading: _Reading) -> dict[str, str | int]:
         "processes": len(picture.processes) if topology is None else len(np.unique(topology.vmas.mm)),
         "vmas": len(picture.vmas) if topology is None else len(np.unique(topology.vmas.address)),
         "anon_vmas": 0 if topology is None else len(topology.anon_vmas),
-        "anon_pages": int(np.count_nonzero((kind == f.ANON) & (found > 0))),
+        "anon_pages": int(np.count_nonzero(among(kind, KINDS.on_anon_vmas) & (found > 0))),
         "pages": picture.nr_mapped,
         "ptes": picture.nr_ptes,
         **{name: picture.about[name] for name in ("refused", "ended", "raced")},
@@ -280,7 +281,7 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     # Whether /proc tells of a page what its struct page says. What differs is looked at again at once, between two
     # readings of its count: the kernel counts on while both are read.
     kind = picture.per_frame("kind")
-    asked = ~np.isin(kind, f.UNTRACKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    asked = ~among(kind, KINDS.untracked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
     pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
     counts = picture.per_frame("mapcount")[asked].astype(np.int64)
     exact = (order == 0) | (picture.about["mapcount"] == "precise")
@@ -300,7 +301,7 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     violations = []
     for at, (row, low, high) in enumerate(zip(named.tolist(), first.tolist(), end.tolist())):
         objects = (
-            f"pfn {pfns[row]:#x}: /proc says {f.FRAME_KINDS[kind[row]]}, mapped {before[at]} times",
+            f"pfn {pfns[row]:#x}: /proc says {KINDS[kind[row]].name}, mapped {before[at]} times",
             f"struct page: mapping {pointer(int(pages.mapping[at]))}, index {pages.index[at]:#x}, mapcount "
             f"{pages.mapcount[at]}",
         )
@@ -314,5 +315,6 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
 def _fits(kind: I8, pages: StructPages) -> Bool:
     # Whether the anchor of a page is of its kind (rule 1.1).
     anonymous, of_file, _ = anchors(pages.mapping)
-    wanted = np.select([kind == f.ANON, np.isin(kind, (f.FILE, f.SHMEM))], [anonymous, of_file], True)
-    return wanted & ((pages.index >= 0) | ~np.isin(kind, WALKED))
+    wanted = np.select([among(kind, KINDS.on_anon_vmas), among(kind, KINDS.cached)], [anonymous, of_file], True)
+    return wanted & ((pages.index >= 0) | ~among(kind, KINDS.walked))
+

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rmap.show.text import WIDTH, hex_address, labelled, more, plural, whole_size, wrap
+from rmap.snapshot.kinds import KINDS
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot.questions.family import AnonVmaOfPage, FamilyVma, PageFamily
 
-_KINDS = {"anon": "anonymous", "file": "page cache", "shmem": "shared memory"}
 _TREE_WIDTH = 34
 _NAMED = 12
 
@@ -43,7 +43,7 @@ def page_lines(drawn: PageFamily) -> list[str]:
     size = whole_size(PAGE_SIZE)
     if drawn.order:
         size += f" of a {whole_size(PAGE_SIZE << drawn.order)} folio"
-    lines = labelled("page", f"pfn {hex_address(drawn.pfn)}: {_KINDS[drawn.kind]}, {size}")
+    lines = labelled("page", f"pfn {hex_address(drawn.pfn)}: {_kind(drawn)}, {size}")
     lines += labelled("index", f"{hex_address(drawn.index)}: {_index_means(drawn)}")
     if drawn.anchor:
         lines += labelled("mapping", f"{drawn.anchor}: the anon_vma that the page hangs on")
@@ -53,6 +53,11 @@ def page_lines(drawn: PageFamily) -> list[str]:
     if drawn.raced:
         lines += labelled("raced", "the page changed while the picture was taken: numbers may not fit together")
     return lines
+
+
+def _kind(drawn: PageFamily) -> str:
+    kind = KINDS.named(drawn.kind)
+    return kind.words if kind is not None else drawn.kind
 
 
 def _index_means(drawn: PageFamily) -> str:

@@ -5,23 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmap.show.text import WIDTH, columns, hex_address, labelled, more, whole_size
+from rmap.snapshot.kinds import KINDS, FrameKind
 from rmap.uapi.kpageflags import KPF_DIRTY, KPF_HWPOISON, KPF_MLOCKED, KPF_WRITEBACK
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, format_count
 
 if TYPE_CHECKING:
     from rmap.snapshot import Mapping, Who
 
-_KINDS = {
-    "anon": "anonymous",
-    "file": "page cache",
-    "shmem": "shared memory",
-    "ksm": "merged by KSM",
-    "hugetlb": "hugetlb",
-    "zero": "the zero page",
-    "kernel": "the kernel's own",
-    "device": "device memory",
-    "unknown": "not described",
-}
 _STATES = (
     (KPF_WRITEBACK, "being written"),
     (KPF_MLOCKED, "locked in memory"),
@@ -58,26 +48,28 @@ def _page(answer: Who) -> str:
     if answer.pfn is None:
         area, slot = answer.swap or (0, 0)
         return f"slot {format_count(slot)} of swap area {area}: swapped out, no frame"
+    kind = KINDS.named(answer.kind)
     frame = f"pfn {hex_address(answer.pfn)}, phys {hex_address(answer.pfn << PAGE_SHIFT)}"
-    return f"{frame}: {', '.join([_KINDS[answer.kind], *_state(answer), _size(answer)])}"
+    words = kind.words if kind is not None else "not described"
+    return f"{frame}: {', '.join([words, *_state(answer, kind), _size(answer, kind)])}"
 
 
-def _size(answer: Who) -> str:
+def _size(answer: Who, kind: FrameKind | None) -> str:
     # THP is what the kernel calls a folio that a PMD can map; all others are large folios of some size.
     size = whole_size(PAGE_SIZE)
     if not answer.order:
         return size
     whole = whole_size(PAGE_SIZE << answer.order)
-    if answer.kind == "hugetlb":
-        return f"{size} of a {whole} huge page"
+    if kind is not None and kind.folio:
+        return f"{size} of a {whole} {kind.folio}"
     return f"{size} of a {whole} {'huge page (THP)' if answer.order == PMD_SHIFT - PAGE_SHIFT else 'folio'}"
 
 
-def _state(answer: Who) -> list[str]:
+def _state(answer: Who, kind: FrameKind | None) -> list[str]:
     if answer.flags is None:
         return []
     states = [word for bit, word in _STATES if answer.flags & bit]
-    if answer.kind == "file":
+    if kind is not None and kind.number in KINDS.disk_cache:
         states.insert(0, "dirty" if answer.flags & KPF_DIRTY else "clean")
     return states
 

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rmap.columns import I32, I64
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, concatenated, join_extents
 from rmap.snapshot.snapshot import Snapshot
-from rmap.snapshot.tables import TABLES, Column, FrameTable, PteTable, Table
-from rmap.units import PAGE_SHIFT, PAGE_SIZE
-
-Numbers = npt.NDArray[Any]
+from rmap.snapshot.tables import TABLES, Column, FrameTable, Numbers, PteTable, Table
+from rmap.units import PAGE_SIZE
 
 
 def _tool() -> str:
@@ -62,7 +60,7 @@ class SnapshotBuilder:
             **about,
         }
         self._rows: dict[str, list[dict[str, Any]]] = {table.name: [] for table in TABLES}
-        self._ptes: list[tuple[Numbers, ...]] = []
+        self._ptes: list[Extents] = []
         self._frames: list[dict[str, Numbers]] = []
 
     def _add(self, table: str, row: dict[str, Any]) -> int:
@@ -188,7 +186,7 @@ class SnapshotBuilder:
             count: int64, pages per row; None means one each.
         """
         n = len(address)
-        columns = (
+        extents = Extents(
             np.broadcast_to(np.asarray(vma, np.int64), (n,)),
             np.asarray(address, np.int64),
             np.asarray(pfn, np.int64),
@@ -196,7 +194,7 @@ class SnapshotBuilder:
             np.broadcast_to(np.asarray(flags, np.int64), (n,)),
         )
         if n:
-            self._ptes.append(join_extents(*columns))
+            self._ptes.append(join_extents(extents))
 
     def set_frames(self, pfn: I64, **columns: Any) -> None:
         """Describe frames, each once; in any order and any number of calls.
@@ -267,22 +265,20 @@ class SnapshotBuilder:
         """Make the picture.
 
         Raises:
-            TraceError: what was added is contradictory (requirements D4 to D12).
+            SnapshotError: what was added is contradictory (requirements D4 to D12).
         """
         tables: dict[str, Table] = {}
         for table in TABLES:
             if table not in (PteTable, FrameTable):
                 tables[table.name] = table.of(_by_column(self._rows[table.name], table.columns()))
-        entries = zip(("vma", "address", "pfn", "count", "flags"), _concatenate(self._ptes, 5))
-        tables["ptes"] = PteTable.of(dict(entries))
+        tables["ptes"] = concatenated(self._ptes).table()
         _sort(tables, "processes", np.argsort(tables["processes"].pid, kind="stable"))  # type: ignore[attr-defined]
         vmas: Any = tables["vmas"]
         _sort(tables, "vmas", np.lexsort((vmas.start, vmas.process)))
         ptes: Any = tables["ptes"]
         if len(self._ptes) > 1 or not _in_order(ptes):  # of a single batch in order, there is nothing left to join
             order = np.lexsort((ptes.address, ptes.vma))
-            joined = join_extents(*(getattr(ptes, name)[order] for name in ("vma", "address", "pfn", "count", "flags")))
-            tables["ptes"] = PteTable.of(dict(zip(("vma", "address", "pfn", "count", "flags"), joined)))
+            tables["ptes"] = join_extents(Extents.of(ptes, order)).table()
         chains: Any = tables["anon_vma_chains"]
         tables["anon_vma_chains"] = chains.take(np.lexsort((chains.position, chains.vma)))
         tables["frames"] = _join_frames(self._frames)
@@ -298,14 +294,8 @@ def _by_column(rows: list[dict[str, Any]], columns: dict[str, Column]) -> dict[s
     return {name: [row[name] for row in rows] for name in columns}
 
 
-def _concatenate(parts: list[tuple[Numbers, ...]], width: int) -> list[Numbers]:
-    if not parts:
-        return [np.empty(0, np.int64)] * width
-    return [np.concatenate([part[i] for part in parts]) for i in range(width)]
-
-
-# Put a table in order, and let every id column that points into it follow.
 def _sort(tables: dict[str, Table], name: str, order: Numbers) -> None:
+    # Put a table in order, and let every id column that points into it follow.
     tables[name] = tables[name].take(order)
     new = np.empty(len(order), np.int32)
     new[order] = np.arange(len(order), dtype=np.int32)
@@ -316,31 +306,8 @@ def _sort(tables: dict[str, Table], name: str, order: Numbers) -> None:
                 setattr(table, field, np.where(old >= 0, new[old], -1).astype(np.int32) if len(new) else old)
 
 
-def join_extents(vma: Numbers, address: Numbers, pfn: Numbers, count: Numbers, flags: Numbers) -> tuple[Numbers, ...]:
-    """Join rows that continue the one before: same VMA and flags, next address, next frame or slot.
-
-    Args:
-        vma, address, pfn, count, flags: int64 columns as :meth:`SnapshotBuilder.add_ptes` takes them.
-
-    Returns:
-        the five columns again, with fewer rows.
-    """
-    if not len(vma):
-        return vma, address, pfn, count, flags
-    count = count.astype(np.int64)
-    step = np.where(flags & f.PTE_PRESENT, 1, np.where(flags & f.PTE_SWAP, f.SWAP_STEP, 0))
-    follows = (
-        (vma[1:] == vma[:-1])
-        & (flags[1:] == flags[:-1])
-        & (address[1:] == address[:-1] + (count[:-1] << PAGE_SHIFT))
-        & (pfn[1:] == pfn[:-1] + step[:-1] * count[:-1])
-    )
-    first = np.concatenate(([0], np.flatnonzero(~follows) + 1))
-    return vma[first], address[first], pfn[first], np.add.reduceat(count, first), flags[first]
-
-
-# Join frames to runs: neighbours that say the same, the page index rising with them.
 def _join_frames(parts: list[dict[str, Numbers]]) -> FrameTable:
+    # Join frames to runs: neighbours that say the same, the page index rising with them.
     names = list(FrameTable.columns())
     if not parts:
         return FrameTable()

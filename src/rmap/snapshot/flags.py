@@ -1,8 +1,8 @@
-"""Bits and codes of a picture: VMA flags, the kinds of a PTE extent, page flags, kinds of frames and files.
+"""Bits and codes of a picture: VMA flags, the kinds of a PTE extent, page flags, kinds of files and holders.
 
 VMA flags and page flags have the kernel's own numbers (``include/linux/mm.h``,
 ``include/uapi/linux/kernel-page-flags.h``), so that what /proc shows is stored as it is. ``docs/data-model.md``
-restates all of them.
+restates all of them. Kinds of frames: :mod:`rmap.snapshot.kinds`.
 """
 
 from __future__ import annotations
@@ -117,36 +117,6 @@ KPF_KEPT = (
 )
 """What a picture keeps. Left out: flags that flicker (locked, referenced, active, reclaim) and those another column
 says (the folio's head and tails: ``head_offset`` and ``order``; mapped: ``mapcount``)."""
-
-# frames.kind.
-ANON = 0
-FILE = 1
-SHMEM = 2
-KSM = 3
-HUGETLB = 4
-ZERO = 5
-KERNEL = 6
-DEVICE = 7
-FRAME_KINDS = ("anon", "file", "shmem", "ksm", "hugetlb", "zero", "kernel", "device")
-UNTRACKED = (ZERO, KERNEL, DEVICE)
-"""Kinds of frames that no reverse map leads back from."""
-
-KIND_TESTS = (
-    (KPF_NOPAGE, DEVICE),
-    (KPF_ZERO_PAGE, ZERO),
-    (KPF_KSM, KSM),
-    (KPF_HUGE, HUGETLB),
-    (KPF_ANON, ANON),
-    (KPF_RESERVED | KPF_SLAB | KPF_PGTABLE, KERNEL),
-    (KPF_SWAPBACKED, SHMEM),
-)
-"""The kind of a frame as far as its flags alone tell: that of the first of these any bit of which is set, else FILE."""
-
-
-def kind_of(flags: int) -> int:
-    """The kind of one frame, by :data:`KIND_TESTS`."""
-    return next((kind for bits, kind in KIND_TESTS if flags & bits), FILE)
-
 
 # frames.mapping: the tag of folio->mapping (rule 1.1).
 MAPPING_UNKNOWN = -1

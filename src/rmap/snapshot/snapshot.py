@@ -1,10 +1,13 @@
-"""The Snapshot: tables of one moment of one machine, and the questions that are asked of them."""
+"""The Snapshot: tables of one moment of one machine, with an index of them made when first asked for.
+
+The questions that are asked of one stand above it, in ``questions`` and ``rules``; three methods only forward to them.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +18,11 @@ from rmap.snapshot.index.coverage import Mapped, mapped
 from rmap.snapshot.index.mapper_sets import MapperSets
 from rmap.snapshot.index.numbering import Numbering
 from rmap.snapshot.index.reverse import Transposed
-from rmap.snapshot.questions.answer import Who
-from rmap.snapshot.questions.who import who, who_swap
-from rmap.snapshot.rules.check import Checked, check
 from rmap.snapshot.validate import validate
+
+if TYPE_CHECKING:
+    from rmap.snapshot.questions.answer import Who
+    from rmap.snapshot.rules.findings import Checked
 
 
 class WalkColumns(NamedTuple):
@@ -44,7 +48,7 @@ class Snapshot:
         about: where it comes from, and what it lacks.
 
     Raises:
-        TraceError: the tables contradict each other (requirements D4 to D12).
+        SnapshotError: the tables contradict each other (requirements D4 to D12).
     """
 
     processes: tables.ProcessTable
@@ -64,8 +68,8 @@ class Snapshot:
             setattr(self, name, table)
         validate(self)
 
-    # What was worked out from the tables is worked out again where it is needed.
     def __reduce__(self) -> tuple[type[Snapshot], tuple[dict[str, tables.Table], dict[str, Any]]]:
+        # What was worked out from the tables is worked out again where it is needed.
         return type(self), (self.tables, self.about)
 
     @classmethod
@@ -73,7 +77,7 @@ class Snapshot:
         """Read a picture from a file.
 
         Raises:
-            TraceError: not a picture, damaged, contradictory, or of a newer format.
+            SnapshotError: not a picture, damaged, contradictory, or of a newer format.
         """
         return cls(*storage.load(path))
 
@@ -160,6 +164,8 @@ class Snapshot:
         Args:
             pfn: the frame number.
         """
+        from rmap.snapshot.questions.who import who
+
         return who(self, pfn)
 
     def who_swap(self, swap_type: int, offset: int) -> Who:
@@ -169,6 +175,8 @@ class Snapshot:
             swap_type: number of the swap area.
             offset: slot in it, in pages.
         """
+        from rmap.snapshot.questions.who import who_swap
+
         return who_swap(self, swap_type, offset)
 
     def walk_many(self, pfns: I64) -> WalkColumns:
@@ -195,6 +203,8 @@ class Snapshot:
         Raises:
             InvariantError: the first violation, naming its objects.
         """
+        from rmap.snapshot.rules.check import check
+
         return check(self)
 
     def __repr__(self) -> str:

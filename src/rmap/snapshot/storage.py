@@ -16,15 +16,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from rmap.errors import TraceError, UsageError
-from rmap.snapshot.tables import TABLES, Column, Table
+from rmap.errors import RmapError, SnapshotError, UsageError
+from rmap.snapshot.tables import TABLES, Column, Numbers, Table
 
 FORMAT = 3
 """The format this release writes; every format up to it is read."""
@@ -35,8 +35,25 @@ _SMALL = (np.int8, np.int16, np.int32)
 _MAX_MEMBER = 1 << 34  # bytes; a column of 2^31 rows, more than any machine has
 _MAX_DEPTH = 50  # of JSON: what is read can be written again, which recurses
 
-Numbers = npt.NDArray[Any]
 T = TypeVar("T", bound=Table)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file should be that is read here.
+
+    Attributes:
+        what: as errors call it.
+        newest: the newest format that is read.
+        error: what is raised of a file that cannot be used.
+    """
+
+    what: str
+    newest: int
+    error: type[RmapError]
+
+
+PICTURE = Form("a picture of memory", FORMAT, SnapshotError)
 
 
 def save(path: str | os.PathLike[str], tables: dict[str, Table], about: dict[str, Any], *, force: bool = False) -> None:
@@ -170,8 +187,8 @@ def _decode(stored: Numbers, column: Column) -> Numbers:
     return np.cumsum(wide) if column.delta else wide
 
 
-# Linux's names are any bytes; Python has those that are no UTF-8 as lone surrogates.
 def _utf8(text: str) -> bytes:
+    # Linux's names are any bytes; Python has those that are no UTF-8 as lone surrogates.
     return text.encode(errors="backslashreplace")
 
 
@@ -191,112 +208,115 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Table], dict[str, Any]
     """Read a picture's tables as they are written: requirements D1 to D3.
 
     Raises:
-        TraceError: not a picture, damaged, or of a newer format. One sentence says which.
+        SnapshotError: not a picture, damaged, or of a newer format. One sentence says which.
     """
     source = Path(path)
-    with opened(source, source, "a picture of memory") as archive:
+    with opened(source, source, PICTURE) as archive:
         return _read(archive, source)
 
 
 def read(stream: IO[bytes], source: str) -> tuple[dict[str, Table], dict[str, Any]]:
     """As :func:`load`, from a stream; ``source`` names it in errors."""
-    with opened(stream, source, "a picture of memory") as archive:
+    with opened(stream, source, PICTURE) as archive:
         return _read(archive, source)
 
 
 def _read(archive: zipfile.ZipFile, source: object) -> tuple[dict[str, Table], dict[str, Any]]:
-    about = read_about(archive, source, FORMAT, "a picture of memory")
-    return {table.name: read_table(archive, table, source, about["format"]) for table in TABLES}, about
+    about = read_about(archive, source, PICTURE)
+    return {table.name: read_table(archive, table, source, PICTURE, about["format"]) for table in TABLES}, about
 
 
 @contextmanager
-def opened(file: Path | IO[bytes], source: object, what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive, open for reading; whatever is wrong with it while it is read is a ``TraceError``.
+def opened(file: Path | IO[bytes], source: object, form: Form) -> Iterator[zipfile.ZipFile]:
+    """An archive, open for reading; whatever is wrong with it while it is read is the error of its form.
 
     Args:
         file: its path, or a stream.
         source: what names it in errors.
-        what: what it should be, for errors: ``"a picture of memory"``.
+        form: what it should be.
     """
     if isinstance(file, Path) and file.exists() and not file.is_file() and not file.is_dir():
-        raise TraceError(f"{source} is not {what}: it is a device or a pipe")
+        raise form.error(f"{source} is not {form.what}: it is a device or a pipe")
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive
     except FileNotFoundError:
-        raise TraceError(f"there is no file {source}") from None
+        raise form.error(f"there is no file {source}") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise TraceError(f"{source} cannot be read: {error.strerror}") from None
+        raise form.error(f"{source} cannot be read: {error.strerror}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise TraceError(f"{source} is not {what}, or is cut off (D1: {error})") from None
+        raise form.error(f"{source} is not {form.what}, or is cut off (D1: {error})") from None
 
 
-def read_about(archive: zipfile.ZipFile, source: object, newest: int, what: str) -> dict[str, Any]:
+def read_about(archive: zipfile.ZipFile, source: object, form: Form) -> dict[str, Any]:
     """Read ``about.json``.
 
     Args:
         archive: of a picture, or of something else that has one.
         source: what names it in errors.
-        newest: the newest format that can be read.
-        what: what it should be, for errors.
+        form: what it should be.
 
     Raises:
-        TraceError: it is not there, not readable, or of a newer format (D1, D2).
+        RmapError: the form's error: it is not there, not readable, or of a newer format (D1, D2).
     """
     if _ABOUT not in archive.namelist():
-        raise TraceError(f"{source} is a zip, but not {what}: it has no {_ABOUT} (D1)")
-    about = read_json(archive.read(_ABOUT), f"{source}: {_ABOUT}", "D1")
+        raise form.error(f"{source} is a zip, but not {form.what}: it has no {_ABOUT} (D1)")
+    about = read_json(archive.read(_ABOUT), f"{source}: {_ABOUT}", "D1", form.error)
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
-        raise TraceError(f"{source}: {_ABOUT} gives no format number (D2)")
-    if number > newest:
-        raise TraceError(
-            f"{source} has format {number}; this rmap reads up to format {newest}. A newer rmap wrote it (D2)"
+        raise form.error(f"{source}: {_ABOUT} gives no format number (D2)")
+    if number > form.newest:
+        raise form.error(
+            f"{source} has format {number}; this rmap reads up to format {form.newest}. A newer rmap wrote it (D2)"
         )
     return dict(about)
 
 
-def read_json(text: bytes, source: object, number: str) -> Any:
+def read_json(text: bytes, source: object, number: str, error: type[RmapError]) -> Any:
     """Read JSON that anybody may have written.
 
     Args:
         text: UTF-8.
         source: what names it in errors.
         number: of the requirement that it be JSON.
+        error: what is raised.
 
     Raises:
-        TraceError: it is none, or lists and objects are nested too deeply.
+        RmapError: that error: it is none, or lists and objects are nested too deeply.
     """
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise TraceError(f"{source} is not readable JSON ({number}: {error})") from None
+    except ValueError as wrong:
+        raise error(f"{source} is not readable JSON ({number}: {wrong})") from None
     except RecursionError:
-        raise TraceError(f"{source} is not readable JSON ({number}: nested too deeply)") from None
+        raise error(f"{source} is not readable JSON ({number}: nested too deeply)") from None
     level = [found]
     for _ in range(_MAX_DEPTH):
         nested = [value for value in level if isinstance(value, dict | list)]
         level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
         if not level:
             return found
-    raise TraceError(f"{source} is not readable JSON ({number}: nested too deeply)")
+    raise error(f"{source} is not readable JSON ({number}: nested too deeply)")
 
 
-def read_table(archive: zipfile.ZipFile, table: type[T], source: object, written: int = FORMAT) -> T:
+def read_table(
+    archive: zipfile.ZipFile, table: type[T], source: object, form: Form, written: int = FORMAT
+) -> T:
     """Read one table's columns.
 
     Args:
         archive: of a picture, or of something else that has tables.
         table: which one.
         source: what names the archive in errors.
+        form: what the archive should be.
         written: the format it was written in; columns that came later have their default in every row.
 
     Raises:
-        TraceError: a column is missing, or is not what its description says (D1, D3).
+        RmapError: the form's error: a column is missing, or is not what its description says (D1, D3).
     """
 
     def read(member: str) -> Numbers:
-        return _read_array(archive, f"{table.name}/{member}.npy", source)
+        return _read_array(archive, f"{table.name}/{member}.npy", source, form)
 
     columns: dict[str, Any] = {}
     later: dict[str, Column] = {}
@@ -306,48 +326,48 @@ def read_table(archive: zipfile.ZipFile, table: type[T], source: object, written
             continue
         where = f"{source}: {table.name}.{name}"
         if column.dtype == "text":
-            columns[name] = _read_text(read, name, where)
+            columns[name] = _read_text(read, name, where, form)
             continue
         wide = _decode(read(name), column)
         bounds = (0, 1) if column.dtype == "bool" else (np.iinfo(column.dtype).min, np.iinfo(column.dtype).max)
         if len(wide) and not (bounds[0] <= int(wide.min()) and int(wide.max()) <= bounds[1]):
-            raise TraceError(f"{where} has numbers that do not fit {column.dtype} (D3)")
+            raise form.error(f"{where} has numbers that do not fit {column.dtype} (D3)")
         columns[name] = wide.astype(column.dtype)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise TraceError(f"{source}: the columns of {table.name} differ in length: {lengths} (D3)")
+        raise form.error(f"{source}: the columns of {table.name} differ in length: {lengths} (D3)")
     rows = next(iter(lengths.values()))
     columns.update({name: np.full(rows, column.default, column.dtype) for name, column in later.items()})
     return table(**columns)
 
 
-def _read_array(archive: zipfile.ZipFile, member: str, source: object) -> Numbers:
+def _read_array(archive: zipfile.ZipFile, member: str, source: object, form: Form) -> Numbers:
     try:
         info = archive.getinfo(member)
     except KeyError:
-        raise TraceError(f"{source} lacks the column {member} (D1)") from None
+        raise form.error(f"{source} lacks the column {member} (D1)") from None
     if info.file_size > _MAX_MEMBER:
-        raise TraceError(f"{source}: {member} claims {info.file_size:,} bytes (D1)")
+        raise form.error(f"{source}: {member} claims {info.file_size:,} bytes (D1)")
     try:
         array = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
     except ValueError as error:
-        raise TraceError(f"{source}: {member} is not a NumPy column (D1: {error})") from None
+        raise form.error(f"{source}: {member} is not a NumPy column (D1: {error})") from None
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TraceError(f"{source}: {member} is {array.ndim}-dimensional {array.dtype}, not a column of integers (D1)")
+        raise form.error(f"{source}: {member} is {array.ndim}-dimensional {array.dtype}, not a column of integers (D1)")
     return array
 
 
-def _read_text(read: Callable[[str], Numbers], name: str, where: str) -> list[str]:
+def _read_text(read: Callable[[str], Numbers], name: str, where: str, form: Form) -> list[str]:
     code, offset, data = (read(f"{name}.{part}").astype(np.int64) for part in ("code", "offset", "data"))
     ordered = len(offset) and offset[0] == 0 and offset[-1] == len(data) and bool((np.diff(offset) >= 0).all())
     if not ordered or (len(data) and (data.min() < 0 or data.max() > 255)):
-        raise TraceError(f"{where}: the offsets do not fit the text (D3)")
+        raise form.error(f"{where}: the offsets do not fit the text (D3)")
     whole = data.astype(np.uint8).tobytes()
     ends = offset.tolist()
     try:
         distinct = [whole[low:high].decode() for low, high in pairwise(ends)]
     except UnicodeDecodeError:
-        raise TraceError(f"{where} is not UTF-8 (D3)") from None
+        raise form.error(f"{where} is not UTF-8 (D3)") from None
     if len(code) and (code.min() < 0 or code.max() >= len(distinct)):
-        raise TraceError(f"{where}: a row names a string that is not there (D3)")
+        raise form.error(f"{where}: a row names a string that is not there (D3)")
     return [distinct[i] for i in code.tolist()]

@@ -11,12 +11,15 @@ metadata: its type, the table its ids point into, whether ``-1`` is allowed, and
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rmap.columns import I8, I32, I64, Bool
+
+Numbers: TypeAlias = npt.NDArray[Any]
+"""A number column of any type."""
 
 T = TypeVar("T", bound="Table")
 

@@ -7,18 +7,27 @@ overlap, every mapped frame is described. It may still contradict the kernel's r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError
 from rmap.snapshot import flags as f
-from rmap.snapshot.tables import TABLES
+from rmap.snapshot.index.coverage import Mapped
+from rmap.snapshot.index.numbering import Numbering
+from rmap.snapshot.kinds import KINDS
+from rmap.snapshot.tables import (
+    TABLES,
+    AnonVmaChainTable,
+    FrameTable,
+    ProcessTable,
+    PteTable,
+    SharerTable,
+    Table,
+    VmaTable,
+)
 from rmap.units import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from rmap.snapshot.snapshot import Snapshot
 
 _ABOUT_TYPES: dict[str, type] = {
     "source": str,
@@ -43,11 +52,32 @@ _ABOUT_OPTIONAL: dict[str, type] = {"swapped": bool}
 _MAX_ORDER = 30
 
 
-def validate(picture: Snapshot) -> None:
+class Validated(Protocol):
+    """What is checked: a :class:`rmap.snapshot.snapshot.Snapshot`, as far as this module must know it."""
+
+    tables: dict[str, Table]
+    about: dict[str, Any]
+    processes: ProcessTable
+    sharers: SharerTable
+    vmas: VmaTable
+    ptes: PteTable
+    frames: FrameTable
+    anon_vma_chains: AnonVmaChainTable
+
+    @property
+    def mapped(self) -> Mapped:
+        """Its present extents."""
+
+    @property
+    def numbering(self) -> Numbering:
+        """Of its frames."""
+
+
+def validate(picture: Validated) -> None:
     """Check requirements D4 to D12.
 
     Raises:
-        TraceError: the first requirement that does not hold, with table and row.
+        SnapshotError: the first requirement that does not hold, with table and row.
     """
     _about(picture)
     _ids(picture)
@@ -59,15 +89,15 @@ def validate(picture: Snapshot) -> None:
     _topology(picture)
 
 
-def _refuse(number: str, text: str) -> TraceError:
-    return TraceError(f"the picture is contradictory: {text} ({number})")
+def _refuse(number: str, text: str) -> SnapshotError:
+    return SnapshotError(f"the picture is contradictory: {text} ({number})")
 
 
 def _first(wrong: Bool) -> int | None:
     return int(np.argmax(wrong)) if wrong.any() else None
 
 
-def _about(picture: Snapshot) -> None:
+def _about(picture: Validated) -> None:
     for key, kind in _ABOUT_TYPES.items():
         value: Any = picture.about.get(key)
         if type(value) is not kind:
@@ -87,7 +117,7 @@ def _about(picture: Snapshot) -> None:
             raise _refuse("D12", f"about.{key} is {picture.about[key]!r}, not one of {', '.join(allowed)}")
 
 
-def _ids(picture: Snapshot) -> None:
+def _ids(picture: Validated) -> None:
     lengths = {table.name: len(picture.tables[table.name]) for table in TABLES}
     for table in TABLES:
         for name, column in table.columns().items():
@@ -98,7 +128,7 @@ def _ids(picture: Snapshot) -> None:
             if row is not None:
                 what = f"{table.name}.{name} of row {row}"
                 raise _refuse("D4", f"{what} is {values[row]}, and {column.table} has no such row")
-    codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", f.FRAME_KINDS), ("holders", "kind", f.HOLDER_KINDS))
+    codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", KINDS.names), ("holders", "kind", f.HOLDER_KINDS))
     for table_name, name, kinds in codes:
         values = getattr(picture.tables[table_name], name)
         row = _first((values < 0) | (values >= len(kinds)))
@@ -106,7 +136,7 @@ def _ids(picture: Snapshot) -> None:
             raise _refuse("D4", f"{table_name}.{name} of row {row} is {values[row]}, an unknown code")
 
 
-def _processes(picture: Snapshot) -> None:
+def _processes(picture: Validated) -> None:
     pids = np.concatenate((picture.processes.pid, picture.sharers.pid))
     if (pids < 1).any() or len(set(pids.tolist())) != len(pids):
         raise _refuse("D5", "a pid occurs twice, or is not positive")
@@ -114,7 +144,7 @@ def _processes(picture: Snapshot) -> None:
         raise _refuse("D5", "processes are not sorted by pid")
 
 
-def _vmas(picture: Snapshot) -> None:
+def _vmas(picture: Validated) -> None:
     vmas = picture.vmas
     row = _first((vmas.start >= vmas.end) | (vmas.start < 0) | ((vmas.start | vmas.end) % PAGE_SIZE != 0))
     if row is not None:
@@ -129,7 +159,7 @@ def _vmas(picture: Snapshot) -> None:
         raise _refuse("D6", f"VMA {row} has pgoff {vmas.pgoff[row]}")
 
 
-def _ptes(picture: Snapshot) -> None:
+def _ptes(picture: Validated) -> None:
     ptes, vmas = picture.ptes, picture.vmas
     length = ptes.count.astype(np.int64) * PAGE_SIZE
     ends = ptes.address + length
@@ -151,7 +181,7 @@ def _ptes(picture: Snapshot) -> None:
         raise _refuse("D7", f"extent {row} has pfn {ptes.pfn[row]} with flags {ptes.flags[row]:#x}")
 
 
-def _frames(picture: Snapshot) -> None:
+def _frames(picture: Validated) -> None:
     frames = picture.frames
     ends = frames.pfn + frames.count
     row = _first((frames.pfn < 0) | (frames.count < 1) | (frames.mapcount < 0))
@@ -174,7 +204,7 @@ def _frames(picture: Snapshot) -> None:
     _folios_whole(picture, size)
 
 
-def _folios_whole(picture: Snapshot, size: I64) -> None:
+def _folios_whole(picture: Validated, size: I64) -> None:
     frames = picture.frames
     large = np.flatnonzero(frames.order > 0)
     if not len(large):
@@ -188,7 +218,7 @@ def _folios_whole(picture: Snapshot, size: I64) -> None:
         raise _refuse("D9", f"the folio at {head[start[row]]:#x} has {pages[row]} pages here, not {wanted}")
 
 
-def _mapped_frames_described(picture: Snapshot) -> None:
+def _mapped_frames_described(picture: Validated) -> None:
     ptes, frames = picture.ptes, picture.frames
     extent, first, behind = picture.mapped
     if not len(extent):
@@ -202,7 +232,7 @@ def _mapped_frames_described(picture: Snapshot) -> None:
         raise _refuse("D10", f"{where}, which is not fully described")
 
 
-def _topology(picture: Snapshot) -> None:
+def _topology(picture: Validated) -> None:
     chains = picture.anon_vma_chains
     step = np.diff(chains.vma.astype(np.int64))
     first = np.diff(chains.vma, prepend=-1) != 0

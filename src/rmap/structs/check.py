@@ -12,7 +12,8 @@ import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.snapshot import Snapshot
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.rules.anon_vmas import CheckedTopology, inspect_topology, pointer, root_is_last
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
 from rmap.structs.anon_vmas import Topology
@@ -21,9 +22,6 @@ from rmap.structs.page import anchors
 from rmap.structs.trees import Trees, inspect_trees, members_outside, read_trees
 from rmap.structs.walk import meets
 from rmap.units import format_count
-
-WALKED = (f.ANON, f.FILE, f.SHMEM)
-"""Kinds of frames that a walk through interval trees leads back from."""
 
 
 class InspectedStructs(NamedTuple):
@@ -145,7 +143,7 @@ def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], 
     """
     line = Checked("I19", "the walk through the kernel's own trees meets every entry of a page", 0, "pages")
     kind = picture.per_frame("kind")
-    walked = np.isin(kind, WALKED) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
+    walked = among(kind, KINDS.walked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
     pfns = picture.pfns()[walked]
     pages = memory.struct_pages(pfns)
     anonymous, of_file, anchor = anchors(pages.mapping)

@@ -15,6 +15,9 @@ import numpy as np
 from rmap.columns import I64, Bool, expand, rows_of
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.structs.anon_vmas import Topology
 from rmap.structs.memory import KernelMemory
 from rmap.structs.page import KSM_TAG, TAG_MASK, RawPtes, StructPages, anchors
@@ -206,9 +209,9 @@ def _add_entries(builder: SnapshotBuilder, entries: _Entries, pages: StructPages
     flags = np.select([present, swap], [np.int64(f.PTE_PRESENT), np.int64(f.PTE_SWAP)], np.int64(f.PTE_OTHER))
     flags |= np.where(raw.write, f.PTE_WRITE, 0) | np.where(raw.dirty, f.PTE_DIRTY, 0)
     flags |= np.where(swap & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
-    untracked = np.isin(kind, f.UNTRACKED)
+    untracked = among(kind, KINDS.untracked)
     of_page = np.where((pages.mapcount == 1) & ~untracked, f.PTE_EXCLUSIVE, 0)
-    of_page |= np.where(kind == f.FILE, f.PTE_FILE, 0) | np.where(untracked, f.PTE_SPECIAL, 0)
+    of_page |= np.where(among(kind, KINDS.cached), f.PTE_FILE, 0) | np.where(untracked, f.PTE_SPECIAL, 0)
     flags[present] |= of_page[np.searchsorted(pages.pfn, pfn[present])]
     builder.add_ptes(entries.vma, entries.address, np.select([present, swap], [pfn, slot], _NOWHERE), flags)
 
@@ -224,7 +227,7 @@ def _frame_columns(pages: StructPages, topology: Topology, ids: I64, mapping: I6
     anonymous, of_file, pointer = anchors(pages.mapping)
     ksm = pages.mapping & TAG_MASK == KSM_TAG
     file = np.where(of_file, rows_of(mapping, pointer, ascending=True), _NOWHERE)
-    kind = np.select([~pages.valid, ksm, anonymous, file >= 0], [f.DEVICE, f.KSM, f.ANON, f.FILE], f.KERNEL)
+    kind = np.select([~pages.valid, ksm, anonymous, file >= 0], [k.DEVICE, k.KSM, k.ANON, k.FILE], k.KERNEL)
     flags = np.select([~pages.valid, ksm, anonymous], [KPF_NOPAGE, KPF_ANON | KPF_KSM, KPF_ANON], 0)
     row = rows_of(topology.anon_vmas.address, pointer)
     anon_vma = np.where(anonymous & (row >= 0), ids[row] if len(ids) else _NOWHERE, _NOWHERE)

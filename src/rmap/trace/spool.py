@@ -155,7 +155,7 @@ def load(folder: Path) -> storage.Parts:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    about = picture_storage.read_json((folder / "about.json").read_bytes(), f"{folder}: about.json", "T1")
+    about = picture_storage.read_json((folder / "about.json").read_bytes(), f"{folder}: about.json", "T1", TraceError)
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
         raise TraceError(f"{folder}: about.json gives no format number (T2)")
@@ -170,7 +170,7 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
     path = folder / f"{table.name}.jsonl"
     columns: dict[str, list[Any]] = {name: [] for name in table.columns()}
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # what follows the last newline is cut off
-        row = picture_storage.read_json(line, f"{path}: line {number + 1}", "T3")
+        row = picture_storage.read_json(line, f"{path}: line {number + 1}", "T3", TraceError)
         try:
             for name, values in columns.items():
                 if type(row[name]) is not (str if name in texts else int):

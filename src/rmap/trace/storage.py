@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from rmap.errors import TraceError
+from rmap.errors import SnapshotError, TraceError
 from rmap.snapshot import Snapshot
 from rmap.snapshot import storage as picture_storage
 from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable, PictureTable
@@ -24,7 +24,8 @@ from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable, Picture
 FORMAT = 1
 """The format this release writes; every format up to it is read."""
 SUFFIX = ".trace"
-WHAT = "a recorded program"
+FORM = picture_storage.Form("a recorded program", FORMAT, TraceError)
+"""What a file of a trace should be."""
 _MAX_PICTURES = 1_000_000
 
 
@@ -80,16 +81,16 @@ def load(path: Path) -> Parts:
     Raises:
         TraceError: not a trace, damaged, or of a newer format. One sentence says which.
     """
-    with picture_storage.opened(path, path, WHAT) as archive:
+    with picture_storage.opened(path, path, FORM) as archive:
         members = archive.namelist()
         if "about.json" in members and "events/time.npy" not in members:
-            raise TraceError(f"{path} is a zip with an about.json, but not {WHAT}: it has no events (T1)")
-        about = picture_storage.read_about(archive, path, FORMAT, WHAT)
+            raise TraceError(f"{path} is a zip with an about.json, but not {FORM.what}: it has no events (T1)")
+        about = picture_storage.read_about(archive, path, FORM)
         events, opens, files, table = (
-            picture_storage.read_table(archive, EventTable, path),
-            picture_storage.read_table(archive, OpenTable, path),
-            picture_storage.read_table(archive, InodeTable, path),
-            picture_storage.read_table(archive, PictureTable, path),
+            picture_storage.read_table(archive, EventTable, path, FORM),
+            picture_storage.read_table(archive, OpenTable, path, FORM),
+            picture_storage.read_table(archive, InodeTable, path, FORM),
+            picture_storage.read_table(archive, PictureTable, path, FORM),
         )
         pictures = _read_pictures(archive, table, path)
     return Parts(about, events, opens, files, pictures)
@@ -123,8 +124,12 @@ def nested(stream: IO[bytes], source: str) -> Snapshot:
     Raises:
         TraceError: it is damaged or contradictory; ``source`` names it.
     """
-    tables, about = picture_storage.read(stream, source)
+    # Who reads a trace has a trace that cannot be used, whatever part of it is bad.
+    try:
+        tables, about = picture_storage.read(stream, source)
+    except SnapshotError as error:
+        raise TraceError(str(error)) from None
     try:
         return Snapshot(tables, about)
-    except TraceError as error:
+    except SnapshotError as error:
         raise TraceError(f"{source}: {error} (T3)") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmap import Kernel, Snapshot
-from rmap.errors import TraceError, UsageError
+from rmap.errors import SnapshotError, UsageError
 from rmap.lab.compare.compare import compare_picture
 from rmap.lab.compare.demo import run
 from rmap.lab.compare.of_snapshot import REGION_PAGES, SHIPPED
@@ -116,9 +116,9 @@ def test_a_seed_reproduces_it_from_a_file(picture: Snapshot, compared: Compariso
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "not.rmap"
     path.write_text("words")
-    with pytest.raises(TraceError):
+    with pytest.raises(SnapshotError):
         compare_picture(path, designs=["pte_chain"])
-    with pytest.raises(TraceError, match="there is no file"):
+    with pytest.raises(SnapshotError, match="there is no file"):
         compare_picture(tmp_path / "none.rmap")
     with pytest.raises(UsageError):
         compare_picture(path, profile="3.0")

@@ -13,6 +13,7 @@ from rmap.lab.replay.results import Checkpoint
 from rmap.mm import fault, truncate
 from rmap.mm.fault import touch
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.rules.isomorphic import isomorphic
 from rmap.trace import tables as t
 from rmap.units import PAGE_SIZE
@@ -259,7 +260,7 @@ def test_a_file_is_not_shared_memory() -> None:
     machine.checkpoint(end=True)
     trace = machine.build()
     frames = trace.pictures[-1].snapshot.frames
-    frames.kind[frames.kind == f.FILE] = f.SHMEM
+    frames.kind[frames.kind == k.FILE] = k.SHMEM
     answer = TracePlayer(trace).play()
     assert agreement(answer.checkpoints[0], r.KINDS_OF_ENTRIES).wrong == 16 and answer.verdict == r.NO
 
@@ -331,8 +332,8 @@ def test_pages_merged_by_ksm_are_left_as_they_are(design: str) -> None:
     machine.checkpoint(end=True)
     trace = machine.build()
     frames = trace.pictures[1].snapshot.frames
-    merged = np.flatnonzero(frames.kind == f.ANON)[:2]
-    frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = f.KSM, f.MAPPING_KSM, -1
+    merged = np.flatnonzero(frames.kind == k.ANON)[:2]
+    frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = k.KSM, f.MAPPING_KSM, -1
     player = TracePlayer(trace, design)
     first, last = player.play().checkpoints
     player.kernel.check()

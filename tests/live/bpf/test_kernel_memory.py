@@ -18,6 +18,7 @@ from rmap.live.capture.capture import capture
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.structs.anon_vmas import Topology
 from rmap.structs.page import RawPtes
 from tests.support import PAGE
@@ -166,7 +167,7 @@ def test_entries_that_nobody_may_use_are_present_all_the_same(memory: BpfMemory)
         inside = addresses >> 12 & (1 << raw.shift - 12) - 1
         assert (raw.pfn + inside).tolist()[:576] == [frame(told.pid, at) for at in addresses.tolist()[:576]]
         picture = capture([told.pid], memory=memory)
-        anonymous = (picture.per_frame("kind") == f.ANON) & (picture.reverse.found > 0)
+        anonymous = (picture.per_frame("kind") == k.ANON) & (picture.reverse.found > 0)
         assert anonymous.sum() >= 576 and not picture.per_frame("raced")[anonymous].any()
         assert {line.invariant for line in picture.check() if not line.reason} >= {"I13", "I14", "I15", "I17", "I21"}
 

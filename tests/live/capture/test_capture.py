@@ -18,6 +18,7 @@ from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import Snapshot, parse_key, resolve
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import KPF_ANON, KPF_RESERVED, KPF_SWAPBACKED, KPF_ZERO_PAGE
 from rmap.uapi.vm_flags import perms
 from tests.support import PAGE
@@ -106,7 +107,7 @@ def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
         for pfn, kind, bits in list(zip(picture.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
             now = kpage("kpageflags", pfn)
             assert bits & steady == now & steady
-            assert (kind == f.ANON) == bool(now & KPF_ANON)
+            assert (kind == k.ANON) == bool(now & KPF_ANON)
 
 
 def test_a_private_tree_is_complete() -> None:
@@ -360,7 +361,7 @@ def test_the_picture_taker_is_left_out_but_its_entries_are_known() -> None:
         assert picture.files.path[libc] in mine
         frames = picture.frames
         assert (frames.own[(frames.file == libc) & (frames.mapcount > 3)] > 0).any()
-        assert (frames.own[frames.kind == f.ANON] == 0).all()
+        assert (frames.own[frames.kind == k.ANON] == 0).all()
 
 
 def test_a_process_that_has_ended_is_not_in_the_picture() -> None:

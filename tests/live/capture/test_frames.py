@@ -8,6 +8,7 @@ from rmap.live.capture import frames
 from rmap.live.capture.frames import Described, Extents, VmaColumns, mark_special
 from rmap.live.sources.kpage_columns import PageState
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 
 
 def test_entries_of_the_zero_page_are_marked_even_inside_an_extent() -> None:
@@ -16,7 +17,7 @@ def test_entries_of_the_zero_page_are_marked_even_inside_an_extent() -> None:
     state = PageState(
         np.arange(100, 100 + n), zeros, zeros, zeros.astype(np.int8), zeros.astype(np.int32), zeros, zeros > 0
     )
-    kind = np.array([f.ANON, f.ANON, f.ZERO, f.ANON, f.ZERO, f.ZERO], np.int8)
+    kind = np.array([k.ANON, k.ANON, k.ZERO, k.ANON, k.ZERO, k.ZERO], np.int8)
     described = Described(state, kind, zeros - 1, zeros - 1, zeros, zeros - 1)
     rows = [(0, 0x1000, 100, 4, f.PTE_PRESENT), (1, 0x9000, 104, 2, f.PTE_PRESENT), (1, 0xF000, -1, 3, f.PTE_GUARD)]
     marked = mark_special(Extents(*(np.array(column, np.int64) for column in zip(*rows))), described)
@@ -32,7 +33,7 @@ def test_the_unmapped_rest_of_a_file_folio_follows_from_its_mapped_pages() -> No
     order = np.array([2, 2, 2, 2, 0], np.int8)
     offset = np.array([0, 1, 2, 3, 0], np.int32)
     state = PageState(np.arange(100, 100 + n), zeros, zeros, order, offset, zeros, zeros > 0)
-    kind = np.array([f.FILE] * 4 + [f.ANON], np.int8)
+    kind = np.array([k.FILE] * 4 + [k.ANON], np.int8)
     flags = np.array([f.PTE_PRESENT | f.PTE_FILE, f.PTE_PRESENT])
     present = Extents(np.array([0, 0]), np.array([0x3000, 0x4000]), np.array([102, 104]), np.array([1, 1]), flags)
     vmas = VmaColumns(np.array([1]), np.array([3]), np.array([0x1000]), np.array([10]))

@@ -15,6 +15,7 @@ from rmap.live.sources.kpage_columns import kinds
 from rmap.live.sources.pagemap_columns import decode
 from rmap.live.sources.same_mm import groups, same_page_tables
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import (
     KPF_ANON,
     KPF_COMPOUND_HEAD,
@@ -129,15 +130,15 @@ def test_windows_are_aligned_and_cover_everything_once(pieces: list[tuple[int, i
 
 def test_kinds() -> None:
     cases = {
-        KPF_ANON | KPF_SWAPBACKED: f.ANON,
-        KPF_ANON | KPF_KSM: f.KSM,
-        KPF_ANON | KPF_HUGE: f.HUGETLB,
-        KPF_LRU: f.FILE,
-        0: f.FILE,
-        KPF_SWAPBACKED: f.SHMEM,
-        KPF_ZERO_PAGE | KPF_THP: f.ZERO,
-        KPF_RESERVED: f.KERNEL,
-        KPF_NOPAGE: f.DEVICE,
+        KPF_ANON | KPF_SWAPBACKED: k.ANON,
+        KPF_ANON | KPF_KSM: k.KSM,
+        KPF_ANON | KPF_HUGE: k.HUGETLB,
+        KPF_LRU: k.FILE,
+        0: k.FILE,
+        KPF_SWAPBACKED: k.SHMEM,
+        KPF_ZERO_PAGE | KPF_THP: k.ZERO,
+        KPF_RESERVED: k.KERNEL,
+        KPF_NOPAGE: k.DEVICE,
     }
     assert kinds(np.array(list(cases), np.int64)).tolist() == list(cases.values())
 

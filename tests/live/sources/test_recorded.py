@@ -28,7 +28,7 @@ from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.rollup import read_rollups
 from rmap.live.sources.root import rooted
 from rmap.snapshot import Who, parse_key
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import KPF_NOPAGE
 from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED, VM_WIPEONFORK, perms
 from rmap.units import PAGE_SIZE
@@ -238,10 +238,10 @@ class TestFrames:
     def test_counts_and_folios(self) -> None:
         assert (count_of(0x100), count_of(1 << 40)) == (2, 0)
         one, tail, free, beyond = (page_at(pfn) for pfn in (0x100, 0x406, 0x408, 1 << 40))
-        assert (one.kind, one.order, one.head) == (f.ANON, 0, 0x100)
-        assert (tail.kind, tail.order, tail.head, tail.torn) == (f.ANON, 2, 0x404, False)
+        assert (one.kind, one.order, one.head) == (k.ANON, 0, 0x100)
+        assert (tail.kind, tail.order, tail.head, tail.torn) == (k.ANON, 2, 0x404, False)
         assert free.order == 0
-        assert beyond.flags == KPF_NOPAGE and beyond.kind == f.DEVICE
+        assert beyond.flags == KPF_NOPAGE and beyond.kind == k.DEVICE
         assert read_counts(np.array([0x100, 0x101])).tolist() == [2, 1]
 
     def test_columns_of_frames_need_their_cgroups(self, machine: Path) -> None:

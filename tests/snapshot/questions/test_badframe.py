@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rmap.errors import UsageError
-from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.questions.badframe import frame_of, frames_of_log, verdict
 from rmap.uapi.kpageflags import (
     KPF_ANON,
@@ -26,18 +26,18 @@ from rmap.uapi.kpageflags import (
 @pytest.mark.parametrize(
     ("kind", "flags", "kills", "loses"),
     [
-        (f.ANON, KPF_ANON, True, True),
-        (f.ANON, KPF_ANON | KPF_SWAPCACHE, False, False),
-        (f.ANON, KPF_ANON | KPF_SWAPCACHE | KPF_DIRTY, True, True),
-        (f.KSM, KPF_KSM | KPF_ANON, True, True),
-        (f.FILE, KPF_LRU, False, False),
-        (f.FILE, KPF_LRU | KPF_DIRTY, True, True),
-        (f.SHMEM, KPF_SWAPBACKED, True, True),
-        (f.HUGETLB, KPF_HUGE, True, True),
-        (f.KERNEL, KPF_SLAB, False, True),
-        (f.ZERO, KPF_ZERO_PAGE, False, True),
-        (f.FILE, KPF_BUDDY, False, False),
-        (f.DEVICE, KPF_NOPAGE, False, False),
+        (k.ANON, KPF_ANON, True, True),
+        (k.ANON, KPF_ANON | KPF_SWAPCACHE, False, False),
+        (k.ANON, KPF_ANON | KPF_SWAPCACHE | KPF_DIRTY, True, True),
+        (k.KSM, KPF_KSM | KPF_ANON, True, True),
+        (k.FILE, KPF_LRU, False, False),
+        (k.FILE, KPF_LRU | KPF_DIRTY, True, True),
+        (k.SHMEM, KPF_SWAPBACKED, True, True),
+        (k.HUGETLB, KPF_HUGE, True, True),
+        (k.KERNEL, KPF_SLAB, False, True),
+        (k.ZERO, KPF_ZERO_PAGE, False, True),
+        (k.FILE, KPF_BUDDY, False, False),
+        (k.DEVICE, KPF_NOPAGE, False, False),
     ],
 )
 def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: bool) -> None:
@@ -48,10 +48,10 @@ def test_a_verdict_for_every_kind(kind: int, flags: int, kills: bool, loses: boo
 
 
 def test_poison_and_folios_are_said() -> None:
-    known = verdict(f.FILE, KPF_HWPOISON | KPF_LRU, 0, True)
+    known = verdict(k.FILE, KPF_HWPOISON | KPF_LRU, 0, True)
     assert known.what.startswith("known to be bad") and known.kills and known.does.startswith("nothing more")
-    assert "the folio of 512 pages is split" in verdict(f.ANON, KPF_ANON, 9, True).does
-    assert "split" not in verdict(f.HUGETLB, KPF_HUGE, 9, True).does
+    assert "the folio of 512 pages is split" in verdict(k.ANON, KPF_ANON, 9, True).does
+    assert "split" not in verdict(k.HUGETLB, KPF_HUGE, 9, True).does
 
 
 def test_the_lines_of_a_kernel_log() -> None:

@@ -16,13 +16,14 @@ from rmap.show.difference import COLUMNS, sorted_changes
 from rmap.show.difference import difference as lines_of
 from rmap.snapshot import Snapshot, SnapshotBuilder, shipped
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.questions.difference import Difference, ProcessChange, difference
 from rmap.snapshot.questions.usage import usage
 from tests.support import PAGE
 from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 
 Entries = dict[int, dict[int, int]]  # process -> page -> frame
-KIND_OF = (f.ANON, f.ANON, f.ANON, f.FILE, f.ZERO, f.HUGETLB)  # of frame n: KIND_OF[n % 6]
+KIND_OF = (k.ANON, k.ANON, k.ANON, k.FILE, k.ZERO, k.HUGETLB)  # of frame n: KIND_OF[n % 6]
 
 
 def picture_of(entries: Entries, *, start: dict[int, int] | None = None, **about: Any) -> Snapshot:

@@ -9,6 +9,7 @@ import pytest
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.questions.family import PageFamily, family_of
 from rmap.uapi.kpageflags import KPF_ANON
 from tests.support import PAGE
@@ -76,7 +77,7 @@ def three_generations() -> Snapshot:
         vma = builder.add_vma(builder.add_process(pid, comm=f"p{pid}"), HEAP, HEAP + PAGE, 3, pgoff=7, anon_vma=active)
         builder.add_chain(vma, chain)
         builder.add_ptes(vma, column(HEAP), column(0x50), f.PTE_PRESENT)
-    facts: dict[str, Any] = {"kind": f.ANON, "mapping": f.MAPPING_ANON, "index": 7, "anon_vma": a0}
+    facts: dict[str, Any] = {"kind": k.ANON, "mapping": f.MAPPING_ANON, "index": 7, "anon_vma": a0}
     builder.set_frames(column(0x50), mapcount=4, flags=KPF_ANON, **facts)
     return builder.build()
 
@@ -108,7 +109,7 @@ def test_what_cannot_be_drawn_says_why() -> None:
     picture = parent_and_child().build()
     with pytest.raises(UsageError, match="0x9999 is not in the picture"):
         family_of(picture, 0x9999)
-    for kind, says in ((f.ZERO, "rmap who"), (f.KSM, "KSM's stable nodes"), (f.HUGETLB, "hugetlb")):
+    for kind, says in ((k.ZERO, "rmap who"), (k.KSM, "KSM's stable nodes"), (k.HUGETLB, "hugetlb")):
         with pytest.raises(UntrackedPage, match=says):
             family_of(Snapshot(changed(picture, "frames", "kind", 0, kind), picture.about), 0x1000)
     bare = Snapshot(changed(picture, "frames", "anon_vma", 0, -1), {**picture.about, "topology": "none"})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rmap.errors import UsageError
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.questions.freed import Freed, freed_by
 from rmap.snapshot.questions.groups import WAYS, count, groups
 from rmap.snapshot.questions.selection import of_cgroup, of_pids, row_of, with_descendants
@@ -73,12 +74,12 @@ def test_freed_is_what_nobody_else_maps(world: World, data: st.DataObject) -> No
     found = freed_by(picture, chosen)
     ours = Counter(frame for process, frame in world.entries if chosen[process])
     only = {frame for frame, n in ours.items() if n == world.mapcount[frame]}
-    anonymous = {frame for frame in only if world.kind[frame] in (f.ANON, f.KSM)}
+    anonymous = {frame for frame in only if world.kind[frame] in (k.ANON, k.KSM)}
     assert found.anonymous == PAGE * len(anonymous)
     assert set(found.frames.tolist()) == anonymous  # nothing is known to be the only holder of an unknown file
     touched = {frame for frame in ours if frame in counted(world)}
     assert found.comes_back + found.stays == PAGE * len(touched) + max(0, found.page_tables)
-    assert found.unmapped == PAGE * sum(world.kind[frame] in (f.FILE, f.SHMEM) for frame in only)
+    assert found.unmapped == PAGE * sum(world.kind[frame] in (k.FILE, k.SHMEM) for frame in only)
 
 
 @pytest.mark.parametrize("by", WAYS)
@@ -107,7 +108,7 @@ def shared_file(*, path: str, kind: int = f.FILE_SHMEM, **frames: int) -> tuple[
     file = builder.add_file(path, dev=1, inode=5, size=4 * PAGE, allocated=4 * PAGE, kind=kind)
     vma = builder.add_vma(first, HEAP, HEAP + 2 * PAGE, RW, pgoff=0, file=file)
     builder.add_ptes(vma, column(HEAP, HEAP + PAGE), column(16, 17), f.PTE_PRESENT | f.PTE_FILE)
-    frame_kind = f.SHMEM if kind == f.FILE_SHMEM else f.FILE
+    frame_kind = k.SHMEM if kind == f.FILE_SHMEM else k.FILE
     described = {"mapcount": 1, "kind": frame_kind, "file": file, "mapping": f.MAPPING_FILE, **frames}
     builder.set_frames(column(16, 17), index=column(0, 1), **described)
     return builder, file, second

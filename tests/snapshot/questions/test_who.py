@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rmap.errors import UsageError
 from rmap.snapshot import Key, Resolved, Snapshot, SnapshotBuilder, parse_key, resolve
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from tests.support import PAGE
 from tests.support.snapshot_worlds import HEAP, LIBC, RW, changed, column, parent_and_child
 
@@ -30,10 +31,10 @@ def test_every_entry_is_found_and_no_other(
     vmas = [builder.add_vma(builder.add_process(10 + i), HEAP, HEAP + 100 * PAGE, RW) for i in range(4)]
     truth: dict[tuple[int, int], int] = {}
     for process, page, pfn, count in pieces:
-        for k in range(count):
-            if (process, page + k) not in truth:
-                truth[process, page + k] = 1000 + pfn + k
-                builder.add_ptes(vmas[process], column(HEAP + (page + k) * PAGE), column(1000 + pfn + k), f.PTE_PRESENT)
+        for i in range(count):
+            if (process, page + i) not in truth:
+                truth[process, page + i] = 1000 + pfn + i
+                builder.add_ptes(vmas[process], column(HEAP + (page + i) * PAGE), column(1000 + pfn + i), f.PTE_PRESENT)
     for pfn in range(NR_FRAMES):  # the runs of the frame table begin and end anywhere
         builder.set_frames(column(1000 + pfn), cgroup=sum(cut <= pfn for cut in cuts))
     picture = builder.build()
@@ -113,7 +114,7 @@ def test_status() -> None:
     assert own.who(0x1011).own == 1
     assert picture.who(0x1010).status == "unmapped"
     assert picture.who(0x9999).kind == "unknown"
-    zero = Snapshot(changed(picture, "frames", "kind", 5, f.ZERO), picture.about)
+    zero = Snapshot(changed(picture, "frames", "kind", 5, k.ZERO), picture.about)
     assert zero.who(0x1011).status == "complete"
     zero = Snapshot(changed(zero, "frames", "mapcount", 5, 0), picture.about)
     assert (zero.who(0x1011).status, zero.who(0x1011).found) == ("approximate", 2)
@@ -189,8 +190,8 @@ def test_what_keys_name() -> None:
 def test_a_deleted_file_is_found_by_its_name_and_the_most_mapped_of_several_wins() -> None:
     builder = parent_and_child()
     other = builder.add_file("/lib/libc.so.6 (deleted)", inode=8)
-    builder.set_frames(column(0x2000), kind=f.FILE, file=other, index=0, mapcount=0)
-    builder.set_frames(column(0x2005), kind=f.FILE, file=other, index=1, mapcount=0)
+    builder.set_frames(column(0x2000), kind=k.FILE, file=other, index=0, mapcount=0)
+    builder.set_frames(column(0x2005), kind=k.FILE, file=other, index=1, mapcount=0)
     picture = builder.build()
     assert resolve(picture, parse_key("/lib/libc.so.6@4096")).pfn == 0x1011
     assert resolve(picture, parse_key("/lib/libc.so.6 (deleted)@4096")).pfn == 0x2005

@@ -12,6 +12,7 @@ import pytest
 from rmap.errors import InvariantError
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
 from rmap.snapshot.rules.check import Report, inspect
 from rmap.uapi.kpageflags import KPF_ANON
@@ -145,7 +146,7 @@ def exclusive_and_mapped_twice() -> Snapshot:
         vma = builder.add_vma(process, start, start + PAGE, RW, pgoff=INDEX, anon_vma=a0)
         builder.add_chain(vma, [a0])
         builder.add_ptes(vma, column(start), column(0x1000), f.PTE_PRESENT)
-    facts: dict[str, Any] = {"kind": f.ANON, "mapping": f.MAPPING_ANON, "index": INDEX, "anon_vma": a0}
+    facts: dict[str, Any] = {"kind": k.ANON, "mapping": f.MAPPING_ANON, "index": INDEX, "anon_vma": a0}
     builder.set_frames(column(0x1000), mapcount=2, flags=EXCLUSIVE, **facts)
     return builder.build()
 
@@ -231,7 +232,7 @@ def test_a_family_with_pages_of_ksm_may_have_more_references() -> None:
     picture = parent_and_child().build()
     more = Snapshot(changed(picture, "anon_vmas", "refcount", 0, 3), picture.about)
     assert broken_numbers(inspect(more)) == {"I8"}
-    kinds = changed(more, "frames", "kind", 1, f.KSM)
+    kinds = changed(more, "frames", "kind", 1, k.KSM)
     merged = Snapshot(kinds, picture.about)
     assert "I8" not in broken_numbers(inspect(merged))
     line = next(line for line in inspect(merged).checked if line.invariant == "I8")

@@ -9,6 +9,7 @@ import pytest
 
 from rmap.snapshot import Snapshot, SnapshotBuilder, isomorphic
 from rmap.snapshot import flags as f
+from rmap.snapshot import kinds as k
 from rmap.uapi.kpageflags import KPF_ANON
 from rmap.uapi.vm_flags import VM_LOCKED, VM_READ
 from tests.support import PAGE
@@ -46,7 +47,7 @@ DIFFERENT: dict[str, tuple[str, str, int | slice, Any, str]] = {
     "a page is writable": ("ptes", "flags", 1, f.PTE_PRESENT | f.PTE_WRITE, "writable at"),
     "a page is guarded": ("ptes", "flags", slice(2, 3), f.PTE_OTHER, "kind of entry"),
     "a mapcount": ("frames", "mapcount", 0, 2, "mapcount of frame number 0"),
-    "a kind": ("frames", "kind", 0, f.KSM, "kind of frame number 0"),
+    "a kind": ("frames", "kind", 0, k.KSM, "kind of frame number 0"),
     "an order": ("frames", "order", slice(4, 7), 0, "order"),
     "an index": ("frames", "index", 0, 5, "index of frame number 0"),
     "an exclusive page": ("frames", "flags", 0, KPF_ANON, "PG_anon_exclusive of frame number 0"),

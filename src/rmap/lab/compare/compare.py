@@ -130,7 +130,7 @@ def compare_picture(
 
     Raises:
         UsageError: no such design or profile.
-        TraceError: the file is no picture.
+        SnapshotError: the file is no picture.
     """
     profile_named(profile)
     source: str | Snapshot

@@ -21,6 +21,6 @@ def run(
 
     Raises:
         UsageError: no such design.
-        TraceError: the file is no picture.
+        SnapshotError: the file is no picture.
     """
     return FirstScreen(compare_picture(path, designs=designs, progress=progress))

@@ -21,7 +21,7 @@ import numpy as np
 
 from rmap.columns import I64, keep_temporaries
 from rmap.live.bpf import memory_or_none
-from rmap.live.capture.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
+from rmap.live.capture.frames import DEVICE_FILE, VmaColumns, describe, mark_races, mark_special
 from rmap.live.capture.kernel_view import KernelView, add_topology
 from rmap.live.doctor.abilities import refuse_without_frames
 from rmap.live.sources import procfs
@@ -30,6 +30,7 @@ from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read, s
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents
 from rmap.structs.memory import KernelMemory
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 

@@ -19,31 +19,15 @@ from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import PageState, kinds, read_counts, read_page_state
 from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, concatenated, single_pages
 from rmap.snapshot.index.coverage import covered, covering
 from rmap.snapshot.index.numbering import Numbering
+from rmap.snapshot.kind_columns import among, of_each
+from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.units import PAGE_SHIFT
 
 _MAX_SPAN = 1 << 24  # frames, 64 GiB: a column over all of them
 _READINGS = 3  # of what contradicts itself, before it is believed
-
-
-@dataclass(frozen=True)
-class Extents:
-    """Page-table entries, as :meth:`rmap.snapshot.builder.SnapshotBuilder.add_ptes` takes them; int64 columns."""
-
-    vma: I64
-    address: I64
-    pfn: I64
-    count: I64
-    flags: I64
-
-    def columns(self) -> tuple[I64, I64, I64, I64, I64]:
-        """All five, in order."""
-        return self.vma, self.address, self.pfn, self.count, self.flags
-
-    def take(self, rows: I64 | Bool) -> Extents:
-        """Only these rows."""
-        return Extents(*(column[rows] for column in self.columns()))
 
 
 class VmaColumns(NamedTuple):
@@ -80,8 +64,6 @@ class Described:
     def columns(self) -> dict[str, I64 | I8 | Bool]:
         """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
         state = self.state
-        tags = np.full(len(f.FRAME_KINDS), f.MAPPING_UNKNOWN, np.int64)
-        tags[[f.ANON, f.FILE, f.SHMEM, f.KSM]] = f.MAPPING_ANON, f.MAPPING_FILE, f.MAPPING_FILE, f.MAPPING_KSM
         return {
             "mapcount": state.mapcount,
             "flags": state.flags,
@@ -89,7 +71,7 @@ class Described:
             "head_offset": state.head_offset.astype(np.int64),
             "order": state.order,
             "cgroup": state.cgroup,
-            "mapping": tags[self.kind],
+            "mapping": of_each(lambda kind: kind.mapping)[self.kind],
             "index": self.index,
             "file": self.file,
             "anon_vma": self.anon_vma,
@@ -108,12 +90,12 @@ def describe(extents: Extents, vmas: VmaColumns) -> Described:
     state = read_page_state(*_merged(present.pfn, present.count))
     kind = kinds(state.flags)
     file, index = _files(present, vmas, state, kind)
-    kind[((kind == f.FILE) | (kind == f.SHMEM)) & (file < 0)] = f.KERNEL
+    kind[among(kind, KINDS.cached) & (file < 0)] = KERNEL
     return Described(state, kind, file, index, _own_entries(state.pfn), np.full(len(kind), -1, np.int64))
 
 
-# Ascending disjoint runs that cover some extents; frame by frame, where they do not lie too far apart.
 def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
+    # Ascending disjoint runs that cover some extents; frame by frame, where they do not lie too far apart.
     if not len(pfn):
         return pfn, count
     low, high = int(pfn.min()), int((pfn + count).max())
@@ -128,8 +110,8 @@ def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
     return first[starts], np.maximum.reduceat(end, starts) - first[starts]
 
 
-# Which page of which file each frame is: from any entry that maps it, and from its folio (rule I21).
 def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tuple[I64, I64]:
+    # Which page of which file each frame is: from any entry that maps it, and from its folio (rule I21).
     n = len(state.pfn)
     file, index = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     if not n:
@@ -140,7 +122,7 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
     at = expand(rows.dense(ours.pfn), ours.count)
     file[at] = np.repeat(vmas.file[ours.vma], ours.count)
     index[at] = expand(first, ours.count)
-    not_cached = (kind != f.FILE) & (kind != f.SHMEM)
+    not_cached = ~among(kind, KINDS.cached)
     file[not_cached] = -1
     # The rest of a folio follows from any page of it.
     head = np.arange(n) - state.head_offset
@@ -155,8 +137,8 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
     return file, index
 
 
-# How many entries of this very process map each frame: it is left out of the picture, but the kernel counts it.
 def _own_entries(pfns: I64) -> I64:
+    # How many entries of this very process map each frame: it is left out of the picture, but the kernel counts it.
     pid = os.getpid()
     vmas = [(line.start, line.end) for line in procfs.read_maps(pid)]
     with Pagemap(pid) as pagemap:
@@ -171,7 +153,7 @@ def _own_entries(pfns: I64) -> I64:
 
 def mark_special(extents: Extents, frames: Described) -> Extents:
     """Mark the entries that no reverse map tracks: of the zero page, of the kernel's own pages, of devices."""
-    special = np.isin(frames.kind, f.UNTRACKED)
+    special = among(frames.kind, KINDS.untracked)
     before = np.concatenate(([0], np.cumsum(special)))
     present = (extents.flags & f.PTE_PRESENT) != 0
     at = np.where(present, frames.rows.dense(np.where(present, extents.pfn, 0)), 0)
@@ -179,22 +161,8 @@ def mark_special(extents: Extents, frames: Described) -> Extents:
     mixed = (of_them > 0) & (of_them < extents.count)
     if mixed.any():
         cut, kept = single_pages(extents.take(mixed)), extents.take(~mixed)
-        extents = Extents(*(np.concatenate(pair) for pair in zip(kept.columns(), cut.columns())))
-        return mark_special(extents, frames)
+        return mark_special(concatenated([kept, cut]), frames)
     return replace(extents, flags=np.where(of_them > 0, extents.flags | f.PTE_SPECIAL, extents.flags))
-
-
-def single_pages(extents: Extents) -> Extents:
-    """Extents cut into single pages. Slots of swap, like frames, rise with the address; markers have none."""
-    within = expand(np.zeros(len(extents.count), np.int64), extents.count)
-    step = np.where(extents.flags & f.PTE_PRESENT, 1, np.where(extents.flags & f.PTE_SWAP, f.SWAP_STEP, 0))
-    return Extents(
-        np.repeat(extents.vma, extents.count),
-        np.repeat(extents.address, extents.count) + (within << PAGE_SHIFT),
-        np.repeat(extents.pfn, extents.count) + within * np.repeat(step, extents.count),
-        np.ones(len(within), np.int64),
-        np.repeat(extents.flags, extents.count),
-    )
 
 
 def mark_races(
@@ -253,9 +221,9 @@ class _Placed(NamedTuple):
         return expand(self.first, self.extents.count)
 
 
-# Which of these frames are not any more what they were. However many there are, all are read: the larger a defect is,
-# the more of it must be seen.
 def _changed(placed: _Placed, vmas: VmaColumns, frames: Described, suspect: I64) -> Bool:
+    # Which of these frames are not any more what they were. However many there are, all are read: the larger a defect
+    # is, the more of it must be seen.
     pfns, mapcount = frames.state.pfn[suspect], frames.state.mapcount[suspect]
     changed: Bool = read_counts(pfns) != mapcount
     position, extent = covering(suspect, placed.first, placed.behind)
@@ -279,7 +247,7 @@ def _contradictory(placed: _Placed, frames: Described) -> Bool:
     claims = covered(placed.first, placed.behind, says_exclusive, n)
     surplus = found + frames.own > state.mapcount
     wrong_bit = np.where(state.mapcount == 1, claims < found, claims > 0)
-    return (surplus | wrong_bit) & ~np.isin(frames.kind, f.UNTRACKED)
+    return (surplus | wrong_bit) & ~among(frames.kind, KINDS.untracked)
 
 
 def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64) -> Bool:
@@ -302,9 +270,9 @@ def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64
     return wrong
 
 
-# Which extents lie where the indexes of their frames put them, told without a look at each page: in a run, the index
-# rises with the frame.
 def _in_step(placed: _Placed, first: I64, index: I64) -> Bool:
+    # Which extents lie where the indexes of their frames put them, told without a look at each page: in a run, the
+    # index rises with the frame.
     ahead = index - np.arange(len(index))
     run = np.cumsum(np.diff(ahead, prepend=ahead[0]) != 0)
     whole = run[placed.first] == run[placed.behind - 1]
@@ -312,8 +280,8 @@ def _in_step(placed: _Placed, first: I64, index: I64) -> Bool:
     return right
 
 
-# Which entries of one process are not any more what they were; addresses ascending.
 def _changed_entries(pid: int, address: I64, pfn: I64, flags: I64) -> Bool:
+    # Which entries of one process are not any more what they were; addresses ascending.
     begin, count = runs(np.unique(address >> PAGE_SHIFT))
     ranges = zip((begin << PAGE_SHIFT).tolist(), ((begin + count) << PAGE_SHIFT).tolist())
     try:

@@ -6,15 +6,17 @@ has no chain in the picture, and the anon_vmas it is linked to are marked as not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
-from rmap.live.capture.frames import Described, Extents, VmaColumns, single_pages
+from rmap.live.capture.frames import Described, VmaColumns
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
-from rmap.snapshot.builder import join_extents
+from rmap.snapshot.extents import Extents, concatenated, join_extents, single_pages
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.snapshot.rules.anon_vmas import member_counts
 from rmap.structs.anon_vmas import Topology
 from rmap.structs.memory import KernelMemory
@@ -53,8 +55,8 @@ class KernelView:
         """
         state = frames.state
         pages = self.memory.struct_pages(state.pfn)
-        tracked = ~np.isin(frames.kind, f.UNTRACKED)
-        anon = frames.kind == f.ANON
+        tracked = ~among(frames.kind, KINDS.untracked)
+        anon = among(frames.kind, KINDS.on_anon_vmas)
         tagged, _, anchor = anchors(pages.mapping)
         doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
         doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
@@ -63,7 +65,7 @@ class KernelView:
         unhung = (frames.file >= 0) & pages.valid & (pages.mapping == 0)
         of_driver = unhung & (state.flags & KPF_LRU == 0)
         doubtful |= unhung & ~of_driver
-        frames.kind[of_driver] = f.KERNEL
+        frames.kind[of_driver] = KERNEL
         frames.file[of_driver] = frames.index[of_driver] = _NOWHERE
         indexed = (anon & tagged) | ((frames.file >= 0) & pages.valid)
         frames.index[indexed] = pages.index[indexed]
@@ -80,7 +82,8 @@ class KernelView:
         Args:
             doubtful: bool, of each frame: written where an entry of pagemap does not map it any more.
         """
-        state, done = frames.state, []
+        state = frames.state
+        done: list[Extents] = []
         pid = vmas.pid[extents.vma]
         for one in np.unique(pid).tolist():
             part = single_pages(extents.take(pid == one))
@@ -90,8 +93,8 @@ class KernelView:
             doubtful[np.searchsorted(state.pfn, part.pfn[present & ~same])] = True
             flags = part.flags | np.where(same & raw.write, f.PTE_WRITE, 0) | np.where(same & raw.dirty, f.PTE_DIRTY, 0)
             flags |= np.where(((flags & f.PTE_SWAP) != 0) & raw.swap_exclusive, f.PTE_EXCLUSIVE, 0)
-            done.append(join_extents(part.vma, part.address, part.pfn, part.count, flags))
-        return Extents(*(np.concatenate(column) for column in zip(*done)))
+            done.append(join_extents(replace(part, flags=flags)))
+        return concatenated(done)
 
     def changed(self, frames: Described, rows: I64) -> Bool:
         """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""
@@ -113,7 +116,7 @@ class KernelView:
         pages = single_pages(extents.take(extents.flags & both == both))
         at = np.searchsorted(state.pfn, pages.pfn)
         exclusive = (state.flags[at] & f.KPF_ANON_EXCLUSIVE) != 0
-        rows = np.flatnonzero((frames.kind[at] == f.ANON) & ~exclusive & ~state.raced[at])
+        rows = np.flatnonzero(among(frames.kind[at], KINDS.on_anon_vmas) & ~exclusive & ~state.raced[at])
         for _ in range(_READINGS):
             if not len(rows):
                 return

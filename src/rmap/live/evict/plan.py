@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmap.columns import I8, I64, Bool
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 
 FADVISE, PAGEOUT, OWN_PAGEOUT = "fadvise", "pageout", "own pageout"
 MEANS = (FADVISE, PAGEOUT, OWN_PAGEOUT)
@@ -28,20 +29,15 @@ WHY = {
     "hidden": "mapped by a process that rmap cannot see",
     "no swap": "nowhere to go: not a page of a file on a disk, and no swap space is free",
     "locked": "locked in memory (mlock, or on no list that is reclaimed)",
-    "hugetlb": "a huge page (hugetlb): the kernel never reclaims these",
-    "kernel": "the kernel's own page: it belongs to no address space that could lose it",
-    "zero": "the zero page: one page for everybody, it is never reclaimed",
-    "device": "memory of a device (PFNMAP): there is nothing to reclaim",
+    **{kind.name: kind.never_reclaimed for kind in KINDS if not kind.backing},
     "no file": "it is not known which file it belongs to: nobody maps it (name it as PATH@OFFSET)",
     "kept": "the kernel kept it: pinned, being written, or in use by the file system",
     "refused": "the kernel refuses the advice for the process that maps it",
 }
 """Why a page stays, by class."""
 
-FINAL = ("no swap", "locked", "hugetlb", "kernel", "zero", "device")
+FINAL = ("no swap", "locked", *(kind.name for kind in KINDS if not kind.backing))
 """Classes for which reclaiming a cgroup is no help either."""
-
-_BY_KIND = {f.HUGETLB: "hugetlb", f.KERNEL: "kernel", f.ZERO: "zero", f.DEVICE: "device"}
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,9 @@ def plan(pages: PlannedPages, *, swap_free: bool) -> list[str]:
     Args:
         swap_free: whether there is swap space that is not in use.
     """
-    needs_swap = np.isin(pages.kind, (f.ANON, f.KSM, f.SHMEM))
+    needs_swap = among(pages.kind, KINDS.swappable)
     unmapped = pages.mapcount == 0
-    tests: list[tuple[Bool, str]] = [(pages.kind == kind, name) for kind, name in _BY_KIND.items()]
+    tests: list[tuple[Bool, str]] = [(pages.kind == one.number, one.name) for one in KINDS if not one.backing]
     tests += [
         (pages.locked, "locked"),
         (needs_swap & ~np.full(len(pages), swap_free), "no swap"),
@@ -94,7 +90,7 @@ def plan(pages: PlannedPages, *, swap_free: bool) -> list[str]:
         (pages.mapcount > 1, "twice"),
         ((pages.order > 0) & (pages.folio_most > 1), "folio"),
         (unmapped & (pages.order > 0) & pages.folio_outside, "folio"),
-        (unmapped & (pages.kind == f.SHMEM), OWN_PAGEOUT),
+        (unmapped & among(pages.kind, KINDS.shared_memory), OWN_PAGEOUT),
         (unmapped, FADVISE),
     ]
     chosen = np.select([test for test, _ in tests], np.arange(len(tests)), len(tests))

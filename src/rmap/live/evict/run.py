@@ -37,7 +37,8 @@ from rmap.live.evict.targets import FileTarget, Target, free_swap
 from rmap.live.sources import memcg, procfs
 from rmap.live.sources.residency import mapped
 from rmap.live.sources.syscalls import cachestat, madvise, process_madvise, sync_range
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.mman import MADV_PAGEOUT, MADV_POPULATE_READ
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_bytes, format_count
 
@@ -160,7 +161,7 @@ class _Run:
         if not len(pages) or not isinstance(self.target, FileTarget):
             return pages[:0]
         _, now = self.target.look()
-        return np.intersect1d(pages, now.page[(now.mapcount == 0) & (now.kind == f.FILE)])
+        return np.intersect1d(pages, now.page[(now.mapcount == 0) & among(now.kind, KINDS.disk_cache)])
 
     def _fadvise(self, target: FileTarget, pages: I64) -> None:
         # A folio is dropped as a whole, or not at all: so the range is made to end where folios do.

@@ -20,6 +20,7 @@ from rmap.live.sources.kpage_columns import PageState, kinds, read_page_state
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.residency import frames_of, in_swap_cache_too, mincore_pages, resident_pages
 from rmap.snapshot.keys import Key
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.questions.answer import Mapping, Who
 from rmap.snapshot.questions.file_ranges import distinct
 from rmap.uapi.kpageflags import KPF_ANON, KPF_MLOCKED, KPF_SWAPCACHE, KPF_UNEVICTABLE
@@ -27,7 +28,6 @@ from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT
 from rmap.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 _LOCKED = KPF_MLOCKED | KPF_UNEVICTABLE
-_FILE_KINDS = ("file", "shmem")
 
 Ranges = list[tuple[int, int]]
 
@@ -330,7 +330,7 @@ def _of_file(file: OpenedFile, key: Key, path: str) -> Target | Nothing:
 
 def _way_to_file(who: Who) -> tuple[str | None, int]:
     # The page of a file can be asked for in the file itself, which a mapper of it leads to.
-    if who.kind not in _FILE_KINDS:
+    if not _is_cached(who):
         return None, 0
     for one in who.mappings:
         if one.offset is not None and one.file is not None:
@@ -346,10 +346,15 @@ def _in_words(who: Who) -> str:
 
 def _unmapped(who: Who) -> Nothing:
     frame = f"frame {who.pfn:#x}"
-    if who.kind in _FILE_KINDS:  # which a free frame looks like, too
+    if _is_cached(who):  # which a free frame looks like, too
         return Nothing(f"{frame} is mapped by nobody: if it is a page of a file, name that, as PATH@OFFSET")
-    words = {"kernel": "is the kernel's own", "device": "is no memory of the kernel's", "zero": "is the zero page"}
-    return Nothing(f"{frame} {words.get(who.kind, 'is in no address space')}: nobody maps it")
+    kind = KINDS.named(who.kind)
+    return Nothing(f"{frame} {kind.unmapped if kind is not None else 'is in no address space'}: nobody maps it")
+
+
+def _is_cached(who: Who) -> bool:
+    kind = KINDS.named(who.kind)
+    return kind is not None and kind.number in KINDS.cached
 
 
 def free_swap() -> bool:

@@ -11,6 +11,7 @@ from rmap.live.doctor.abilities import missing_frames
 from rmap.live.files.mappers import Mapper, Mappers, OpenedFile, mappers_of, open_by, open_file
 from rmap.live.sources.kpage_columns import mapcount_kind, read_counts
 from rmap.live.sources.residency import Residency, residency
+from rmap.snapshot.questions.answer import judge
 from rmap.snapshot.questions.file_ranges import FileRange, distinct, ranges_of
 
 
@@ -81,21 +82,23 @@ def _look(file: OpenedFile) -> FilePages:
     )
 
 
-# How many entries the kernel counts, without our own, and how what was found stands to it.
 def _completeness(mappers: Mappers, others: list[Mapper]) -> tuple[int | None, str]:
+    # How many entries the kernel counts, without our own, and how what was found stands to it.
     if missing_frames() is not None:
         return None, "unknown"
     frames = np.concatenate([one.pfn for one in others] or [np.empty(0, np.int64)])
-    found = distinct(frames)
-    if not len(found):
-        return 0, "complete"
+    mapped = distinct(frames)
+    if not len(mapped):
+        return 0, "complete"  # of pages that nobody visible maps the kernel is not asked
     own = [one.pfn for one in mappers.found if one not in others]
-    ours = int(np.isin(np.concatenate(own), found).sum()) if own else 0
-    counts = read_counts(found)
-    seen = np.bincount(np.searchsorted(found, frames), minlength=len(found))
+    ours = int(np.isin(np.concatenate(own), mapped).sum()) if own else 0
+    counts = read_counts(mapped)
+    entries = np.bincount(np.searchsorted(mapped, frames), minlength=len(mapped))
     counted = int(counts.sum()) - ours
-    if mapcount_kind(os.uname().release) == "average":
-        return counted, "approximate"
-    if (seen > counts).any():
-        return counted, "raced"
-    return counted, "complete" if counted == len(frames) else "hidden"
+    completeness = judge(
+        len(frames),
+        counted,
+        averaged=mapcount_kind(os.uname().release) == "average",
+        surplus=bool((entries > counts).any()),
+    )
+    return counted, completeness.status

@@ -10,8 +10,8 @@ import numpy as np
 from rmap.live.capture.capture import capture
 from rmap.live.lookup.look_up import NoPage, look_up
 from rmap.live.sources.kpage_columns import KpageFile, kinds, read_page_state
-from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
+from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.snapshot.questions.answer import Who
 from rmap.snapshot.questions.badframe import Verdict, verdict
 from rmap.snapshot.snapshot import Snapshot
@@ -51,9 +51,9 @@ def _look(pfn: int, picture: Snapshot | None, say: Callable[[str], None]) -> Bad
         assert not isinstance(found, NoPage)
         who = found
     else:
-        who = Who(pfn, f.FRAME_KINDS[kind], 0, 0, "unmapped", [])
-    if kind in (f.FILE, f.SHMEM) and not raw & KPF_LRU and not who.found:
-        kind = f.KERNEL  # without the LRU's flag and without mappers: of nobody but the kernel
+        who = Who(pfn, KINDS[kind].name, 0, 0, "unmapped", [])
+    if kind in KINDS.cached and not raw & KPF_LRU and not who.found:
+        kind = KERNEL  # without the LRU's flag and without mappers: of nobody but the kernel
     return BadFrame(pfn, verdict(kind, raw, order, bool(who.mapcount)), who)
 
 

@@ -21,9 +21,9 @@ from rmap.live.lookup.ways import Everywhere
 from rmap.live.sources import procfs
 from rmap.live.sources.areas import is_device
 from rmap.live.sources.kpage import OnePage, count_of, mapcount_kind, page_at
-from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
-from rmap.snapshot.questions.answer import NOTES, Mapping, Who
+from rmap.snapshot.kinds import DEVICE, KERNEL, KINDS
+from rmap.snapshot.questions.answer import Completeness, Mapping, Who, judge
 from rmap.units import PAGE_SHIFT
 
 __all__ = ["NoPage", "look_up"]
@@ -61,7 +61,7 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
     page, counted = page_at(pfn), count_of(pfn)
     search = for_page(pfn)
     # Entries that the kernel does not count: of the zero page, of its own pages, of devices.
-    uncounted = page.kind in f.UNTRACKED or (not counted and place.address is not None)
+    uncounted = page.kind in KINDS.untracked or (not counted and place.address is not None)
     ways = _search(search, place, None if uncounted else counted, say)
     hits = search.distinct()
     own = sum(hit.pid == os.getpid() for hit in hits)
@@ -69,11 +69,11 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
     raced = changed(search, live) or gone or _moved(page, counted)
     mappings = [one.mapping for one in live]
     file, offset = _file_of(page.kind, place, mappings)
-    kind = f.KERNEL if page.kind in (f.FILE, f.SHMEM) and mappings and file is None else page.kind
-    status, note = _status(page, kind, counted, len(mappings) + own, raced)
+    kind = KERNEL if page.kind in KINDS.cached and mappings and file is None else page.kind
+    status, note = _completeness(page, kind, counted, len(mappings) + own, raced)
     return Who(
         pfn,
-        f.FRAME_KINDS[kind],
+        KINDS[kind].name,
         counted,
         len(mappings),
         status,
@@ -167,7 +167,7 @@ def _moved(page: OnePage, counted: int) -> bool:
 
 def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str | None, int | None]:
     # Path and offset (bytes) of the file that a page belongs to.
-    if kind not in (f.FILE, f.SHMEM, f.HUGETLB):
+    if not KINDS[kind].of_file:
         return None, None
     if place.file is not None and place.address is None:
         return place.path, place.page << PAGE_SHIFT
@@ -177,15 +177,13 @@ def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str 
     return None, None
 
 
-def _status(page: OnePage, kind: int, counted: int, found: int, raced: bool) -> tuple[str, str]:
-    if kind == f.DEVICE and not found:
-        return "unmapped", "the kernel has no struct page for it: memory of a device, or no memory at all"
-    if kind in f.UNTRACKED and found != counted:
-        return "approximate", NOTES[kind]
-    if raced:
-        return "raced", "the page changed while it was looked for"
-    if page.order and mapcount_kind(os.uname().release) == "average":
-        return "approximate", "this kernel counts mappings of large folios on average only"
-    if found == counted:
-        return ("complete", NOTES.get(kind, "")) if found else ("unmapped", "")
-    return ("hidden", "") if found < counted else ("raced", "more entries were found than the kernel counts")
+def _completeness(page: OnePage, kind: int, counted: int, found: int, raced: bool) -> Completeness:
+    no_page = "the kernel has no struct page for it: memory of a device, or no memory at all"
+    return judge(
+        found,
+        counted,
+        kind=kind,
+        averaged=bool(page.order) and mapcount_kind(os.uname().release) == "average",
+        raced="the page changed while it was looked for" if raced else "",
+        absent=no_page if kind == DEVICE else "",
+    )

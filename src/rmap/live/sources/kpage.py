@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rmap.errors import NotPermitted
 from rmap.live.sources.root import root_path
-from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
 _WINDOW = 512
@@ -86,7 +86,7 @@ def page_at(pfn: int) -> OnePage:
             torn = not _is_folio(fd, head, order) or not head <= pfn < head + (1 << order)
             if torn:
                 order, head = 0, pfn
-        return OnePage(pfn, flags & f.KPF_KEPT, f.kind_of(flags), order, head, torn)
+        return OnePage(pfn, flags & KINDS.kept_bits, KINDS.kind_of(flags), order, head, torn)
     finally:
         os.close(fd)
 

@@ -14,7 +14,7 @@ import numpy as np
 from rmap.columns import I8, I32, I64, Bool, expand
 from rmap.live.sources.kpage import mapcount_kind as mapcount_kind
 from rmap.live.sources.kpage import open_kpage
-from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
 _BLOCK_SHIFT = 3  # a call costs as much as some frames more
@@ -102,7 +102,7 @@ def read_page_state(first: I64, count: I64) -> PageState:
     return PageState(
         pfn=pfn[keep],
         mapcount=before[keep],
-        flags=(flags & f.KPF_KEPT)[keep],
+        flags=(flags & KINDS.kept_bits)[keep],
         order=order[keep],
         head_offset=head_offset[keep],
         cgroup=cgroup[keep],
@@ -190,5 +190,6 @@ def kinds(flags: I64) -> I8:
     Args:
         flags: int64, /proc/kpageflags.
     """
-    found = np.select([(flags & bits) != 0 for bits, _ in f.KIND_TESTS], [kind for _, kind in f.KIND_TESTS], f.FILE)
-    return found.astype(np.int8)
+    bits, number = zip(*KINDS.tests)
+    kind = np.select([(flags & any_of) != 0 for any_of in bits], number, KINDS.rest)
+    return kind.astype(np.int8)

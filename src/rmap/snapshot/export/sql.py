@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
 from rmap.snapshot.export.arrow import refuse_without, to_arrow
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
 from rmap.units import PAGE_SIZE
 
@@ -50,7 +51,6 @@ _LETTERS = " || ".join(
 )  # fmt: skip
 
 _SET_UP = f"""
-CREATE MACRO frame_kind(kind) AS ({_names(f.FRAME_KINDS)})[kind + 1];
 CREATE MACRO file_kind(kind) AS ({_names(f.FILE_KINDS)})[kind + 1];
 CREATE MACRO perms(flags) AS ({_LETTERS});
 CREATE MACRO hex_of(number) AS printf('0x%x', number::BIGINT);
@@ -98,6 +98,7 @@ class Database:
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         for name, table in tables.items():
             self._connection.register(name, table)
+        self._connection.execute(f"CREATE MACRO frame_kind(kind) AS ({_names(KINDS.names)})[kind + 1]")
         self._connection.execute(_SET_UP)
         self._connection.execute("SET lock_configuration = true")
         self._names = [*tables, VIEW]
@@ -149,8 +150,8 @@ class SqlAnswer:
     rows: Iterator[tuple[Any, ...]]
 
 
-# Two columns of one name would be one in an object of JSON.
 def _distinct(names: list[str]) -> list[str]:
+    # Two columns of one name would be one in an object of JSON.
     seen: dict[str, int] = {}
     made = []
     for name in names:
@@ -165,6 +166,6 @@ def _message(error: Exception) -> str:
     return "\n".join(line for line in lines if line.strip(" ^"))
 
 
-# Dictionaries of Arrow arrive as ENUM('...', '...') of every text there is.
 def _type(text: str) -> str:
+    # Dictionaries of Arrow arrive as ENUM('...', '...') of every text there is.
     return "VARCHAR" if text.startswith("ENUM") else text

@@ -59,16 +59,16 @@ class MapperSets:
         return np.repeat(np.arange(self.nr_classes, dtype=np.int32), np.diff(self.start))
 
 
-# A number for each process, the same in every run: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
 def _random(process: I64) -> U64:
+    # A number for each process, the same in every run: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
     x: U64 = (process.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-# The processes that map some frames, and how many entries of each do.
 def _members(frames: I64, first: I64, behind: I64, process: I32) -> tuple[I32, I64, I64]:
+    # The processes that map some frames, and how many entries of each do.
     which, extent = covering(frames, first, behind)
     pairs = which << 32 | process[extent]
     distinct, entries = np.unique(pairs, return_counts=True)

@@ -40,9 +40,9 @@ class Numbering:
         offset = pfns - self._pfn[row]
         return np.where((row >= 0) & (offset < self._count[row]), self._base[row] + offset, -1)
 
-    # The dense number of every frame from the first to the last, between two -1 for all that lies beyond, where that is
-    # not too much memory: looking up a frame there takes a tenth of the time that a search takes.
     def _numbered(self) -> I32 | None:
+        # The dense number of every frame from the first to the last, between two -1 for all that lies beyond, where
+        # that is not too much memory: looking up a frame there takes a tenth of the time that a search takes.
         if not len(self._pfn):
             return None
         span = int(self._pfn[-1]) + int(self._count[-1]) - self._first

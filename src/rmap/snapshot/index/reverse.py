@@ -87,8 +87,8 @@ class Transposed:
         return ReverseEntries(np.repeat(position, count), extent, address)
 
 
-# For each run its first number and those that follow it by a step; int64, one array from end to end.
 def _rising(first: I64, count: I64, step: int) -> I64:
+    # For each run its first number and those that follow it by a step; int64, one array from end to end.
     total = int(count.sum())
     if not total:
         return np.empty(0, np.int64)

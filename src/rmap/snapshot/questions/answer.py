@@ -1,6 +1,6 @@
 """Who maps a page: the answer, of a picture or of the running machine, with how complete it is.
 
-``status`` compares what was found with the kernel's own count of mappings:
+``status`` compares what was found with the kernel's own count of mappings; :func:`judge` is the one place that does:
 
 ============  ==========================================================================================
 complete      found exactly as many entries as the kernel counts (those of the picture taker aside)
@@ -14,15 +14,9 @@ unmapped      no recorded process maps it, and the kernel counts none
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from rmap.snapshot import flags as f
-
-NOTES = {
-    f.ZERO: "the zero page: every process may map it, and the kernel does not count its mappings",
-    f.KERNEL: "a page of the kernel itself, shown to processes: no reverse map leads back from it",
-    f.DEVICE: "memory of a device: it has no struct page, and no reverse map",
-}
+from rmap.snapshot.kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,8 @@ class Who:
 
     Attributes:
         pfn: the frame, None for a swap slot.
-        kind: one of ``FRAME_KINDS``, ``"swap"``, or ``"unknown"`` where the picture does not describe the frame.
+        kind: a name of :data:`rmap.snapshot.kinds.KINDS`, ``"swap"``, or ``"unknown"`` where the picture does not
+            describe the frame.
         mapcount: how many entries the kernel counts, None if it does not tell.
         found: how many entries the picture holds.
         status: see the module.
@@ -108,3 +103,49 @@ class Who:
         if self.own:
             answer["own"] = self.own
         return answer
+
+
+class Completeness(NamedTuple):
+    """How complete an answer is: a status (see the module), and what a reader must know about it, or ``""``."""
+
+    status: str
+    note: str
+
+
+def judge(
+    found: int,
+    counted: int,
+    *,
+    kind: int | None = None,
+    averaged: bool = False,
+    surplus: bool | None = None,
+    raced: str = "",
+    hidden: str = "",
+    absent: str = "",
+) -> Completeness:
+    """Hold what was found against what the kernel counts.
+
+    Args:
+        found: entries, those of the process that asks included.
+        counted: entries that the kernel counts.
+        kind: of the page, as ``frames.kind``; None for pages of which each has a count.
+        averaged: the kernel keeps no exact count of it: a large folio, on some kernels.
+        surplus: of some page more were found than the kernel counts; None: if that is so of the sum.
+        raced: why the numbers are of different moments; ``""`` if they are not.
+        hidden: the note, if some were not found.
+        absent: why nobody can map it, whatever is counted; ``""`` if somebody can.
+    """
+    if absent and not found:
+        return Completeness("unmapped", absent)
+    uncounted = KINDS[kind].uncounted if kind is not None else ""
+    if kind in KINDS.untracked and found != counted:
+        return Completeness("approximate", uncounted)
+    if raced:
+        return Completeness("raced", raced)
+    if averaged:
+        return Completeness("approximate", "this kernel counts mappings of large folios on average only")
+    if found > counted if surplus is None else surplus:
+        return Completeness("raced", "more entries were found than the kernel counts")
+    if found == counted:
+        return Completeness("complete", uncounted) if found else Completeness("unmapped", "")
+    return Completeness("hidden", hidden)

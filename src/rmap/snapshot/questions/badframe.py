@@ -17,11 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rmap.errors import UsageError
-from rmap.snapshot import flags as f
-from rmap.uapi.kpageflags import KPF_BUDDY, KPF_DIRTY, KPF_HWPOISON, KPF_NOPAGE, KPF_SWAPCACHE
+from rmap.snapshot.kinds import DEVICE, KINDS
+from rmap.uapi.kpageflags import KPF_BUDDY, KPF_HWPOISON, KPF_NOPAGE
 from rmap.units import PAGE_SHIFT
 
-_SIGBUS = "unmaps it; every process that maps it gets SIGBUS, at once or when touching it"
 _MOST = 1 << 40  # 2^52 bytes: what a physical address may be on x86-64
 
 
@@ -46,46 +45,28 @@ def verdict(kind: int, flags: int, order: int, mapped: bool) -> Verdict:
     """Judge one frame.
 
     Args:
-        kind: a frame kind (``flags.ANON`` ...).
+        kind: as ``frames.kind``.
         flags: of /proc/kpageflags.
         order: its folio has ``1 << order`` pages.
         mapped: whether somebody maps it.
     """
-    found = _verdict(kind, flags, mapped)
+    now = _verdict(kind, flags, mapped)
     if flags & KPF_HWPOISON:
         does = "nothing more: it is known to be bad (HWPoison); whoever touches it gets SIGBUS"
-        return Verdict(f"known to be bad, {found.what}", does, mapped, found.loses)
+        return Verdict(f"known to be bad, {now.what}", does, mapped, now.loses)
     split = f"; first the folio of {1 << order} pages is split: the others stay" if _splits(kind, order) else ""
-    return Verdict(found.what, found.does + split, found.kills, found.loses)
+    return Verdict(now.what, now.does + split, now.kills, now.loses)
 
 
 def _splits(kind: int, order: int) -> bool:
-    return order > 0 and kind in (f.ANON, f.FILE, f.SHMEM)
+    return order > 0 and kind in KINDS.walked
 
 
 def _verdict(kind: int, flags: int, mapped: bool) -> Verdict:
-    if flags & KPF_NOPAGE:
-        return Verdict("no memory of the kernel's (a device, or nothing)", "nothing: it has no struct page")
-    if flags & KPF_BUDDY:
+    if flags & KPF_BUDDY and not flags & KPF_NOPAGE:
         return Verdict("free", "takes it off the free lists; nobody is hit")
-    dirty = bool(flags & KPF_DIRTY)
-    if kind == f.HUGETLB:
-        return Verdict("a huge page (hugetlb)", "takes the whole huge page away from everybody", mapped, True)
-    if kind == f.ZERO:
-        return Verdict("the zero page", "nothing: it is the kernel's own, and everybody's", False, True)
-    if kind == f.KSM:
-        return Verdict("anonymous, merged by KSM", _SIGBUS, mapped, True)
-    if kind == f.ANON:
-        if flags & KPF_SWAPCACHE and not dirty:
-            return Verdict("anonymous, also in swap", "drops it: it is read again from swap")
-        return Verdict("anonymous", _SIGBUS, mapped, True)
-    if kind == f.SHMEM:
-        return Verdict("shared memory", "unmaps it; mappers get SIGBUS, readers of the file EIO", mapped, True)
-    if kind == f.FILE and dirty:
-        return Verdict("page cache, dirty", "drops it; mappers get SIGBUS, the file's next fsync EIO", mapped, True)
-    if kind == f.FILE:
-        return Verdict("page cache, clean", "drops it: it is read again from the file; nobody is hit")
-    return Verdict("the kernel's own", "nothing: if it is used, the machine stops or goes wrong", False, True)
+    fate = KINDS[DEVICE if flags & KPF_NOPAGE else kind].fate(flags)
+    return Verdict(fate.what, fate.does, fate.kills and mapped, fate.loses)
 
 
 _PATTERNS = (

@@ -205,8 +205,8 @@ def _change(old: _Side, new: _Side, key: tuple[int, int]) -> ProcessChange:
     )
 
 
-# What it ran before, if it has called exec since.
 def _ran(old: _Side, new: _Side, was: int | None, now: int | None) -> str:
+    # What it ran before, if it has called exec since.
     if was is None or now is None:
         return ""
     before, after = old.picture.processes, new.picture.processes
@@ -220,8 +220,8 @@ def _files(old: _Side, new: _Side, by_path: bool) -> list[FileChange]:
     return [change for change in changes if change.before != change.after]
 
 
-# Why pids and frames of one picture may say nothing about the other.
 def _other_machine(before: Snapshot, after: Snapshot) -> list[str]:
+    # Why pids and frames of one picture may say nothing about the other.
     for name, what in (("host", "hosts"), ("release", "kernels"), ("source", "sources")):
         a, b = before.about[name], after.about[name]
         if a and b and a != b:
@@ -233,8 +233,8 @@ def _other_machine(before: Snapshot, after: Snapshot) -> list[str]:
     return []
 
 
-# What may only look like a change, given which states processes are in.
 def _incomplete(before: Snapshot, after: Snapshot, states: set[str]) -> Iterator[str]:
+    # What may only look like a change, given which states processes are in.
     if before.about["time"] and after.about["time"] and before.about["time"] > after.about["time"]:
         yield "the first picture was taken after the second: gained and lost are the wrong way round"
     for name, picture, state in (("first", before, "came"), ("second", after, "went")):
@@ -251,15 +251,15 @@ def _incomplete(before: Snapshot, after: Snapshot, states: set[str]) -> Iterator
         yield "a kernel counts mappings of large folios on average only: who shares them is approximate"
 
 
-# A pid is given again to a process that starts later; after a boot the clock of start times begins anew.
 def _rebooted(before: Snapshot, after: Snapshot) -> bool:
+    # A pid is given again to a process that starts later; after a boot the clock of start times begins anew.
     a, b = dict(_keys(before)), dict(_keys(after))
     in_order = before.about["time"] <= after.about["time"]
     return any((b[pid] < a[pid]) if in_order else (a[pid] < b[pid]) for pid in {*a} & {*b})
 
 
-# By what a process is known: pid and start time.
 def _keys(picture: Snapshot) -> list[tuple[int, int]]:
+    # By what a process is known: pid and start time.
     return list(zip(picture.processes.pid.tolist(), picture.processes.start_time.tolist()))
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import UntrackedPage, UsageError
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import entry_at
+from rmap.snapshot.kinds import KINDS, FrameKind
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
@@ -132,23 +134,24 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
         raise UsageError(f"frame {pfn:#x} is not in the picture: it holds only frames that a recorded process maps")
     frames = picture.frames
     kind = int(frames.kind[run])
-    _refuse_untracked(kind)
+    _refuse_unwalked(KINDS[kind])
     index = int(frames.index[run]) + pfn - int(frames.pfn[run])
     anchor, file = int(frames.anon_vma[run]), int(frames.file[run])
-    if kind == f.ANON and anchor < 0:
+    on_anon_vma = kind in KINDS.on_anon_vmas
+    if on_anon_vma and anchor < 0:
         raise UsageError(
             "the picture does not have the page's anon_vma: "
             + ("it was taken from /proc alone" if picture.about["topology"] == "none" else "the page changed meanwhile")
         )
-    rows = _in_the_tree(picture, kind, anchor, file)
+    rows = _in_the_tree(picture, on_anon_vma, anchor, file)
     pgoff, pages = picture.vmas.pgoff[rows], (picture.vmas.end - picture.vmas.start)[rows] >> PAGE_SHIFT
     met = rows[(pgoff <= index) & (index < pgoff + pages)]
     names, anon_vmas, others = _anon_vmas(picture, met, anchor)
     vmas = tuple(_vma(picture, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
-    known = picture.about["anon_exclusive"] and kind == f.ANON
+    known = picture.about["anon_exclusive"] and on_anon_vma
     return PageFamily(
         pfn=pfn,
-        kind=f.FRAME_KINDS[kind],
+        kind=KINDS[kind].name,
         index=index,
         mapcount=int(frames.mapcount[run]),
         order=int(frames.order[run]),
@@ -165,17 +168,16 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
     )
 
 
-def _refuse_untracked(kind: int) -> None:
-    if kind in f.UNTRACKED:
-        raise UntrackedPage(f.FRAME_KINDS[kind], "there is nothing to draw but its entries (`rmap who` lists them)")
-    if kind in (f.KSM, f.HUGETLB):
-        what = "KSM's stable nodes" if kind == f.KSM else "huge pages of hugetlb"
-        raise UntrackedPage(f.FRAME_KINDS[kind], f"the picture does not hold {what}; `rmap who` lists its entries")
+def _refuse_unwalked(kind: FrameKind) -> None:
+    if not kind.tracked:
+        raise UntrackedPage(kind.name, "there is nothing to draw but its entries (`rmap who` lists them)")
+    if not kind.walked:
+        raise UntrackedPage(kind.name, f"the picture does not hold {kind.no_walk}; `rmap who` lists its entries")
 
 
-# The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
-def _in_the_tree(picture: Snapshot, kind: int, anchor: int, file: int) -> I64:
-    if kind != f.ANON:
+def _in_the_tree(picture: Snapshot, on_anon_vma: bool, anchor: int, file: int) -> I64:
+    # The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
+    if not on_anon_vma:
         return (
             np.flatnonzero((picture.vmas.file == file) & (picture.vmas.pgoff >= 0)) if file >= 0 else np.empty(0, int)
         )
@@ -189,8 +191,9 @@ def _chain(picture: Snapshot, vma: int) -> list[int]:
     return links.anon_vma[low:high].tolist()
 
 
-# The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family has.
 def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[AnonVmaOfPage, ...], int]:
+    # The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family
+    # has.
     if anchor < 0:
         return {}, (), 0
     table = picture.anon_vmas
@@ -236,16 +239,12 @@ def _vma(picture: Snapshot, row: int, name: str, names: dict[int, str], index: i
     )
 
 
-# What the page tables hold at an address of a VMA, and the frame there, -1 if none.
 def _entry(picture: Snapshot, vma: int, address: int) -> tuple[str, int]:
-    ptes = picture.ptes
-    first, last = np.searchsorted(ptes.vma, [vma, vma + 1])
-    row = int(first + np.searchsorted(ptes.address[first:last], address, side="right")) - 1
-    if row < first:
+    # What the page tables hold at an address of a VMA, and the frame there, -1 if none.
+    entry = entry_at(picture.ptes, vma, address)
+    if entry is None:
         return "nothing", -1
-    page = (address - int(ptes.address[row])) >> PAGE_SHIFT
-    if page >= ptes.count[row]:
-        return "nothing", -1
-    if ptes.flags[row] & f.PTE_PRESENT:
-        return "another page", int(ptes.pfn[row]) + page
-    return ("swapped out" if ptes.flags[row] & f.PTE_SWAP else "nothing"), -1
+    flags, value = entry
+    if flags & f.PTE_PRESENT:
+        return "another page", value
+    return ("swapped out" if flags & f.PTE_SWAP else "nothing"), -1

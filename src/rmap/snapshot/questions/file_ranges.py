@@ -74,8 +74,8 @@ def ranges_of(pages: int, resident: tuple[I64, I64] | None, mapped: Sequence[tup
     )  # fmt: skip
 
 
-# A page that was mapped just after it was not in memory makes two ranges of one.
 def _joined(ranges: Iterable[FileRange]) -> list[FileRange]:
+    # A page that was mapped just after it was not in memory makes two ranges of one.
     answer: list[FileRange] = []
     for one in ranges:
         last = answer[-1] if answer else None
@@ -92,8 +92,8 @@ def distinct(values: I64) -> I64:
     return ordered[np.concatenate((ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]))]
 
 
-# Pages that somebody maps, ascending; the class of each, by who does; and the pids of each class.
 def _classes(mapped: Sequence[tuple[int, I64]]) -> tuple[I64, I64, list[list[int]]]:
+    # Pages that somebody maps, ascending; the class of each, by who does; and the pids of each class.
     own = [(pid, distinct(pages)) for pid, pages in mapped if len(pages)]
     if not own:
         return np.empty(0, np.int64), np.empty(0, np.int64), []
@@ -118,8 +118,8 @@ def _runs_of(page: I64, of_page: I64) -> tuple[I64, I64, I64]:
     return page[begins], np.diff(np.concatenate((begins, [len(page)]))), of_page[begins]
 
 
-# For each of some places: the row of the run that covers it, and whether one does.
 def _covering(places: I64, first: I64, count: I64) -> tuple[I64, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    # For each of some places: the row of the run that covers it, and whether one does.
     if not len(first):
         return np.zeros(len(places), np.int64), np.zeros(len(places), np.bool_)
     at = np.maximum(np.searchsorted(first, places, side="right") - 1, 0)

@@ -98,8 +98,8 @@ def _ranges(picture: Snapshot, file: int) -> list[MappedRange]:
     return answer
 
 
-# Entries in the file's areas whose page is anonymous.
 def _copies(picture: Snapshot, vmas: I64) -> int:
+    # Entries in the file's areas whose page is anonymous.
     ptes = picture.ptes
     rows = np.isin(ptes.vma, vmas) & ((ptes.flags & (f.PTE_PRESENT | f.PTE_FILE | f.PTE_SPECIAL)) == f.PTE_PRESENT)
     return int(ptes.count[rows].sum(dtype=np.int64))

@@ -19,6 +19,8 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.snapshot import flags as f
 from rmap.snapshot.index.sums import by_row
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.questions.groups import mappers_of_frames, slots
 from rmap.snapshot.questions.usage import counted_frames
 from rmap.units import PAGE_SIZE
@@ -97,12 +99,12 @@ def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
     ours = _entries_of(picture, chosen)
     touched = counted & (ours > 0)
     only = touched & (ours >= mappers_of_frames(picture))
-    anonymous = np.isin(kind, (f.ANON, f.KSM))
+    anonymous = among(kind, KINDS.anonymous)
     kept = only & anonymous & (order > 0) & _folio_mapped(picture, ~only)
     comes = only & anonymous & ~kept
     file = picture.per_frame("file")
-    shared = only & (kind == f.SHMEM)
-    cached = only & (kind == f.FILE)
+    shared = only & among(kind, KINDS.shared_memory)
+    cached = only & among(kind, KINDS.disk_cache)
     holders = {row: _holder(picture, row, chosen) for row in np.unique(file[shared | cached]).tolist()}
     free_files = [row for row, why in holders.items() if not why]
     held_by_nobody = np.isin(file, free_files)
@@ -110,7 +112,7 @@ def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
     free_shared = np.unique(file[shared_comes]).tolist()
     pfns = picture.pfns()
     tables = picture.processes.page_table_bytes[chosen]
-    mapped_only = only & ~anonymous & (kind != f.KERNEL)
+    tracked = ~among(kind, KINDS.untracked)
     return Freed(
         pids=picture.processes.pid[chosen].tolist(),
         anonymous=_bytes(comes),
@@ -120,9 +122,9 @@ def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
         deleted=_bytes(cache_goes),
         cache=_by_file(picture, file, cached & ~cache_goes),
         held=[Held(h.path, h.bytes, h.why) for h in _with_holders(picture, file, shared & ~shared_comes, holders)],
-        others=_by_file(picture, np.where(anonymous, -2, file), touched & ~only & (kind != f.KERNEL)),
+        others=_by_file(picture, np.where(anonymous, -2, file), touched & ~only & tracked),
         folios=_bytes(kept),
-        unmapped=_bytes(mapped_only),
+        unmapped=_bytes(only & ~anonymous & tracked),
         raced=int((picture.per_frame("raced") & touched).sum()),
         frames=pfns[comes | shared_comes | cache_goes],
     )
@@ -132,15 +134,15 @@ def _bytes(frames: Bool) -> int:
     return int(frames.sum()) * PAGE_SIZE
 
 
-# How many entries of the chosen map each frame.
 def _entries_of(picture: Snapshot, chosen: Bool) -> I64:
+    # How many entries of the chosen map each frame.
     sets = picture.mapper_sets
     of_class = by_row(sets.of_member, np.where(chosen[sets.members], sets.entries, 0), sets.nr_classes)
     return of_class[sets.of_frame]
 
 
-# Of each frame: whether one of its folio that is mapped is among the given.
 def _folio_mapped(picture: Snapshot, given: Bool) -> Bool:
+    # Of each frame: whether one of its folio that is mapped is among the given.
     head = np.arange(len(given)) - picture.per_frame("head_offset")
     mapped = given & (np.maximum(picture.per_frame("mapcount"), picture.mapper_sets.found) > 0)
     any_mapped = np.zeros(len(given), np.bool_)
@@ -153,15 +155,15 @@ def _swap(picture: Snapshot, chosen: Bool) -> int:
     return len(np.setdiff1d(slot[group == 0], slot[group == 1])) * PAGE_SIZE
 
 
-# What is allocated of a file comes back whole, mapped or not, where the picture knows how much that is.
 def _shared(picture: Snapshot, files: list[int], frames: Bool) -> int:
+    # What is allocated of a file comes back whole, mapped or not, where the picture knows how much that is.
     file = picture.per_frame("file")
     mapped = np.bincount(file[frames & (file >= 0)], minlength=len(picture.files))
     return sum(max(int(mapped[row]) * PAGE_SIZE, int(picture.files.allocated[row])) for row in files)
 
 
-# What else holds a file's memory, in words; "" if nothing does.
 def _holder(picture: Snapshot, file: int, chosen: Bool) -> str:
+    # What else holds a file's memory, in words; "" if nothing does.
     if file < 0:
         return "an unknown file"
     holders, processes = picture.holders, picture.processes

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.columns import F64, I32, I64, Bool, expand
+from rmap.columns import F64, I32, I64, Bool
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
 from rmap.snapshot.index.sums import by_row
 from rmap.snapshot.questions.usage import counted_frames
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -85,8 +86,8 @@ def names(picture: Snapshot, by: str) -> list[str]:
     return [f"{processes.pid[row]} {processes.comm[row]}" for row in top]
 
 
-# The first process of each one's tree. What init started is a tree of its own: else all would be one.
 def _tops(picture: Snapshot) -> list[int]:
+    # The first process of each one's tree. What init started is a tree of its own: else all would be one.
     parents = picture.parents().tolist()
     pids = picture.processes.pid.tolist()
     tops = []
@@ -139,8 +140,8 @@ class _Frames:
     sum_pss: F64
 
 
-# Class by class: a group has the same entries in all frames of a class.
 def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
+    # Class by class: a group has the same entries in all frames of a class.
     sets = picture.mapper_sets
     counted = counted_frames(picture)
     mappers = mappers_of_frames(picture)
@@ -178,8 +179,8 @@ def mappers_of_frames(picture: Snapshot) -> I64:
     return np.maximum(np.maximum(mapcount, picture.mapper_sets.found), 1)
 
 
-# Distinct slots that each group names.
 def _slots_of(picture: Snapshot, of_process: I32, n: int) -> I64:
+    # Distinct slots that each group names.
     group, slot = slots(picture, of_process)
     return np.bincount(np.unique(np.stack((group, slot)), axis=1)[0], minlength=n) if n else np.zeros(0, np.int64)
 
@@ -189,7 +190,5 @@ def slots(picture: Snapshot, of_process: I32) -> tuple[I64, I64]:
     ptes = picture.ptes
     rows = np.flatnonzero((ptes.flags & f.PTE_SWAP) != 0)
     rows = rows[of_process[picture.vmas.process[ptes.vma[rows]]] >= 0]
-    count = ptes.count[rows].astype(np.int64)
-    within = expand(np.zeros(len(rows), np.int64), count)
-    group = np.repeat(of_process[picture.vmas.process[ptes.vma[rows]]], count).astype(np.int64)
-    return group, np.repeat(ptes.pfn[rows], count) + within * f.SWAP_STEP
+    pages = single_pages(Extents.of(ptes, rows))
+    return of_process[picture.vmas.process[pages.vma]].astype(np.int64), pages.pfn

@@ -9,6 +9,7 @@ import numpy as np
 
 from rmap.errors import UsageError
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import entry_at
 from rmap.snapshot.keys import Key
 from rmap.snapshot.questions.selection import row_of
 from rmap.units import PAGE_SHIFT
@@ -55,23 +56,20 @@ def _at_address(picture: Snapshot, key: Key) -> Resolved:
     process = row_of(picture, key.pid)
     if process < 0:
         return Resolved(reason=f"process {key.pid} is not in the picture")
-    vmas, ptes = picture.vmas, picture.ptes
+    vmas = picture.vmas
     low, high = np.searchsorted(vmas.process, [process, process + 1])
     vma = int(low + np.searchsorted(vmas.start[low:high], key.address, side="right")) - 1
     if vma < low or key.address >= vmas.end[vma]:
         return Resolved(reason=f"process {key.pid} has nothing at {key.address:#x}")
-    first, last = np.searchsorted(ptes.vma, [vma, vma + 1])
-    row = int(first + np.searchsorted(ptes.address[first:last], key.address, side="right")) - 1
-    page = (key.address - int(ptes.address[row])) >> PAGE_SHIFT if row >= first else 0
-    if row < first or page >= ptes.count[row]:
+    entry = entry_at(picture.ptes, vma, key.address)
+    if entry is None:
         return Resolved(reason=f"{key.address:#x} of process {key.pid} is mapped, but no page is there yet")
-    kind = int(ptes.flags[row])
-    if kind & f.PTE_PRESENT:
-        return Resolved(pfn=int(ptes.pfn[row]) + page)
-    if kind & f.PTE_SWAP:
-        entry = int(ptes.pfn[row]) + page * f.SWAP_STEP
-        return Resolved(swap=(entry & (f.SWAP_STEP - 1), entry >> f.SWAP_TYPE_BITS))
-    what = "a guard marker" if kind & f.PTE_GUARD else "an entry that is not present"
+    flags, value = entry
+    if flags & f.PTE_PRESENT:
+        return Resolved(pfn=value)
+    if flags & f.PTE_SWAP:
+        return Resolved(swap=(value & (f.SWAP_STEP - 1), value >> f.SWAP_TYPE_BITS))
+    what = "a guard marker" if flags & f.PTE_GUARD else "an entry that is not present"
     return Resolved(reason=f"{key.address:#x} of process {key.pid} holds {what}")
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.columns import I32, I64, expand
-from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.snapshot.questions.usage import counted_frames
 from rmap.units import PAGE_SHIFT
 
@@ -45,7 +46,7 @@ def sharing(picture: Snapshot, rows: I32) -> Sharing:
         rows: int32, rows of ``processes``, distinct.
     """
     sets = picture.mapper_sets
-    counted = counted_frames(picture) & (picture.per_frame("kind") != f.KERNEL)
+    counted = counted_frames(picture) & ~among(picture.per_frame("kind"), KINDS.untracked)
     pages = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes)
     sizes = np.diff(sets.start)
     of_member = sets.of_member

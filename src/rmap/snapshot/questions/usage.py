@@ -19,6 +19,8 @@ import numpy as np
 from rmap.columns import I64, Bool, expand
 from rmap.snapshot import flags as f
 from rmap.snapshot.index.sums import by_row, over_extents
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -104,20 +106,20 @@ def usage(picture: Snapshot) -> Usage:
         uss=per_process((counted & (mapcount == 1)).astype(np.int64)) << PAGE_SHIFT,
         swap=swap << PAGE_SHIFT,
         page_tables=picture.processes.page_table_bytes,
-        shared_with=_shared_with(picture, counted & (picture.per_frame("kind") != f.KERNEL)),
+        shared_with=_shared_with(picture, counted & ~among(picture.per_frame("kind"), KINDS.untracked)),
     )
 
 
 def counted_frames(picture: Snapshot) -> Bool:
     """Which frames count as memory of those who map them, by dense number."""
     kind, mapcount = picture.per_frame("kind"), picture.per_frame("mapcount")
-    unmapped_kernel = (kind == f.KERNEL) & (mapcount == 0)  # mapped by remap_pfn_range; the vDSO has a mapcount
-    counted: Bool = ~(np.isin(kind, (f.ZERO, f.DEVICE, f.HUGETLB)) | unmapped_kernel)
-    return counted
+    # A page of the kernel's own has a mapcount (the vDSO), or none (what remap_pfn_range maps).
+    without = among(kind, KINDS.untracked) & (mapcount == 0)
+    return among(kind, KINDS.counted) & ~without
 
 
-# Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
 def _shared_with(picture: Snapshot, counted: Bool) -> I64:
+    # Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
     sets = picture.mapper_sets
     used = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes) > 0
     of_member = sets.of_member

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rmap.snapshot import flags as f
-from rmap.snapshot.questions.answer import NOTES, Mapping, Who
+from rmap.snapshot.extents import entries_of_slot
+from rmap.snapshot.kinds import KINDS
+from rmap.snapshot.questions.answer import Completeness, Mapping, Who, judge
 from rmap.uapi.vm_flags import perms
 from rmap.units import PAGE_SHIFT
 
@@ -26,14 +28,13 @@ def who(picture: Snapshot, pfn: int) -> Who:
     frames = picture.frames
     within = pfn - int(frames.pfn[run])
     order = int(frames.order[run])
-    mapcount = int(frames.mapcount[run])
-    status, note = _status(picture, run, mapcount, len(mappings) + int(frames.own[run]))
+    status, note = _completeness(picture, run, len(mappings) + int(frames.own[run]))
     file = int(frames.file[run])
     offset = int(frames.head_offset[run]) + within if order else 0
     return Who(
         pfn,
-        f.FRAME_KINDS[frames.kind[run]],
-        mapcount,
+        KINDS[frames.kind[run]].name,
+        int(frames.mapcount[run]),
         len(mappings),
         status,
         mappings,
@@ -47,30 +48,22 @@ def who(picture: Snapshot, pfn: int) -> Who:
     )
 
 
-def _status(picture: Snapshot, run: int, mapcount: int, found: int) -> tuple[str, str]:
+def _completeness(picture: Snapshot, run: int, found: int) -> Completeness:
     frames = picture.frames
-    kind = int(frames.kind[run])
-    if kind in f.UNTRACKED and found != mapcount:
-        return "approximate", NOTES[kind]
-    if frames.raced[run]:
-        return "raced", "the page changed while the picture was taken"
-    if frames.order[run] and picture.about["mapcount"] == "average":
-        return "approximate", "this kernel counts mappings of large folios on average only"
-    if found == mapcount:
-        return ("complete", NOTES.get(kind, "")) if found else ("unmapped", "")
-    if found < mapcount:
-        return "hidden", f"{mapcount - found:,} of its mappings are in processes that were not recorded"
-    return "raced", "more entries were found than the kernel counts"
+    mapcount = int(frames.mapcount[run])
+    return judge(
+        found,
+        mapcount,
+        kind=int(frames.kind[run]),
+        averaged=bool(frames.order[run]) and picture.about["mapcount"] == "average",
+        raced="the page changed while the picture was taken" if frames.raced[run] else "",
+        hidden=f"{mapcount - found:,} of its mappings are in processes that were not recorded",
+    )
 
 
 def who_swap(picture: Snapshot, swap_type: int, offset: int) -> Who:
     """Which entries name one swap slot; see :meth:`rmap.snapshot.snapshot.Snapshot.who_swap`."""
-    ptes = picture.ptes
-    entry = swap_type | offset << f.SWAP_TYPE_BITS
-    behind = entry - ptes.pfn
-    inside = (behind >= 0) & (behind % f.SWAP_STEP == 0) & (behind < ptes.count.astype(np.int64) * f.SWAP_STEP)
-    extents = np.flatnonzero(((ptes.flags & f.PTE_SWAP) != 0) & inside)
-    addresses = ptes.address[extents] + (behind[extents] // f.SWAP_STEP << PAGE_SHIFT)
+    extents, addresses = entries_of_slot(picture.ptes, swap_type | offset << f.SWAP_TYPE_BITS)
     mappings = _mappings(picture, extents.tolist(), addresses.tolist())
     status = "approximate" if mappings else "unmapped"
     note = "the kernel does not show how many entries name a swap slot"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.snapshot import flags as f
+from rmap.snapshot.kinds import KSM
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
 from rmap.units import format_count
 
@@ -130,10 +130,10 @@ def topology_of(picture: Snapshot) -> CheckedTopology:
     )
 
 
-# The anon_vmas of families with a VMA that maps a page merged by KSM.
 def _families_with_ksm(picture: Snapshot) -> Bool:
+    # The anon_vmas of families with a VMA that maps a page merged by KSM.
     root = picture.anon_vmas.root.astype(np.int64)
-    pfns = picture.pfns()[picture.per_frame("kind") == f.KSM]
+    pfns = picture.pfns()[picture.per_frame("kind") == KSM]
     mapping = np.unique(picture.ptes.vma[picture.reverse.entries(pfns).extent]) if len(pfns) else pfns
     links = picture.anon_vma_chains
     roots = root[links.anon_vma[np.isin(links.vma, mapping)]]
@@ -177,8 +177,9 @@ def inspect_topology(topology: CheckedTopology) -> Iterator[Found]:
         yield check(number)
 
 
-# Where the chains begin and how long they are; and the checks.
 class _World:
+    """Where the chains begin and how long they are; and the checks."""
+
     def __init__(self, topology: CheckedTopology) -> None:
         self.t = topology
         self.nr_vmas, self.nr_anon_vmas = len(topology.active), len(topology.root)
@@ -200,8 +201,8 @@ class _World:
             "I11": self._same_chains,
         }
 
-    # What a column says of some rows, -1 where the row is none.
     def _of(self, column: I64, rows: I64) -> I64:
+        # What a column says of some rows, -1 where the row is none.
         return np.where(rows >= 0, column[rows] if len(column) else -1, -1)
 
     def _any(self, of_links: Bool) -> Bool:
@@ -313,8 +314,8 @@ class _World:
             return Found(found.checked._replace(violations=found.checked.violations + 1), found.violations)
         return found
 
-    # One counter of every anon_vma; `above` says where more than was counted may be right.
     def _counters(self, number: str, says: I64, counted: I64, text: str, *, above: Bool | None = None) -> Found:
+        # One counter of every anon_vma; `above` says where more than was counted may be right.
         t = self.t
         excused = t.partial | ((says > counted) & (t.outside if above is None else t.outside | above))
         left_out = int(np.count_nonzero(excused))

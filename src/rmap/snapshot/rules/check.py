@@ -21,6 +21,8 @@ import numpy as np
 from rmap.columns import I64, Bool
 from rmap.errors import InvariantError
 from rmap.snapshot import flags as f
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS, KSM
 from rmap.snapshot.rules.anon_vmas import WHAT, inspect_topology, topology_of
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Report, Violation, report_of
 from rmap.units import PAGE_SHIFT, format_count
@@ -125,8 +127,8 @@ def _pages(picture: Snapshot) -> CheckedPages:
     )
 
 
-# One invariant of entries: of those asked about, which are right.
 def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
+    # One invariant of entries: of those asked about, which are right.
     rows = np.flatnonzero(asked & ~right).tolist()
     found = []
     for i in rows[:NAMED]:
@@ -134,7 +136,7 @@ def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, li
         process = int(picture.vmas.process[vma])
         pid = int(picture.processes.pid[process])
         objects = (
-            f"pfn {pages.pfn[i]:#x} ({f.FRAME_KINDS[pages.kind[i]]}, index {pages.index[i]:#x}, "
+            f"pfn {pages.pfn[i]:#x} ({KINDS[pages.kind[i]].name}, index {pages.index[i]:#x}, "
             f"mapcount {pages.mapcount[i]})",
             f"entry at {pages.address[i]:#x} of {pid} {picture.processes.comm[process]}",
             f"VMA {picture.vmas.start[vma]:x}-{picture.vmas.end[vma]:x}, pgoff {picture.vmas.pgoff[vma]:#x}",
@@ -149,7 +151,8 @@ def _linear(picture: Snapshot, pages: CheckedPages) -> I64:
 
 def _index(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     line = Checked("I14", "an anonymous page's index gives its address in every VMA", 0, "entries")
-    asked = (pages.kind == f.ANON) & (pages.index >= 0) & (picture.vmas.pgoff[pages.vma] >= 0) & pages.steady
+    asked = among(pages.kind, KINDS.on_anon_vmas) & (pages.index >= 0) & pages.steady
+    asked &= picture.vmas.pgoff[pages.vma] >= 0
     if not asked.any():
         line = line._replace(reason="the picture has no index of an anonymous page")
     right = pages.index == _linear(picture, pages)
@@ -164,7 +167,7 @@ def _exclusive(picture: Snapshot, pages: CheckedPages, strict: bool) -> Iterator
             yield Found(line._replace(reason="PG_anon_exclusive is not shown by /proc"), [])
         return
     asked = ((pages.flags & f.KPF_ANON_EXCLUSIVE) != 0) & pages.steady
-    right = (pages.mapcount == 1) & (pages.kind != f.KSM)
+    right = (pages.mapcount == 1) & (pages.kind != KSM)
     yield _demand(picture, pages, asked, right, once, "an exclusive page is mapped more than once, or is KSM's")
     if picture.about.get("swapped"):
         reason = "pages came back from swap: such a page may keep its anon_vma"
@@ -188,7 +191,7 @@ def _writable(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
         why = "whether an entry is writable is not in the picture: /proc does not show it"
         yield Found(line._replace(reason=why), [])
         return
-    asked = (pages.kind == f.ANON) & ((pages.pte_flags & f.PTE_WRITE) != 0) & pages.steady
+    asked = among(pages.kind, KINDS.on_anon_vmas) & ((pages.pte_flags & f.PTE_WRITE) != 0) & pages.steady
     right = (pages.flags & f.KPF_ANON_EXCLUSIVE) != 0
     yield _demand(picture, pages, asked, right, line, "a page that is not exclusive is mapped writable")
 
@@ -201,7 +204,7 @@ def _anchored(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
         yield Found(line._replace(reason="the picture has no anon_vmas"), [])
         return
     n = len(picture.anon_vmas)
-    asked = (pages.kind == f.ANON) & (pages.anon_vma >= 0) & pages.steady
+    asked = among(pages.kind, KINDS.on_anon_vmas) & (pages.anon_vma >= 0) & pages.steady
     if picture.about["topology"] == "kernel":  # a VMA that changed while the picture was taken has no chain in it
         known = asked & (picture.vmas.anon_vma[pages.vma] >= 0)
         if left := int(asked.sum()) - int(known.sum()):
@@ -221,7 +224,7 @@ def _counts(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     if picture.about["source"] != "kernel":
         yield Found(line._replace(reason="only the kernel's own pictures carry this bit"), [])
         return
-    asked = pages.steady & ~np.isin(pages.kind, f.UNTRACKED)
+    asked = pages.steady & ~among(pages.kind, KINDS.untracked)
     if picture.about["mapcount"] == "average":
         asked &= pages.order == 0
     right = ((pages.pte_flags & f.PTE_EXCLUSIVE) != 0) == (pages.mapcount == 1)
@@ -232,7 +235,7 @@ def _complete(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     found = picture.reverse.found + picture.per_frame("own")
     kind = picture.per_frame("kind")
     mapcount = picture.per_frame("mapcount").astype(np.int64)
-    asked = ~np.isin(kind, f.UNTRACKED) & ~picture.per_frame("raced").astype(np.bool_)
+    asked = ~among(kind, KINDS.untracked) & ~picture.per_frame("raced").astype(np.bool_)
     if picture.about["mapcount"] == "average":
         asked &= picture.per_frame("order") == 0
     model = picture.about["source"] == "model"
@@ -258,7 +261,7 @@ def _miscounted(picture: Snapshot, pages: CheckedPages, i: int, number: str, map
     kind = picture.frames.kind[picture.frame_run(pfn)]
     rows = np.arange(*np.searchsorted(pages.pfn, (pfn, pfn + 1)))  # entries stand in the order of their pages
     process = picture.vmas.process[pages.vma[rows]]
-    objects = [f"pfn {pfn:#x} ({f.FRAME_KINDS[kind]})"]
+    objects = [f"pfn {pfn:#x} ({KINDS[kind].name})"]
     objects += [
         f"entry at {pages.address[row]:#x} of {picture.processes.pid[p]} {picture.processes.comm[p]}"
         for row, p in zip(rows[:_MOST_NAMED].tolist(), process.tolist())

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from rmap.columns import I64, expand
+from rmap.columns import I64
 from rmap.snapshot import flags as f
+from rmap.snapshot.extents import Extents, single_pages
+from rmap.snapshot.kind_columns import among
+from rmap.snapshot.kinds import KINDS
 from rmap.uapi.vm_flags import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE
-from rmap.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from rmap.snapshot.snapshot import Snapshot
@@ -50,8 +52,9 @@ def isomorphic(a: Snapshot, b: Snapshot, *, vma_flags: int = COMPARED_FLAGS, map
     return difference
 
 
-# One picture, with its processes and VMAs in canonical order.
 class _Canonical:
+    """One picture, with its processes and VMAs in canonical order."""
+
     def __init__(self, picture: Snapshot, vma_flags: int) -> None:
         self.picture = picture
         self.vma_flags = vma_flags
@@ -68,8 +71,8 @@ class _Canonical:
         self.pages = _Pages(picture, self.vmas)
         self.first_frames = _first_met(self.pages.value[self.pages.present])
 
-    # Everything but pages: lists of the same length on both sides iff the worlds have the same shape.
     def facts(self) -> Iterable[_Fact]:
+        # Everything but pages: lists of the same length on both sides iff the worlds have the same shape.
         picture = self.picture
         yield "number of processes", len(self.processes)
         parents = picture.parents()
@@ -86,8 +89,9 @@ class _Canonical:
             yield f"file offset of {self.vma_name[i]}", int(vmas.pgoff[vma]) if file >= 0 else -1
 
 
-# Numbers things in the order in which they are first met.
 class _Names:
+    """Numbers things in the order in which they are first met."""
+
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
 
@@ -95,8 +99,8 @@ class _Names:
         return self._known.setdefault(thing, len(self._known))
 
 
-# Parents before children, siblings in order of start: the order in which the processes came to be, by family.
 def _fork_order(picture: Snapshot) -> list[int]:
+    # Parents before children, siblings in order of start: the order in which the processes came to be, by family.
     parents = picture.parents().tolist()
     age = list(zip(picture.processes.start_time.tolist(), picture.processes.pid.tolist()))
     children: dict[int, list[int]] = {}
@@ -111,33 +115,31 @@ def _fork_order(picture: Snapshot) -> list[int]:
     return order
 
 
-# Every page-table entry, in canonical order: VMA, address, what kind, and the frame or swap slot.
 class _Pages:
+    """Every page-table entry, in canonical order: VMA, address, what kind, and the frame or swap slot."""
+
     def __init__(self, picture: Snapshot, order: list[int]) -> None:
         ptes = picture.ptes
         place = np.empty(len(picture.vmas), np.int64)
         place[order] = np.arange(len(order))
         rows = np.lexsort((ptes.address, place[ptes.vma]))
-        count = ptes.count[rows].astype(np.int64)
-        flags = ptes.flags[rows].astype(np.int64)
-        within = expand(np.zeros(len(rows), np.int64), count)
-        step = np.where(flags & f.PTE_PRESENT, 1, np.where(flags & f.PTE_SWAP, f.SWAP_STEP, 0))
-        self.vma: I64 = np.repeat(place[ptes.vma[rows]], count)
-        self.address: I64 = np.repeat(ptes.address[rows], count) + (within << PAGE_SHIFT)
-        self.kind: I64 = np.repeat(flags & (f.PTE_KINDS | f.PTE_SPECIAL), count)
-        self.write: I64 = np.repeat(flags & f.PTE_WRITE, count)
-        self.value: I64 = np.repeat(ptes.pfn[rows], count) + within * np.repeat(step, count)
+        pages = single_pages(Extents.of(ptes, rows))
+        self.vma: I64 = place[pages.vma]
+        self.address: I64 = pages.address
+        self.kind: I64 = pages.flags & (f.PTE_KINDS | f.PTE_SPECIAL)
+        self.write: I64 = pages.flags & f.PTE_WRITE
+        self.value: I64 = pages.pfn
         self.present = (self.kind & f.PTE_PRESENT) != 0
 
 
-# For each distinct value, in the order in which they are first met: the value.
 def _first_met(values: I64) -> I64:
+    # For each distinct value, in the order in which they are first met: the value.
     _, first = np.unique(values, return_index=True)
     return values[np.sort(first)]
 
 
-# Each value replaced by the number of its first meeting.
 def _renamed(values: I64) -> I64:
+    # Each value replaced by the number of its first meeting.
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -188,7 +190,7 @@ def _compare_frames(one: _Canonical, two: _Canonical, mapcount: bool) -> str | N
     for name, left, right in pairs:
         wrong = left != right
         if name == "mapcount":  # of the zero page and the kernel's own pages every process of the machine is a mapper
-            wrong &= ~np.isin(_of_frames(one, "kind"), f.UNTRACKED)
+            wrong &= ~among(_of_frames(one, "kind"), KINDS.untracked)
         if wrong.any():
             i = int(np.argmax(wrong))
             frames = f"frame number {i} (pfn {one.first_frames[i]:#x}, {two.first_frames[i]:#x})"
@@ -201,8 +203,8 @@ def _of_frames(world: _Canonical, name: str) -> I64:
     return spread[world.picture.numbering.dense(world.first_frames)]
 
 
-# anon_vmas by the order in which the chains name them; then each one's root, parent and counters.
 def _compare_topology(one: _Canonical, two: _Canonical) -> str | None:
+    # anon_vmas by the order in which the chains name them; then each one's root, parent and counters.
     sides = []
     for world in (one, two):
         picture, names, facts = world.picture, _Names(), list[_Fact]()
