@@ -189,10 +189,10 @@ class Snapshot:
             rows in the order of ``pfns``, then by process and address.
         """
         asked = np.asarray(pfns, np.int64)
-        found = self.reverse.entries(asked)
-        vma = self.ptes.vma[found.extent]
+        entries = self.reverse.entries(asked)
+        vma = self.ptes.vma[entries.extent]
         process = self.vmas.process[vma]
-        return WalkColumns(asked[found.position], self.processes.pid[process], found.address, process, vma)
+        return WalkColumns(asked[entries.position], self.processes.pid[process], entries.address, process, vma)
 
     def check(self) -> list[Checked]:
         """Hold the picture against the kernel's numbered invariants; see :mod:`rmap.snapshot.rules.check`.

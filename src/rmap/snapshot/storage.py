@@ -285,17 +285,17 @@ def read_json(text: bytes, source: object, number: str, error: type[RmapError]) 
         RmapError: that error: it is none, or lists and objects are nested too deeply.
     """
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as wrong:
         raise error(f"{source} is not readable JSON ({number}: {wrong})") from None
     except RecursionError:
         raise error(f"{source} is not readable JSON ({number}: nested too deeply)") from None
-    level = [found]
+    level = [data]
     for _ in range(_MAX_DEPTH):
         nested = [value for value in level if isinstance(value, dict | list)]
         level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
         if not level:
-            return found
+            return data
     raise error(f"{source} is not readable JSON ({number}: nested too deeply)")
 
 

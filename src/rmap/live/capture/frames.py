@@ -101,8 +101,8 @@ def _merged(pfn: I64, count: I64) -> tuple[I64, I64]:
     low, high = int(pfn.min()), int((pfn + count).max())
     if high - low <= _MAX_SPAN:
         first = pfn - low
-        found, size = runs(np.flatnonzero(covered(first, first + count, np.ones(len(pfn), np.int64), high - low)))
-        return found + low, size
+        begin, size = runs(np.flatnonzero(covered(first, first + count, np.ones(len(pfn), np.int64), high - low)))
+        return begin + low, size
     order = np.argsort(pfn)
     first, end = pfn[order], (pfn + count)[order]
     reach = np.maximum.accumulate(end)
@@ -127,10 +127,10 @@ def _files(present: Extents, vmas: VmaColumns, state: PageState, kind: I8) -> tu
     # The rest of a folio follows from any page of it.
     head = np.arange(n) - state.head_offset
     head_file, head_index = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
-    known = file >= 0
-    head_file[head[known]] = file[known]
-    head_index[head[known]] = index[known] - state.head_offset[known]
-    missing = ~known & ~not_cached & (head_index[head] >= 0)
+    named = file >= 0
+    head_file[head[named]] = file[named]
+    head_index[head[named]] = index[named] - state.head_offset[named]
+    missing = ~named & ~not_cached & (head_index[head] >= 0)
     file[missing] = head_file[head[missing]]
     index[missing] = head_index[head[missing]] + state.head_offset[missing]
     index[file < 0] = -1
@@ -242,11 +242,11 @@ def _changed(placed: _Placed, vmas: VmaColumns, frames: Described, suspect: I64)
 def _contradictory(placed: _Placed, frames: Described) -> Bool:
     state = frames.state
     n, ones = len(state.pfn), np.ones(len(placed.first), np.int64)
-    found = covered(placed.first, placed.behind, ones, n)
+    entries = covered(placed.first, placed.behind, ones, n)
     says_exclusive = ((placed.extents.flags & f.PTE_EXCLUSIVE) != 0).astype(np.int64)
     claims = covered(placed.first, placed.behind, says_exclusive, n)
-    surplus = found + frames.own > state.mapcount
-    wrong_bit = np.where(state.mapcount == 1, claims < found, claims > 0)
+    surplus = entries + frames.own > state.mapcount
+    wrong_bit = np.where(state.mapcount == 1, claims < entries, claims > 0)
     return (surplus | wrong_bit) & ~among(frames.kind, KINDS.untracked)
 
 
@@ -261,8 +261,8 @@ def _misplaced(placed: _Placed, vmas: VmaColumns, frames: Described, linked: I64
         odd = ~_in_step(ours, first, frames.index)
         ours, first = ours.take(odd), first[odd]
     extents, at = ours.extents, ours.rows()
-    known = frames.index[at] >= 0
-    wrong[at[known & (frames.index[at] != expand(first, extents.count))]] = True
+    indexed = frames.index[at] >= 0
+    wrong[at[indexed & (frames.index[at] != expand(first, extents.count))]] = True
     if anon_vmas_known:
         hung = frames.anon_vma[at] >= 0
         link = np.repeat(extents.vma, extents.count) << 32 | frames.anon_vma[at]

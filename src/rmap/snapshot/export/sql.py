@@ -126,12 +126,12 @@ class Database:
 
     def tables(self) -> list[TableOf]:
         """What there is to ask."""
-        found = []
+        answer = []
         for name in self._names:
             columns = self._connection.execute(f'DESCRIBE "{name}"').fetchall()
             count = self._connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()
-            found.append(TableOf(name, count[0] if count else 0, [(row[0], _type(row[1])) for row in columns]))
-        return found
+            answer.append(TableOf(name, count[0] if count else 0, [(row[0], _type(row[1])) for row in columns]))
+        return answer
 
     def _rows(self, result: Any) -> Iterator[tuple[Any, ...]]:
         try:

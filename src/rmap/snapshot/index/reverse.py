@@ -77,12 +77,12 @@ class Transposed:
         """Every present entry of these frames, in the order asked, then by process and address."""
         dense = self._numbering.dense(pfns)
         position = np.flatnonzero(dense >= 0)
-        known = dense[position]
-        count = self.found[known]
-        position, known, count = position[count > 0], known[count > 0], count[count > 0]
-        at = expand(self._start[self._segment[known]], count)
+        frame = dense[position]
+        count = self.found[frame]
+        position, frame, count = position[count > 0], frame[count > 0], count[count > 0]
+        at = expand(self._start[self._segment[frame]], count)
         extent = self._extent[at].astype(np.int64)
-        page = np.repeat(known, count) - self._first[extent]
+        page = np.repeat(frame, count) - self._first[extent]
         address = self._ptes.address[extent] + (page << PAGE_SHIFT)
         return ReverseEntries(np.repeat(position, count), extent, address)
 

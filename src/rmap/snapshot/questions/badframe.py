@@ -84,14 +84,14 @@ def frames_of_log(lines: Iterable[str]) -> list[int]:
 
     Known are the lines of memory_failure, soft offline, EDAC, APEI (physical address) and machine checks (ADDR).
     """
-    found: dict[int, None] = {}
+    frames: dict[int, None] = {}
     for line in lines:
         for pattern, shift in _PATTERNS:
             match = pattern.search(line)
             if match is not None:
-                found[int(match[1], 16) >> shift] = None
+                frames[int(match[1], 16) >> shift] = None
                 break
-    return list(found)
+    return list(frames)
 
 
 def frame_of(text: str) -> int:

@@ -240,10 +240,10 @@ def _incomplete(before: Snapshot, after: Snapshot, states: set[str]) -> Iterator
     for name, picture, state in (("first", before, "came"), ("second", after, "went")):
         about = picture.about
         missing = ((about["skipped"], "not asked for"), (about["refused"], "refused"), (about["ended"], "ending"))
-        told = ", ".join(f"{number:,} {why}" for number, why in missing if number)
-        if told and state in states:
+        reasons = ", ".join(f"{number:,} {why}" for number, why in missing if number)
+        if reasons and state in states:
             verb = "come" if state == "came" else "gone"
-            yield f"the {name} picture lacks processes ({told}): what is only in the other need not have {verb}"
+            yield f"the {name} picture lacks processes ({reasons}): what is only in the other need not have {verb}"
     raced = before.about["raced"] + after.about["raced"]
     if raced:
         yield f"pages that changed while a picture was taken: {raced:,}; they count as they were last seen"

@@ -148,14 +148,14 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
     met = rows[(pgoff <= index) & (index < pgoff + pages)]
     names, anon_vmas, others = _anon_vmas(picture, met, anchor)
     vmas = tuple(_vma(picture, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
-    known = picture.about["anon_exclusive"] and on_anon_vma
+    tells_exclusive = picture.about["anon_exclusive"] and on_anon_vma
     return PageFamily(
         pfn=pfn,
         kind=KINDS[kind].name,
         index=index,
         mapcount=int(frames.mapcount[run]),
         order=int(frames.order[run]),
-        exclusive=bool(frames.flags[run] & f.KPF_ANON_EXCLUSIVE) if known else None,
+        exclusive=bool(frames.flags[run] & f.KPF_ANON_EXCLUSIVE) if tells_exclusive else None,
         raced=bool(frames.raced[run]),
         anchor=names.get(anchor, ""),
         file=picture.files.path[file] if file >= 0 else "",

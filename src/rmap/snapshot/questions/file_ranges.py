@@ -64,11 +64,11 @@ def ranges_of(pages: int, resident: tuple[I64, I64] | None, mapped: Sequence[tup
     begin, length = edges[:-1], np.diff(edges)
     at, is_mapped = _covering(begin, first, count)
     _, is_there = _covering(begin, *there)
-    known = is_there | is_mapped | (resident is not None)
+    sure_of = is_there | is_mapped | (resident is not None)
     return _joined(
         FileRange(a, n, (is_in or is_one) if sure else None, members[c] if is_one else [])
         for a, n, sure, is_in, is_one, c in zip(
-            begin.tolist(), length.tolist(), known.tolist(), is_there.tolist(), is_mapped.tolist(),
+            begin.tolist(), length.tolist(), sure_of.tolist(), is_there.tolist(), is_mapped.tolist(),
             (kind[at] if len(kind) else np.zeros(len(begin), np.int64)).tolist(),
         )
     )  # fmt: skip

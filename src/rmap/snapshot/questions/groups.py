@@ -114,7 +114,7 @@ def count(picture: Snapshot, of_process: I32, names: Sequence[str]) -> list[Grou
     answer = []
     for number, name in enumerate(names):
         rows = np.flatnonzero(inside & (of_process == number))
-        known = tables[rows]
+        page_tables = tables[rows]
         answer.append(
             Group(
                 name,
@@ -124,7 +124,7 @@ def count(picture: Snapshot, of_process: I32, names: Sequence[str]) -> list[Grou
                 only_here=int(frames.only_here[number]) << PAGE_SHIFT,
                 sum_pss=round(float(frames.sum_pss[number]) * PAGE_SIZE),
                 swap=int(swap[number]) << PAGE_SHIFT,
-                page_tables=int(known.sum()) if len(rows) and (known >= 0).all() else -1,
+                page_tables=int(page_tables.sum()) if len(rows) and (page_tables >= 0).all() else -1,
             )
         )
     return answer

@@ -80,8 +80,8 @@ def _in_file(picture: Snapshot, key: Key) -> Resolved:
     frames = picture.frames
     page = key.offset >> PAGE_SHIFT
     behind = page - frames.index
-    found = np.flatnonzero(np.isin(frames.file, named) & (behind >= 0) & (behind < frames.count))
-    pfns = frames.pfn[found] + behind[found]
+    runs = np.flatnonzero(np.isin(frames.file, named) & (behind >= 0) & (behind < frames.count))
+    pfns = frames.pfn[runs] + behind[runs]
     if not len(pfns):
         return Resolved(reason=f"no recorded process maps page {page:,} of {key.path}")
     # Of several files with one path (another mount namespace, a replaced file), the one mapped most.

@@ -42,8 +42,8 @@ def of_cgroup(picture: Snapshot, path: str) -> Bool:
     inside = [cgroup == top or cgroup.startswith(top.rstrip("/") + "/") for cgroup in picture.processes.cgroup]
     chosen: Bool = np.array(inside, np.bool_)
     if not chosen.any():
-        known = ", ".join(sorted(set(picture.processes.cgroup))[:5])
-        raise UsageError(f"no process of the picture is in a cgroup {top} (there are: {known})")
+        some = ", ".join(sorted(set(picture.processes.cgroup))[:5])
+        raise UsageError(f"no process of the picture is in a cgroup {top} (there are: {some})")
     return chosen
 
 

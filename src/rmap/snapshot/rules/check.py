@@ -74,10 +74,10 @@ def inspect(picture: Snapshot) -> Report:
     """Check every invariant this picture can carry, and collect what is wrong instead of raising."""
     if picture.about["topology"] == "none":
         reason = "the picture has no anon_vmas (/proc does not show them)"
-        found = [Found(Checked(number, what, 0, "VMAs", reason), []) for number, what in WHAT.items()]
+        lines = [Found(Checked(number, what, 0, "VMAs", reason), []) for number, what in WHAT.items()]
     else:
-        found = list(inspect_topology(topology_of(picture)))
-    return report_of(found + inspect_pages(picture))
+        lines = list(inspect_topology(topology_of(picture)))
+    return report_of(lines + inspect_pages(picture))
 
 
 def inspect_pages(picture: Snapshot, *, strict: bool | None = None) -> list[Found]:
@@ -130,7 +130,7 @@ def _pages(picture: Snapshot) -> CheckedPages:
 def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
     # One invariant of entries: of those asked about, which are right.
     rows = np.flatnonzero(asked & ~right).tolist()
-    found = []
+    violations = []
     for i in rows[:NAMED]:
         vma = int(pages.vma[i])
         process = int(picture.vmas.process[vma])
@@ -141,8 +141,8 @@ def _demand(picture: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, li
             f"entry at {pages.address[i]:#x} of {pid} {picture.processes.comm[process]}",
             f"VMA {picture.vmas.start[vma]:x}-{picture.vmas.end[vma]:x}, pgoff {picture.vmas.pgoff[vma]:#x}",
         )
-        found.append(Violation(line.invariant, text, objects, (pid,), (pid, int(pages.address[i]))))
-    return Found(line._replace(checked=int(asked.sum()), violations=len(rows)), found)
+        violations.append(Violation(line.invariant, text, objects, (pid,), (pid, int(pages.address[i]))))
+    return Found(line._replace(checked=int(asked.sum()), violations=len(rows)), violations)
 
 
 def _linear(picture: Snapshot, pages: CheckedPages) -> I64:
@@ -206,10 +206,10 @@ def _anchored(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     n = len(picture.anon_vmas)
     asked = among(pages.kind, KINDS.on_anon_vmas) & (pages.anon_vma >= 0) & pages.steady
     if picture.about["topology"] == "kernel":  # a VMA that changed while the picture was taken has no chain in it
-        known = asked & (picture.vmas.anon_vma[pages.vma] >= 0)
-        if left := int(asked.sum()) - int(known.sum()):
+        with_chain = asked & (picture.vmas.anon_vma[pages.vma] >= 0)
+        if left := int(asked.sum()) - int(with_chain.sum()):
             line = line._replace(note=f"not asked of {format_count(left)}: no chain was recorded of their VMA")
-        asked = known
+        asked = with_chain
     chains = picture.anon_vma_chains
     links = np.sort(chains.vma.astype(np.int64) * n + chains.anon_vma)
     wanted = pages.vma * n + pages.anon_vma
@@ -232,21 +232,21 @@ def _counts(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
 
 
 def _complete(picture: Snapshot, pages: CheckedPages) -> Iterator[Found]:
-    found = picture.reverse.found + picture.per_frame("own")
+    entries = picture.reverse.found + picture.per_frame("own")
     kind = picture.per_frame("kind")
     mapcount = picture.per_frame("mapcount").astype(np.int64)
     asked = ~among(kind, KINDS.untracked) & ~picture.per_frame("raced").astype(np.bool_)
     if picture.about["mapcount"] == "average":
         asked &= picture.per_frame("order") == 0
     model = picture.about["source"] == "model"
-    surplus = np.flatnonzero(asked & (found > mapcount)).tolist()
-    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], found[i]) for i in surplus[:NAMED]]
+    surplus = np.flatnonzero(asked & (entries > mapcount)).tolist()
+    violations = [_miscounted(picture, pages, i, "I19", mapcount[i], entries[i]) for i in surplus[:NAMED]]
     what = "no more entries map a page than its mapcount says"
     yield Found(Checked("I19", what, int(asked.sum()), "pages", violations=len(surplus)), violations)
-    fewer = asked & (found < mapcount)
+    fewer = asked & (entries < mapcount)
     if model:  # a model's picture is whole: nobody can be hidden
         missing = np.flatnonzero(fewer).tolist()
-        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], found[i]) for i in missing[:NAMED]]
+        violations = [_miscounted(picture, pages, i, "I20", mapcount[i], entries[i]) for i in missing[:NAMED]]
         line = Checked("I20", "no fewer entries either", int(asked.sum()), "pages", violations=len(missing))
         yield Found(line, violations)
         return

@@ -158,8 +158,8 @@ def _compare_pages(one: _Canonical, two: _Canonical) -> str | None:
         left = f"{one.vma_name[a.vma[at]]} page {a.address[at]:#x}" if at < len(a.vma) else "no further page"
         right = f"{two.vma_name[b.vma[at]]} page {b.address[at]:#x}" if at < len(b.vma) else "no further page"
         return f"next page in a page table: {left} against {right}"
-    known = one.picture.about["pte_write"] and two.picture.about["pte_write"]
-    columns = [("kind of entry", a.kind, b.kind)] + ([("writable", a.write, b.write)] if known else [])
+    both_tell = one.picture.about["pte_write"] and two.picture.about["pte_write"]
+    columns = [("kind of entry", a.kind, b.kind)] + ([("writable", a.write, b.write)] if both_tell else [])
     for what, left_column, right_column in columns:
         wrong = left_column != right_column
         if wrong.any():
