@@ -42,8 +42,8 @@ def messages(found: MachineCheck) -> set[tuple[str, str]]:
     return {(violation.invariant, violation.message) for violation in found.report.violations}
 
 
-# Every reading of trees is changed.
 def misread_trees(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trees], Trees]) -> None:
+    """Every reading of trees is changed."""
     original = module.read_trees
     monkeypatch.setattr(module, "read_trees", lambda *args, **options: change(original(*args, **options)))
 
