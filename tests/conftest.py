@@ -15,7 +15,7 @@ from tests.support.needs import need_all
 
 if TYPE_CHECKING:
     from rmap.lab.conform import Pair
-    from rmap.live.bpf import KernelMemory
+    from rmap.live.bpf import BpfMemory
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,12 +48,12 @@ def machine_lock() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def memory() -> Iterator[KernelMemory]:
+def memory() -> Iterator[BpfMemory]:
     """What reads the running kernel's structures, loaded once."""
-    from rmap.live.bpf import KernelMemory
+    from rmap.live.bpf import BpfMemory
 
     need_all("frames", "page_state", "kernel_memory")
-    with KernelMemory() as opened:
+    with BpfMemory() as opened:
         yield opened
 
 

@@ -87,8 +87,8 @@ def recorded() -> Evidence:
                 raise SystemExit(f"{name} is no evidence: {report.played.verdict}")
             rows = [row for checkpoint in report.played.checkpoints for row in checkpoint.agreements]
             programs[name] = {
-                "release": report.film.release,
-                "events": report.film.events,
+                "release": report.trace.release,
+                "events": report.trace.events,
                 "pictures": len(report.played.checkpoints),
                 "equal": {what: sum(row.equal for row in rows if row.what == what) for what in {r.what for r in rows}},
             }
@@ -97,11 +97,12 @@ def recorded() -> Evidence:
 
 def live(workers: int) -> Evidence:
     """The kernel's own state, under a load of forked workers."""
-    from rmap.live.soundness import check_machine, open_memory
+    from rmap.live.bpf import memory_or_none
+    from rmap.live.soundness import check_machine
     from tests.support.load import load
 
     with load(workers=workers, pages=100_000, vmas=7_000), ExitStack() as stack:
-        memory = open_memory()
+        memory = memory_or_none()
         found = check_machine(memory and stack.enter_context(memory))
     if found.report.violations or found.unsettled:
         raise SystemExit(f"the kernel breaks a promise: {[*found.report.violations, *found.unsettled][0]}")

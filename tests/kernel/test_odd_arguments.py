@@ -8,7 +8,7 @@ import pytest
 
 from rmap import Kernel, SyscallError
 from rmap.errors import UsageError
-from rmap.kernel.kernel import MAX_PID
+from rmap.kernel.machine import MAX_PID
 from rmap.kernel.process import Process
 from tests.support import PAGE
 

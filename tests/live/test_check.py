@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 
 from rmap.cli import main
-from rmap.live import soundness as module
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.live.soundness import check_machine
-from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot.rules import anon_vmas as pure
+from rmap.structs import check as module
+from rmap.structs.page import NODE_COLUMNS
+from rmap.structs.trees import Trees
 from tests.support import load as load_module
 from tests.support.load import CLOSED_PAGES, EVERY_CHILD, LINES, Load, load
 from tests.support.proc import runs
@@ -40,7 +41,7 @@ def still() -> Iterator[Load]:
         yield up
 
 
-def test_nothing_is_broken_under_a_load(still: Load, memory: KernelMemory) -> None:
+def test_nothing_is_broken_under_a_load(still: Load, memory: BpfMemory) -> None:
     found = check_machine(memory)
     assert found.report.violations == []
     # Nor is anything left open of what holds still, whatever others do meanwhile.
@@ -59,7 +60,7 @@ def test_nothing_is_broken_under_a_load(still: Load, memory: KernelMemory) -> No
     assert "than are read" not in notes and "than is read" not in notes
 
 
-def test_what_holds_still_is_no_race(still: Load, memory: KernelMemory) -> None:
+def test_what_holds_still_is_no_race(still: Load, memory: BpfMemory) -> None:
     """All of it is asked about: closed areas too, and pages of large folios. Files are mapped by others as well."""
     picture = capture(still.pids, memory=memory)
     kind = picture.per_frame("kind")
@@ -74,7 +75,7 @@ def test_what_holds_still_is_no_race(still: Load, memory: KernelMemory) -> None:
         assert "chain was recorded" not in line.note
 
 
-def test_the_load_has_the_shapes_it_promises(still: Load, memory: KernelMemory) -> None:
+def test_the_load_has_the_shapes_it_promises(still: Load, memory: BpfMemory) -> None:
     """The reuse of 2.7 (an active anon_vma that is not the first of its chain), two areas of one index (2.14), ..."""
     kinds = list(still.kinds.values())
     assert kinds.count("line") == kinds.count("last") == LINES
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_shapes() -> None:
     assert shape(5) == shape(5) != shape(6)
 
 
-def test_a_load_that_never_holds_still_breaks_nothing(memory: KernelMemory) -> None:
+def test_a_load_that_never_holds_still_breaks_nothing(memory: BpfMemory) -> None:
     with load(workers=4, pages=200, vmas=10, seed=9, busy=3):
         for _ in range(4):
             assert check_machine(memory).report.violations == []
@@ -145,14 +146,14 @@ def _misreading(monkeypatch: pytest.MonkeyPatch, pid: int, *, times: int, steps:
 
 
 def test_a_vma_missing_from_a_tree_is_a_violation_and_so_are_its_pages(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One node is left out of each reading: the tree lacks the VMA (I12), and a walk misses its entries (I19)."""
     original = module.read_trees
     vmas = memory.topology([still.server]).vmas
     victim = int(vmas.address[(vmas.start <= still.heap) & (vmas.end > still.heap)][0])
 
-    def read(memory: KernelMemory, anchors: Any, *, of_anon_vmas: bool) -> Trees:
+    def read(memory: BpfMemory, anchors: Any, *, of_anon_vmas: bool) -> Trees:
         trees = original(memory, anchors, of_anon_vmas=of_anon_vmas)
         kept = trees.vma != victim
         nodes = {name: getattr(trees, name)[kept] for name in ("tree", *NODE_COLUMNS)}
@@ -170,7 +171,7 @@ def test_a_vma_missing_from_a_tree_is_a_violation_and_so_are_its_pages(
 
 
 def test_what_stays_is_a_violation_with_the_objects(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _misreading(monkeypatch, still.server, times=9)
     found = check_machine(memory)
@@ -183,7 +184,7 @@ def test_what_stays_is_a_violation_with_the_objects(
 
 
 def test_what_is_gone_when_read_again_is_a_race(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _misreading(monkeypatch, still.server, times=1)
     found = check_machine(memory)
@@ -192,7 +193,7 @@ def test_what_is_gone_when_read_again_is_a_race(
 
 
 def test_what_is_there_each_time_in_a_process_that_runs_is_not_judged(
-    memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with load(workers=2, pages=100, vmas=10, busy=2) as up:
         runs = next(pid for pid, kind in up.kinds.items() if kind == "worker")
@@ -203,7 +204,7 @@ def test_what_is_there_each_time_in_a_process_that_runs_is_not_judged(
 
 
 def test_what_is_never_twice_the_same_is_not_judged(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _misreading(monkeypatch, still.server, times=9, steps=1)
     found = check_machine(memory)
@@ -226,7 +227,7 @@ def test_a_recorded_picture_of_the_load_is_sound_too(still: Load, tmp_path: Path
     assert main(["check", "-i", str(tmp_path / "x.rmap")]) == 0
 
 
-def test_frozen_processes_are_exact_and_go_on(memory: KernelMemory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_frozen_processes_are_exact_and_go_on(memory: BpfMemory, capsys: pytest.CaptureFixture[str]) -> None:
     with load(workers=2, pages=100, vmas=10, busy=2) as up:
         busy = [str(pid) for pid, kind in up.kinds.items() if kind == "worker"]
         before = _ticks(int(busy[0]))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from rmap.cli import main
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
-from rmap.live.kernel_walk import walk_page
 from rmap.live.soundness import check_machine
 from rmap.snapshot import flags as f
+from rmap.structs.walk import walk_page
 from tests.live.conftest import TWINS
 from tests.support.live_family import Family
 
 pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "kernel_memory")]
 
 
-def test_merged_pages_break_nothing(merged: Family, memory: KernelMemory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_merged_pages_break_nothing(merged: Family, memory: BpfMemory, capsys: pytest.CaptureFixture[str]) -> None:
     found = check_machine(memory)
     assert found.report.violations == []
     lines = {row.invariant: row for row in found.report.checked}

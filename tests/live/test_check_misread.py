@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 
 from rmap.cli import main
-from rmap.live import soundness as module
-from rmap.live.bpf import KernelMemory, StructPages, Topology
+from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
 from rmap.live.soundness import MachineCheck, check_machine
 from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.live.trees import NODE_COLUMNS, Trees
 from rmap.snapshot import flags as f
 from rmap.snapshot.rules import anon_vmas as pure
 from rmap.snapshot.rules import check as of_pages
 from rmap.snapshot.rules.findings import DESCRIBED
+from rmap.structs import check as of_structs
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.page import NODE_COLUMNS, StructPages
+from rmap.structs.trees import Trees
 from rmap.uapi.kpageflags import KPF_LRU
 from tests.support.load import Load, load
 
@@ -44,14 +46,14 @@ def messages(found: MachineCheck) -> set[tuple[str, str]]:
 
 def misread_trees(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trees], Trees]) -> None:
     """Every reading of trees is changed."""
-    original = module.read_trees
-    monkeypatch.setattr(module, "read_trees", lambda *args, **options: change(original(*args, **options)))
+    original = of_structs.read_trees
+    monkeypatch.setattr(of_structs, "read_trees", lambda *args, **options: change(original(*args, **options)))
 
 
 def misread_pages(monkeypatch: pytest.MonkeyPatch, pfns: Column, **columns: Callable[[Column], Column]) -> None:
-    original = KernelMemory.struct_pages
+    original = BpfMemory.struct_pages
 
-    def read(memory: KernelMemory, asked: Column) -> StructPages:
+    def read(memory: BpfMemory, asked: Column) -> StructPages:
         pages = original(memory, asked)
         mine = np.isin(asked, pfns)
         made = {
@@ -59,7 +61,7 @@ def misread_pages(monkeypatch: pytest.MonkeyPatch, pfns: Column, **columns: Call
         }
         return replace(pages, **made)
 
-    monkeypatch.setattr(KernelMemory, "struct_pages", read)
+    monkeypatch.setattr(BpfMemory, "struct_pages", read)
 
 
 def frames(pid: int, start: int, pages: int) -> Column:
@@ -69,7 +71,7 @@ def frames(pid: int, start: int, pages: int) -> Column:
 
 
 def test_a_leaf_of_the_tree_that_everybody_is_in(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libc is mapped by every process, this one and busy ones too: that excuses nothing about the others' nodes."""
     vmas = memory.topology().vmas
@@ -90,7 +92,7 @@ def test_a_leaf_of_the_tree_that_everybody_is_in(
 
 
 @pytest.mark.parametrize("which", ["libc", "memfd"])
-def test_writers_of_a_file(which: str, still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_of_a_file(which: str, still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     vmas = memory.topology().vmas
     mine = np.isin(vmas.pid, still.pids) & (vmas.mapping != 0)
     writable = mine & (vmas.i_mmap_writable > 0)
@@ -105,17 +107,17 @@ def test_writers_of_a_file(which: str, still: Load, memory: KernelMemory, monkey
     assert "i_mmap_writable is" in found.message and pure.pointer(anchor) in found.objects[0]
 
 
-def test_more_references_than_ksm_holds(still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = module._columns
+def test_more_references_than_ksm_holds(still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = of_structs._columns
 
-    def columns(topology: Any, anon: Any, items: int) -> pure.CheckedTopology:
-        read = original(topology, anon, 1)
+    def columns(topology: Any, anon: Any, references: int, *rest: Any) -> pure.CheckedTopology:
+        read = original(topology, anon, 1, *rest)
         row = int(read.active[(read.pid == still.server) & (read.active >= 0)][0])
         refcount = read.refcount.copy()
         refcount[row] += 5
         return replace(read, refcount=refcount)
 
-    monkeypatch.setattr(module, "_columns", columns)
+    monkeypatch.setattr(of_structs, "_columns", columns)
     (found,) = check_machine(memory).report.violations
     assert found.invariant == "I8" and "and KSM holds 1" in found.message
     assert still.server in found.pids
@@ -132,7 +134,7 @@ def test_more_references_than_ksm_holds(still: Load, memory: KernelMemory, monke
     ids=lambda columns: next(iter(columns)),
 )
 def test_struct_pages_that_say_otherwise_than_proc(
-    columns: dict[str, Callable[[Column], Column]], still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    columns: dict[str, Callable[[Column], Column]], still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = next(pid for pid, kind in still.kinds.items() if kind == "worker")
     pfns = frames(worker, still.heap + 300 * PAGE, 40)
@@ -144,7 +146,7 @@ def test_struct_pages_that_say_otherwise_than_proc(
 
 
 def test_a_page_of_the_page_cache_without_a_mapping(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = capture(still.pids, memory=memory)
     kind, flags = picture.per_frame("kind"), picture.per_frame("flags")
@@ -156,7 +158,7 @@ def test_a_page_of_the_page_cache_without_a_mapping(
 
 
 def test_a_node_whose_memory_map_is_gone(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whether it will be unlinked in a moment cannot be known: never a violation, and never "sound"."""
     vmas = memory.topology([still.server]).vmas
@@ -190,7 +192,7 @@ def test_a_node_whose_memory_map_is_gone(
 
 
 def test_a_large_defect_is_told_as_surely_as_a_small_one(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
+    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every entry of thousands is wrong: all are counted, the first are described, none is a race."""
     pfns = np.unique(np.concatenate([frames(pid, still.heap + 60 * PAGE, 200) for pid in still.pids]))
@@ -209,7 +211,7 @@ def test_a_large_defect_is_told_as_surely_as_a_small_one(
 
 def test_more_suspicious_entries_than_were_once_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than 65,536, once all taken for races, since reading them took long."""
-    with load(workers=160, pages=160, vmas=10, seed=2) as up, KernelMemory() as memory:
+    with load(workers=160, pages=160, vmas=10, seed=2) as up, BpfMemory() as memory:
         pfns = np.unique(np.concatenate([frames(pid, up.heap, 512) for pid in up.pids]))
         misread_pages(monkeypatch, pfns, index=lambda column: column + 1)
         picture = capture(up.pids, memory=memory)
@@ -223,12 +225,10 @@ def test_more_suspicious_entries_than_were_once_read_again(monkeypatch: pytest.M
 # ---- what is not read whole is left out, and is no violation ---------------------------------------------------------
 
 
-def test_a_vma_with_more_links_than_are_read(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = KernelMemory.topology
+def test_a_vma_with_more_links_than_are_read(still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = BpfMemory.topology
 
-    def cut(memory: KernelMemory, pids: Any = None) -> Topology:
+    def cut(memory: BpfMemory, pids: Any = None) -> Topology:
         """Chains of the load end after one link."""
         read = original(memory, pids)
         links = read.links
@@ -238,7 +238,7 @@ def test_a_vma_with_more_links_than_are_read(
         kept = replace(links, vma=links.vma[~rest], anon_vma=links.anon_vma[~rest])
         return replace(read, links=kept, truncated=np.unique(links.vma[rest]))
 
-    monkeypatch.setattr(KernelMemory, "topology", cut)
+    monkeypatch.setattr(BpfMemory, "topology", cut)
     found = check_machine(memory)
     assert [v for v in found.report.violations if {*v.pids} & {*still.pids}] == []
     assert [v for v in found.unsettled if {*v.pids} & {*still.pids}] == []
@@ -246,19 +246,17 @@ def test_a_vma_with_more_links_than_are_read(
     assert "more links than are read" in notes["I3"] and "not asked of" in notes["I19"]
 
 
-def test_a_tree_with_more_nodes_than_are_read(
-    still: Load, memory: KernelMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = KernelMemory._tree
+def test_a_tree_with_more_nodes_than_are_read(still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = BpfMemory._tree
 
-    def cut(memory: KernelMemory, address: int, which: int) -> Any:
+    def cut(memory: BpfMemory, address: int, which: int) -> Any:
         tree = original(memory, address, which)
         if len(tree) < 20:
             return tree
         nodes = {name: getattr(tree, name)[:10] for name in NODE_COLUMNS}
         return replace(tree, truncated=True, **nodes)
 
-    monkeypatch.setattr(KernelMemory, "_tree", cut)
+    monkeypatch.setattr(BpfMemory, "_tree", cut)
     found = check_machine(memory)
     assert [v for v in found.report.violations if {*v.pids} & {*still.pids}] == []
     assert [v for v in found.unsettled if {*v.pids} & {*still.pids}] == []

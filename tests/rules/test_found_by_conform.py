@@ -103,7 +103,7 @@ def test_pages_that_dontunmap_leaves_in_an_area_it_unlocks_are_never_paged_out(p
         p.write(at(0), 1)  # a new page, which nobody has locked
         p.madvise(at(0), pages(1), "pageout")
         assert pair.pfn(p, at(0)) is None
-        pair.stage.close_puppets()
+        pair.puppets.kill_living()
 
 
 @pytest.mark.parametrize("call", ["mlock", "munlock", "mprotect", "madvise"])
@@ -137,7 +137,7 @@ def test_a_page_that_somebody_has_locked_leaves_the_swap_cache_with_its_last_slo
         frames = [pair.pfn(c, at(page)) for page in (0, 1)]
         flags = pair.model.kernel.core.frames.flags
         assert [bool(flags[frame] & SWAPCACHE) for frame in frames] == [when != "afterwards", True]
-        pair.stage.close_puppets()
+        pair.puppets.kill_living()
 
 
 def test_what_lies_before_a_hole_is_prepared_before_a_stack_grows_over_the_hole(pair: Pair) -> None:

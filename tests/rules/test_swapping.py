@@ -40,7 +40,7 @@ def swapping(machine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     request.getfixturevalue("machine_lock")
     with swap_here():
         yield machine
-        machine.stage.close_puppets()
+        machine.puppets.kill_living()
 
 
 def test_an_exclusive_page_goes_and_comes_back_exclusive(swapping: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rmap.live.kernel_walk import Candidate, KernelWalk, WalkDifference, compare
 from rmap.show.kernel_walk import kernel_walk
+from rmap.structs.walk import Candidate, KernelWalk, WalkDifference, compare
 
 WALK = KernelWalk(
     pfn=0x2F8443,

@@ -11,7 +11,9 @@ from rmap.lab.results import Correctness
 from rmap.show.replay import replay
 from rmap.show.verify import percent, verify
 
-FILM = r.Film("srv.trace", ("python3", "srv.py"), "bpf", "6.18.44", "", "", 12345, 9, 1_500_000_000, True, "", 0)
+TRACE = r.TraceSummary(
+    "srv.trace", ("python3", "srv.py"), "bpf", "6.18.44", "", "", 12345, 9, 1_500_000_000, True, "", 0
+)
 ROWS = (
     r.Agreement(r.LAYOUT, 1234, 1234),
     r.Agreement(r.SHARING, 49_987, 50_000, {r.UNSEEN: 12}, "process 7 at 0x1000: mapped by 2 (processes 7, 8)"),
@@ -26,7 +28,7 @@ PLAYED = r.TracePlayed(
     1,
 )
 REPORT = r.ReplayReport(
-    FILM,
+    TRACE,
     "pte_chain",
     "6.18",
     PLAYED,
@@ -155,8 +157,8 @@ def test_a_design_that_misses_entries_is_wrong() -> None:
 
 
 def test_an_unfinished_trace_says_why() -> None:
-    film = replace(FILM, complete=False, why_incomplete="the recorder was killed")
-    assert "incomplete  the recorder was killed" in verify(replace(REPORT, film=film))
+    trace = replace(TRACE, complete=False, why_incomplete="the recorder was killed")
+    assert "incomplete  the recorder was killed" in verify(replace(REPORT, trace=trace))
 
 
 def test_a_hundred_percent_means_all() -> None:

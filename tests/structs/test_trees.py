@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmap.live.bpf import KernelAnonVmas, KernelLinks, KernelVmas, Topology, TreeNodes
-from rmap.live.kernel_walk import descend, meets, vma_address
-from rmap.live.trees import Trees, inspect_trees, join
 from rmap.snapshot.rules.findings import Violation
+from rmap.structs.anon_vmas import KernelAnonVmas, KernelLinks, KernelVmas, Topology
+from rmap.structs.page import TreeNodes
+from rmap.structs.trees import Trees, inspect_trees, join
+from rmap.structs.walk import descend, meets, vma_address
 from tests.support import PAGE
 
 MM = 0x500

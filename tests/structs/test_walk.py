@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from rmap.cli import main
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from rmap.live.capture.capture import capture
-from rmap.live.kernel_walk import anchors, compare, walk_page
-from rmap.live.soundness import walks
-from rmap.live.trees import read_trees
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot.questions.family import family_of
+from rmap.structs.check import walks
+from rmap.structs.page import anchors
+from rmap.structs.trees import read_trees
+from rmap.structs.walk import compare, walk_page
 from tests.support import PAGE
 from tests.support.load import Load, load
 
@@ -32,11 +33,11 @@ def still() -> Iterator[Load]:
 
 
 @pytest.fixture(scope="module")
-def picture(still: Load, memory: KernelMemory) -> Snapshot:
+def picture(still: Load, memory: BpfMemory) -> Snapshot:
     return capture(still.pids, memory=memory)
 
 
-def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
+def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: BpfMemory, picture: Snapshot) -> None:
     """Every anonymous and file page of the load, as ``rmap check`` asks it. Without a walk: the zero page, the vDSO."""
     kind = picture.per_frame("kind")
     mapped = picture.reverse.found > 0
@@ -59,7 +60,7 @@ def test_the_walk_meets_every_entry_of_every_page(still: Load, memory: KernelMem
     assert walks(memory, topology, (other, trees[1]), picture).checked.violations > 5000
 
 
-def test_a_single_walk_equals_the_page_tables(still: Load, memory: KernelMemory, picture: Snapshot) -> None:
+def test_a_single_walk_equals_the_page_tables(still: Load, memory: BpfMemory, picture: Snapshot) -> None:
     kind = picture.per_frame("kind")
     pages = picture.pfns()[np.isin(kind, (f.ANON, f.SHMEM)) & (picture.reverse.found > 0)]
     kinds = Counter()
@@ -83,7 +84,7 @@ def test_what_is_drawn_of_a_page_is_what_maps_it(picture: Snapshot) -> None:
         assert drawn.hits == len(hits) and drawn.met == len(drawn.vmas)
 
 
-def test_the_zero_page_has_no_walk(memory: KernelMemory, picture: Snapshot) -> None:
+def test_the_zero_page_has_no_walk(memory: BpfMemory, picture: Snapshot) -> None:
     zero = picture.pfns()[picture.per_frame("kind") == f.ZERO]
     assert walk_page(memory, int(zero[0])).kind == "none"
 

@@ -97,8 +97,8 @@ def version() -> str:
     return f"rmap {__version__} (Python {python}, {kernel.sysname} {kernel.release})"
 
 
-# The parts of an error that a person needs, as the arguments of `refusal`.
 def _explain(error: RmapError | OSError, words: list[str]) -> dict[str, str]:
+    # The parts of an error that a person needs, as the arguments of `refusal`.
     if isinstance(error, NotPermitted):
         from rmap.cli.invocation import sudo_line
 
@@ -120,15 +120,15 @@ def _explain(error: RmapError | OSError, words: list[str]) -> dict[str, str]:
     return {"message": str(error)}
 
 
-# A caller may have closed stdout or stderr (`>&-`): what is written there goes nowhere, as it is meant to.
 def _open_what_is_closed() -> None:
+    # A caller may have closed stdout or stderr (`>&-`): what is written there goes nowhere, as it is meant to.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the program runs)
 
 
-# The reader went away (`| head`): nothing more can be said to it, not even when Python flushes at its end.
 def _silence_stdout() -> None:
+    # The reader went away (`| head`): nothing more can be said to it, not even when Python flushes at its end.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

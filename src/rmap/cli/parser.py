@@ -20,8 +20,8 @@ class _Formatter(RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=HELP_WIDTH, max_help_position=24)
 
-    # `-o, --output FILE` under every Python: before 3.13 argparse names FILE twice.
     def _format_action_invocation(self, action: Action) -> str:
+        # `-o, --output FILE` under every Python: before 3.13 argparse names FILE twice.
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
         value = self._format_args(action, self._get_default_metavar_for_optional(action))

@@ -16,6 +16,7 @@ from rmap.columns import I64, Bool
 from rmap.kernel.pages import DenseFrames, PagesToLoad
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
+from rmap.units import PAGE_SHIFT
 
 NOBODY = -1
 
@@ -58,10 +59,10 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferre
     key, vma, position = _anonymous_mappers(picture, frames, pages)
     links = _links(key, vma, position)
     pgoff = picture.vmas.pgoff.astype(np.int64).copy()
-    known = pgoff >= 0
-    start_page = picture.vmas.start >> 12
-    pgoff[~known] = start_page[~known]
-    groups, contradictions = _solve(links, pgoff, known, start_page)
+    given = pgoff >= 0
+    start_page = picture.vmas.start >> PAGE_SHIFT
+    pgoff[~given] = start_page[~given]
+    groups, contradictions = _solve(links, pgoff, given, start_page)
     depth, parent = fork_tree(picture)
     families = [_family(picture, group, depth, parent) for group in groups]
     anchor = _anchors(frames, key, vma, families)
@@ -70,7 +71,7 @@ def infer(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferre
 
 def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> tuple[I64, I64, I64]:
     # (head frame, VMA, where the head would lie in the VMA), sorted by frame then VMA; swap slots follow the frames.
-    tracked = ~pages.special & ~pages.swapped
+    tracked = pages.tracked
     anon = tracked & (frames.kind[np.where(tracked, pages.pfn, 0)] == f.ANON)
     pfn = pages.pfn[anon]
     head = frames.head[pfn]
@@ -92,8 +93,8 @@ def _links(key: I64, vma: I64, position: I64) -> I64:
     return np.unique(triples[changes], axis=0)
 
 
-def _solve(links: I64, pgoff: I64, known: Bool, start_page: I64) -> tuple[list[list[int]], int]:
-    # Spread page offsets along the links, from VMAs whose offset is known first.
+def _solve(links: I64, pgoff: I64, given: Bool, start_page: I64) -> tuple[list[list[int]], int]:
+    # Spread page offsets along the links, from VMAs whose offset is given first.
     near: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for a, b, difference in links.tolist():
         near[a].append((b, difference))
@@ -101,7 +102,7 @@ def _solve(links: I64, pgoff: I64, known: Bool, start_page: I64) -> tuple[list[l
     groups: list[list[int]] = []
     seen: set[int] = set()
     contradictions = 0
-    for start in sorted(near, key=lambda row: (not known[row], row)):
+    for start in sorted(near, key=lambda row: (not given[row], row)):
         if start in seen:
             continue
         seen.add(start)
@@ -113,12 +114,12 @@ def _solve(links: I64, pgoff: I64, known: Bool, start_page: I64) -> tuple[list[l
                 if other not in seen:
                     seen.add(other)
                     group.append(other)
-                    if not known[other]:
+                    if not given[other]:
                         pgoff[other] = wanted
                 if pgoff[other] != wanted:
                     contradictions += 1
         low = min(int(pgoff[row]) for row in group)
-        if low < 0 and not any(known[row] for row in group):
+        if low < 0 and not any(given[row] for row in group):
             for row in group:
                 pgoff[row] -= low
         for row in group:

@@ -1,42 +1,34 @@
-"""The public kernel: a machine with frames, processes and one reverse-map design."""
+"""The public kernel: a machine with frames, processes and one reverse-map design, and all that can be asked of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.consumers.mkclean import folio_mkclean
-from rmap.consumers.reclaim import WalkReclaimer, try_to_unmap
+from rmap.consumers.reclaim import try_to_unmap
 from rmap.consumers.referenced import folio_referenced
-from rmap.designs import design_named
-from rmap.errors import LimitError, UntrackedPage, UsageError
+from rmap.errors import UntrackedPage, UsageError
+from rmap.kernel.adopt import adopt
+from rmap.kernel.inodes import ZERO_DEVICE
+from rmap.kernel.machine import Machine
 from rmap.kernel.process import OpenFile, Process, PteRef
-from rmap.mm import fork as fork_ops
-from rmap.mm import special
-from rmap.mm.core import Core
-from rmap.mm.costs import SETUP, Costs
+from rmap.kernel.snapshot import snapshot_of
+from rmap.mm.costs import Costs
 from rmap.mm.frames import ANON, KERNEL_OWNED, ZERO_PFN
 from rmap.mm.interface import Query, ReverseMap, ReverseMapFactory
 from rmap.mm.invariants import check
-from rmap.mm.mm_types import AddressSpace, File, Mm
+from rmap.mm.mm_types import File, Mm
 from rmap.mm.oracle import mappers
-from rmap.mm.page_cache import add_to_page_cache, missing
 from rmap.mm.page_tables import ptep_of
-from rmap.mm.profile import profile_named
 from rmap.mm.pte import PRESENT
 from rmap.mm.walk import Hits, hits, walk1, walk_many
+from rmap.snapshot import Snapshot
 from rmap.units import PAGE_SHIFT
-
-if TYPE_CHECKING:
-    from rmap.kernel.adopt import Adoption
-    from rmap.kernel.inodes import Inodes
-    from rmap.snapshot import Snapshot
-
-MAX_PID = 1 << 22
 
 UNTRACKED = {
     "zero": "the zero page is mapped by reads of untouched memory; nothing can be gained by finding those entries, so"
@@ -68,12 +60,12 @@ class PageMappers:
     index: int | None = None
 
 
-class Kernel:
+class Kernel(Machine[Process]):
     """A modelled machine.
 
     Args:
         design: the reverse map: a name of ``DESIGNS``, or a factory of your own ``(core, profile) -> ReverseMap``.
-        profile: the rules of which release: ``"6.18"`` or ``"7.0"``.
+        profile: the rules of which release: ``"5.1"``, ``"6.18"`` or ``"7.0"``.
         nr_pages: frames of memory, the zero page included.
         nr_swap: swap slots in pages; 0 for no swap.
         nr_tables: page-table pages there can be; memory is used only for those there are.
@@ -84,35 +76,9 @@ class Kernel:
         LimitError: an impossible size.
     """
 
-    def __init__(
-        self,
-        design: str | ReverseMapFactory = "anon_vma_chain",
-        profile: str = "6.18",
-        nr_pages: int = 1 << 20,
-        *,
-        nr_swap: int = 1 << 20,
-        nr_tables: int = 1 << 18,
-        scalar_twins: bool = True,
-    ) -> None:
-        try:
-            self.core = Core(design_named(design), profile_named(profile), nr_pages, nr_tables, nr_swap, scalar_twins)
-        except MemoryError:
-            sizes = f"{nr_pages:,} frames, {nr_tables:,} page tables and {nr_swap:,} swap slots"
-            raise LimitError(f"this host has no room for {sizes}") from None
-        self.reclaimer = self.core.reclaimer = WalkReclaimer(self.core)
-        self.processes: dict[int, Process] = {}
-        self.files: dict[str, AddressSpace] = {}
-        self.adoption: Adoption | None = None
-        self._next_pid = 1
-        self._vdso: I64 = np.empty(0, np.int64)
-        self._picture_pfns: I64 = np.empty(0, np.int64)
-
     # -- making things --------------------------------------------------------------------------------------------
-    def spawn(self, *, pid: int | None = None) -> Process:
-        """A process with an empty address space, as after exec; with ``pid`` if one is given, and nobody has it."""
-        self._next_free_pid(pid)
-        self.core.costs.enter(SETUP)
-        return self._add(self.core.new_mm(None), None, pid)
+    def _new_process(self, pid: int, mm: Mm, parent: Process | None) -> Process:
+        return Process(self, pid, mm, parent)
 
     def open(self, name: str, size: int = 0, *, shmem: bool = False, writable: bool = True) -> OpenFile:
         """Open a file; it is made with this size if there is none of the name.
@@ -129,94 +95,18 @@ class Kernel:
         """
         if size < 0:
             raise UsageError(f"a file cannot have {size:,} bytes")
-        if name == "/dev/zero":
-            return OpenFile(self, File(None, name, writable))
+        if name == ZERO_DEVICE:
+            return OpenFile(self.core, File(None, name, writable))
         mapping = self.files.get(name)
         if mapping is None:
             mapping = self.files[name] = self.core.new_mapping(name, size, shmem)
         elif size and size != mapping.size:
             raise UsageError(f"{name} has {mapping.size:,} bytes, not {size:,}")
-        return OpenFile(self, File(mapping, name, writable))
+        return OpenFile(self.core, File(mapping, name, writable))
 
     def read_in(self, file: OpenFile) -> None:
         """Bring a whole file into the page cache."""
-        mapping = file.file.mapping
-        if mapping is not None and mapping.nr_pages:
-            absent = missing(mapping, 0, mapping.nr_pages - 1)
-            self.core.reserve(len(absent))
-            add_to_page_cache(self.core, mapping, absent)
-
-    def fork(self, parent: Process, *, pid: int | None = None) -> Process:
-        """``fork``: see :meth:`Process.fork`. The child gets ``pid`` if one is given, and nobody has it."""
-        parent.must_be_alive()
-        self._next_free_pid(pid)
-        return self._add(fork_ops.fork(self.core, parent.mm), parent, pid)
-
-    def clone_vm(self, parent: Process, *, pid: int | None = None) -> Process:
-        """A process that shares its parent's address space."""
-        parent.must_be_alive()
-        self._next_free_pid(pid)
-        parent.mm.users += 1
-        return self._add(parent.mm, parent, pid)
-
-    def exec(self, process: Process, picture: Snapshot, inodes: Inodes) -> dict[str, int]:
-        """Give a process a new address space, as a picture of it right after execve shows it.
-
-        Args:
-            picture: of this process alone; see :mod:`rmap.kernel.exec`.
-            inodes: the machine's files, as pictures name them.
-
-        Returns:
-            how many entries of the picture were left out, by reason.
-        """
-        from rmap.kernel.exec import load_image
-
-        process.must_be_alive()
-        old = process.mm
-        process.mm, left_out = load_image(self.core, picture, inodes)
-        self._mmput(old)
-        return left_out
-
-    def exit(self, process: Process) -> None:
-        """End a process; the last one of an mm takes it along."""
-        process.must_be_alive()
-        process.alive = False
-        del self.processes[process.pid]
-        self._mmput(process.mm)
-
-    def _mmput(self, mm: Mm) -> None:
-        mm.users -= 1
-        if not mm.users:
-            fork_ops.exit_mmap(self.core, mm)
-
-    def map_kernel_pages(self, process: Process, nr_pages: int, kind: str) -> int:
-        """See :meth:`Process.map_kernel_pages`."""
-        if kind not in special.KINDS or nr_pages < 1:
-            raise UsageError(f"kinds of kernel pages: {', '.join(special.KINDS)}; at least one page of them")
-        pfns = self._vdso[:nr_pages] if kind == "vdso" else np.empty(0, np.int64)
-        if len(pfns) < nr_pages:
-            pfns = np.concatenate((pfns, special.kernel_pages(self.core, nr_pages - len(pfns))))
-            self._vdso = pfns if kind == "vdso" else self._vdso
-        return special.map_kernel_pages(self.core, process.mm, pfns, kind)
-
-    def _next_free_pid(self, wanted: int | None = None) -> int:
-        # Asked before a process is made of anything, so that a refusal leaves nothing behind. Pids start again from
-        # the lowest that is free, as the kernel's do.
-        if wanted is not None:
-            if wanted in self.processes or not 1 <= wanted <= MAX_PID:
-                raise UsageError(f"pid {wanted} is not free, or not a pid: they go from 1 to {MAX_PID:,}")
-            return wanted
-        if len(self.processes) >= MAX_PID:
-            raise LimitError(f"a machine of the model has at most {MAX_PID:,} processes")
-        while self._next_pid in self.processes or self._next_pid > MAX_PID:
-            self._next_pid = self._next_pid + 1 if self._next_pid < MAX_PID else 1
-        return self._next_pid
-
-    def _add(self, mm: Mm, parent: Process | None, wanted: int | None = None) -> Process:
-        pid = self._next_free_pid(wanted)
-        self._next_pid += wanted is None
-        process = self.processes[pid] = Process(self, pid, mm, parent)
-        return process
+        file.read_in()
 
     # -- the question ---------------------------------------------------------------------------------------------
     @property
@@ -246,11 +136,11 @@ class Kernel:
 
     def walk_many(self, pfns: Iterable[int] | I64) -> tuple[I64, I64, I64]:
         """Walk many pages: columns ``(pfn, pid, address)``, int64, in the order found."""
-        found, mm_ids, addrs = walk_many(self.core, self._numbers(pfns))
+        mapped, mm_ids, addrs = walk_many(self.core, self._numbers(pfns))
         pids = self._pids()
         table = np.zeros(max(pids, default=0) + 1, np.int64)
         table[list(pids)] = list(pids.values())
-        return found, table[mm_ids], addrs
+        return mapped, table[mm_ids], addrs
 
     def hits(self, pfns: Iterable[int] | I64) -> Iterator[Hits]:
         """Walk many pages as a stream, for whoever consumes the answers as they come."""
@@ -354,36 +244,12 @@ class Kernel:
     # -- pictures -------------------------------------------------------------------------------------------------
     def snapshot(self) -> Snapshot:
         """This machine's memory as a picture."""
-        from rmap.kernel.snapshot import take_picture
-
-        return take_picture(self)
+        return snapshot_of(self)
 
     @classmethod
     def adopt(cls, snapshot: Snapshot, design: str | ReverseMapFactory = "anon_vma_chain", **options: Any) -> Kernel:
-        """A machine in the state a picture shows; see :mod:`rmap.kernel.adopt`."""
-        from rmap.kernel.adopt import adopt
-
-        return adopt(snapshot, design, **options)
-
-    def set_picture_pfns(self, pfns: I64) -> None:
-        """Note which PFN of the picture each frame had (int64 by frame, -1 for none)."""
-        self._picture_pfns = pfns
-
-    def to_picture(self, pfns: I64) -> I64:
-        """The picture's PFNs of frames of an adopted machine, int64[n]; -1 for frames it did not have."""
-        known = pfns < len(self._picture_pfns)
-        return np.where(known, self._picture_pfns[np.where(known, pfns, 0)], -1) if len(self._picture_pfns) else pfns
-
-    def from_picture(self, pfns: I64) -> I64:
-        """The frames of an adopted machine that had these PFNs in the picture, int64[n]; -1 for none."""
-        if not len(self._picture_pfns):
-            return pfns
-        at = np.minimum(np.searchsorted(self._picture_pfns, pfns), len(self._picture_pfns) - 1)
-        return np.where(self._picture_pfns[at] == pfns, at, -1)
-
-    def reserve_pids(self, last: int) -> None:
-        """Give new processes pids behind this one."""
-        self._next_pid = max(self._next_pid, last + 1)
+        """A machine in the state a picture shows; see :func:`rmap.kernel.adopt.adopt` for the options."""
+        return adopt(cls, snapshot, design, **options)
 
     def __repr__(self) -> str:
         frames = self.core.frames

@@ -14,6 +14,7 @@ from rmap.columns import I32, I64, Bool, expand
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.uapi.vm_flags import VM_MAYSHARE, VM_SHARED
+from rmap.units import PAGE_SHIFT
 
 NOT_LOADED = {
     f.KSM: "KSM pages",
@@ -45,6 +46,11 @@ class PagesToLoad:
     swapped: Bool
     special: Bool
     flags: I32
+
+    @property
+    def tracked(self) -> Bool:
+        """Which entries map a frame that a reverse map tracks."""
+        return ~(self.swapped | self.special)
 
 
 @dataclass
@@ -82,8 +88,8 @@ class DenseFrames:
         table = self.picture_pfn[1:]
         at = np.searchsorted(table, picture_pfns)
         at = np.minimum(at, max(0, len(table) - 1))
-        found = table[at] == picture_pfns if len(table) else np.zeros(len(picture_pfns), np.bool_)
-        return np.where(found, at + 1, 0)
+        has = table[at] == picture_pfns if len(table) else np.zeros(len(picture_pfns), np.bool_)
+        return np.where(has, at + 1, 0)
 
 
 def dense_frames(picture: Snapshot) -> DenseFrames:
@@ -120,6 +126,24 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     return dense
 
 
+def step_through(picture: Snapshot, rows: I64) -> tuple[I64, I64, I64]:
+    """Spread extents of a picture to one row per entry.
+
+    Args:
+        rows: int64, of its table ``ptes``.
+
+    Returns:
+        int64 columns: the extent each entry is of, how many pages it lies behind the extent's first, and the frame: a
+        PFN, or the number of a swap slot, type included; without meaning for entries that name neither.
+    """
+    ptes = picture.ptes
+    count = ptes.count[rows].astype(np.int64)
+    extent = np.repeat(rows, count)
+    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
+    swapped = (ptes.flags[extent] & f.PTE_SWAP) != 0
+    return extent, step, ptes.pfn[extent].astype(np.int64) + np.where(swapped, step * f.SWAP_STEP, step)
+
+
 def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[str, int]]:
     """Spread the picture's extents to one row per entry.
 
@@ -128,15 +152,11 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     """
     ptes = picture.ptes
     wanted = (ptes.flags & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
-    rows = np.flatnonzero(wanted)
-    count = ptes.count[rows].astype(np.int64)
-    extent = np.repeat(rows, count)
-    step = np.arange(len(extent)) - np.repeat(np.cumsum(count) - count, count)
+    extent, step, frame = step_through(picture, np.flatnonzero(wanted))
     flags = ptes.flags[extent]
     vma = ptes.vma[extent].astype(np.int64)
-    off = ((ptes.address[extent] - picture.vmas.start[vma]) >> 12) + step
+    off = ((ptes.address[extent] - picture.vmas.start[vma]) >> PAGE_SHIFT) + step
     swapped = (flags & f.PTE_SWAP) != 0
-    frame = ptes.pfn[extent] + np.where(swapped, step * f.SWAP_STEP, step)
     pfn = np.where(swapped, 0, frames.dense(frame))
     special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
     left_out = _left_out(picture, frame, pfn, special | swapped)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rmap.errors import SyscallError, UsageError
+from rmap.kernel.inodes import read_in
+from rmap.kernel.machine import Machine, Task
 from rmap.mm import brk, fault, madvise, mlock, mmap, mprotect, mremap, remap_file_pages, truncate
 from rmap.mm.core import Core
 from rmap.mm.mm_types import File, Mm, Vma
 from rmap.uapi.vm_flags import VM_EXEC, VM_READ, VM_WRITE
-
-if TYPE_CHECKING:
-    from rmap.kernel.kernel import Kernel
+from rmap.units import PAGE_SHIFT
 
 PROT_LETTERS = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC, "-": 0}
 
@@ -61,7 +61,7 @@ class MapsRow:
 
     def __str__(self) -> str:
         name = f"  {self.file}" if self.file else ""
-        return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << 12:08x}{name}"
+        return f"{self.start:x}-{self.end:x} {self.prot} {self.pgoff << PAGE_SHIFT:08x}{name}"
 
 
 def parse_prot(prot: str) -> int:
@@ -79,10 +79,10 @@ def parse_prot(prot: str) -> int:
 class OpenFile:
     """An open file: what ``Kernel.open`` returns. Two opens of one file do not merge their mappings (rule 3.1)."""
 
-    __slots__ = ("_kernel", "file")
+    __slots__ = ("_core", "file")
 
-    def __init__(self, kernel: Kernel, file: File) -> None:
-        self._kernel = kernel
+    def __init__(self, core: Core, file: File) -> None:
+        self._core = core
         self.file = file
 
     @property
@@ -100,7 +100,7 @@ class OpenFile:
         mapping = self.file.mapping
         if size < 0 or mapping is None or not self.file.writable:
             raise SyscallError(errno.EINVAL, "ftruncate", f"{self}, size {size:,}")
-        truncate.truncate(self._kernel.core, mapping, size)
+        truncate.truncate(self._core, mapping, size)
 
     def punch_hole(self, offset: int, length: int) -> None:
         """Drop the whole pages of a range in bytes; private copies stay.
@@ -118,17 +118,18 @@ class OpenFile:
             raise SyscallError(errno.ENODEV, "fallocate", f"{self} is a device")
         if offset + length > mmap.MAX_FILE_OFFSET:
             raise SyscallError(errno.EFBIG, "fallocate", f"offset {offset:,}, length {length:,}")
-        truncate.punch_hole(self._kernel.core, mapping, offset, length)
+        truncate.punch_hole(self._core, mapping, offset, length)
 
     def read_in(self) -> None:
         """Bring the whole file into the page cache, as ``cat`` would."""
-        self._kernel.read_in(self)
+        if self.file.mapping is not None:
+            read_in(self._core, self.file.mapping)
 
     def __repr__(self) -> str:
         return f"OpenFile({self.file.name!r}, {self.size:,} bytes)"
 
 
-class Process:
+class Process(Task):
     """A process. Made by ``Kernel.spawn`` and :meth:`fork`.
 
     Attributes:
@@ -138,15 +139,13 @@ class Process:
         alive: False after :meth:`exit`.
     """
 
-    __slots__ = ("_core", "_kernel", "alive", "mm", "parent", "pid")
+    __slots__ = ("_core", "_machine")
+    parent: Process | None
 
-    def __init__(self, kernel: Kernel, pid: int, mm: Mm, parent: Process | None) -> None:
-        self._kernel = kernel
-        self._core = kernel.core
-        self.pid = pid
-        self.mm = mm
-        self.parent = parent
-        self.alive = True
+    def __init__(self, machine: Machine[Process], pid: int, mm: Mm, parent: Process | None) -> None:
+        super().__init__(pid, mm, parent)
+        self._machine = machine
+        self._core = machine.core
 
     # -- touching memory ------------------------------------------------------------------------------------------
     def write(self, addr: int, length: int = 1) -> None:
@@ -218,7 +217,7 @@ class Process:
             kind: ``"vdso"``, or ``"pfnmap"`` for memory of a device.
         """
         self.must_be_alive()
-        return self._kernel.map_kernel_pages(self, nr_pages, kind)
+        return self._machine.map_kernel_pages(self, nr_pages, kind)
 
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range; holes in it are fine."""
@@ -282,7 +281,7 @@ class Process:
     # -- processes ------------------------------------------------------------------------------------------------
     def fork(self) -> Process:
         """A child with a copy-on-write copy of the address space."""
-        return self._kernel.fork(self)
+        return self._machine.fork(self)
 
     def vfork(self) -> Process:
         """A child that borrows the address space until it exits or execs (``CLONE_VFORK | CLONE_VM``)."""
@@ -290,11 +289,11 @@ class Process:
 
     def clone_vm(self) -> Process:
         """Another process in the same address space (``CLONE_VM`` without ``CLONE_THREAD``)."""
-        return self._kernel.clone_vm(self)
+        return self._machine.clone_vm(self)
 
     def exit(self) -> None:
         """End; the address space goes with its last process."""
-        self._kernel.exit(self)
+        self._machine.exit(self)
 
     # -- looking --------------------------------------------------------------------------------------------------
     def maps(self) -> list[MapsRow]:
@@ -307,15 +306,6 @@ class Process:
     def vma(self, addr: int) -> Vma | None:
         """The area that contains an address."""
         return self.mm.find(addr)
-
-    def must_be_alive(self) -> None:
-        """Refuse to act for a process that has exited.
-
-        Raises:
-            SyscallError: ESRCH.
-        """
-        if not self.alive:
-            raise SyscallError(errno.ESRCH, "syscall", f"process {self.pid} has exited")
 
     def _alive(self) -> Core:
         self.must_be_alive()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from rmap.columns import I32, I64
+from rmap.kernel.inodes import HEAP, ZERO_DEVICE
+from rmap.kernel.machine import Machine
 from rmap.mm.frames import (
     ANON,
     EXCLUSIVE,
@@ -27,13 +29,10 @@ from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_ANON, KPF_MLOCKED, KPF_SWAPBACKED, KPF_SWAPCACHE, KPF_ZERO_PAGE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
-if TYPE_CHECKING:
-    from rmap.kernel.kernel import Kernel
 
-
-def take_picture(kernel: Kernel) -> Snapshot:
+def snapshot_of(machine: Machine[Any]) -> Snapshot:
     """Describe a machine of the model as tables. Its PFNs are the model's own."""
-    core = kernel.core
+    core = machine.core
     topology = core.rmap.topology()
     builder = SnapshotBuilder(
         "model",
@@ -50,13 +49,13 @@ def take_picture(kernel: Kernel) -> Snapshot:
         )
         for mapping in core.mappings
     }
-    zero_device = builder.add_file("/dev/zero", kind=f.FILE_DEVICE) if _maps_zero_device(kernel) else -1
+    zero_device = builder.add_file(ZERO_DEVICE, kind=f.FILE_DEVICE) if _maps_zero_device(machine) else -1
     anon_vmas = _AnonVmas(builder, topology)
     sharers: dict[int, list[int]] = {}
-    for pid, process in sorted(kernel.processes.items()):
+    for pid, process in sorted(machine.processes.items()):
         sharers.setdefault(process.mm.id, []).append(pid)
     for pids in sharers.values():
-        process = kernel.processes[pids[0]]
+        process = machine.processes[pids[0]]
         parent = process.parent
         row = builder.add_process(
             pids[0],
@@ -68,14 +67,14 @@ def take_picture(kernel: Kernel) -> Snapshot:
         for vma in process.mm.vmas:
             has_zero = vma.file is not None and vma.file.zero_device
             file = files[vma.mapping.id] if vma.mapping is not None else zero_device if has_zero else -1
-            _add_vma(kernel, builder, row, vma, file, anon_vmas)
-    _add_frames(kernel, builder, files, anon_vmas)
+            _add_vma(machine, builder, row, vma, file, anon_vmas)
+    _add_frames(machine, builder, files, anon_vmas)
     return builder.build()
 
 
-def _maps_zero_device(kernel: Kernel) -> bool:
+def _maps_zero_device(machine: Machine[Any]) -> bool:
     return any(
-        vma.file is not None and vma.file.zero_device for mm in kernel.core.mms.values() for vma in mm.vmas
+        vma.file is not None and vma.file.zero_device for mm in machine.core.mms.values() for vma in mm.vmas
     )
 
 
@@ -113,7 +112,7 @@ class _AnonVmas:
 
 
 def _add_vma(
-    kernel: Kernel, builder: SnapshotBuilder, process: int, vma: Vma, file: int, anon_vmas: _AnonVmas
+    machine: Machine[Any], builder: SnapshotBuilder, process: int, vma: Vma, file: int, anon_vmas: _AnonVmas
 ) -> None:
     key = (vma.mm.id, vma.start)
     row = builder.add_vma(
@@ -127,22 +126,22 @@ def _add_vma(
         label=_label(vma),
     )
     builder.add_chain(row, anon_vmas.chain.get(key, []))
-    for piece in kernel.core.spans(vma, vma.start, vma.end):
+    for piece in machine.core.spans(vma, vma.start, vma.end):
         offs = np.flatnonzero(piece.entries)
         if len(offs):
             entries = piece.entries[offs]
-            pfn, flags = _describe_entries(kernel, entries)
+            pfn, flags = _describe_entries(machine, entries)
             builder.add_ptes(row, piece.addr + offs * PAGE_SIZE, pfn, flags)
 
 
 def _label(vma: Vma) -> str:
     if vma.file is not None and vma.file.special is not None:
         return vma.file.name
-    return "[heap]" if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else ""
+    return HEAP if vma.start == vma.mm.start_brk and vma.mm.brk > vma.start else ""
 
 
-def _describe_entries(kernel: Kernel, entries: I64) -> tuple[I64, I32]:
-    frames = kernel.core.frames
+def _describe_entries(machine: Machine[Any], entries: I64) -> tuple[I64, I32]:
+    frames = machine.core.frames
     present = (entries & PRESENT) != 0
     special = present & ((entries & SPECIAL) != 0)
     number = entries >> PAGE_SHIFT
@@ -159,9 +158,9 @@ def _describe_entries(kernel: Kernel, entries: I64) -> tuple[I64, I32]:
 
 
 def _add_frames(
-    kernel: Kernel, builder: SnapshotBuilder, files: dict[int, int], anon_vmas: _AnonVmas
+    machine: Machine[Any], builder: SnapshotBuilder, files: dict[int, int], anon_vmas: _AnonVmas
 ) -> None:
-    core, frames = kernel.core, kernel.core.frames
+    core, frames = machine.core, machine.core.frames
     # Folios are described whole, also those of which only a part is mapped.
     used = np.flatnonzero((frames.mapcount != 0) | (frames.extra != 0) | ((frames.flags & LARGE) != 0))
     builder.set_frames(np.array([ZERO_PFN], np.int64), kind=f.ZERO, flags=KPF_ZERO_PAGE)

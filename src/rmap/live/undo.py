@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import SourceError
-from rmap.live.sources import procfs
+from rmap.live.sources import procfs, sysfs
 
 LOCK = "machine-state.lock"
 _SUFFIX = ".undo"
@@ -135,27 +135,18 @@ def _lives(found: dict[str, Any]) -> bool:
 def _swap_off(change: Change) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     path = Path(change["path"])
-    block = Path("/sys/block") / path.name
-    if path.name.startswith("zram") and _number(block / "disksize") not in (0, change["bytes"]):
+    zram = path.name.startswith("zram")
+    if zram and int(sysfs.value(f"block/{path.name}/disksize") or 0) not in (0, change["bytes"]):
         return  # somebody else's by now
     # A file that is not a swap area (any more) is none of our business.
-    if any(line.split()[0] == str(path) for line in Path("/proc/swaps").read_text().splitlines()[1:]) and libc.swapoff(
-        os.fsencode(path)
-    ):
+    if str(path) in procfs.swap_areas() and libc.swapoff(os.fsencode(path)):
         raise SourceError(f"swapoff {path}: {os.strerror(ctypes.get_errno())}")
-    if path.name.startswith("zram"):
-        (block / "reset").write_text("1")
+    if zram:
+        Path(f"/sys/block/{path.name}/reset").write_text("1")
         if change["added"]:
             Path("/sys/class/zram-control/hot_remove").write_text(path.name.removeprefix("zram"))
     else:
         path.unlink(missing_ok=True)
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except OSError:  # the device is gone
-        return 0
 
 
 def _set_back(change: Change) -> None:

@@ -185,8 +185,8 @@ class Watch:
             ended=len(failed),
         )
 
-    # By the first of an mm's users that is still there; those who are not are taken out of the list.
     def _first_readable(self, users: list[_Process], failed: list[OSError]) -> _Memory | None:
+        # By the first of an mm's users that is still there; those who are not are taken out of the list.
         while users:
             try:
                 return self._read(users[0][0])
@@ -195,8 +195,8 @@ class Watch:
                 users.pop(0)
         return None
 
-    # None for a zombie.
     def _read(self, pid: int) -> _Memory | None:
+        # None for a zombie.
         areas = [line for line in procfs.read_maps(pid) if not line.flags & VM_SHARED]
         if not areas:
             return None
@@ -213,8 +213,8 @@ class Watch:
         return _Memory(areas, runs.where(anonymous & ~own), runs.where(anonymous & own))
 
 
-# The frame that an anonymous page is which has been read, and never been written.
 def _zero_frame() -> int:
+    # The frame that an anonymous page is which has been read, and never been written.
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         with suppress(OSError):  # a kernel without huge pages
             page.madvise(mmap.MADV_NOHUGEPAGE)
@@ -222,8 +222,8 @@ def _zero_frame() -> int:
         return entry_of(os.getpid(), address_of(page)) & PM_PFRAME_MASK
 
 
-# The processes that use each mm, oldest first in both.
 def _by_mm(family: list[_Process]) -> list[list[_Process]]:
+    # The processes that use each mm, oldest first in both.
     start = dict(family)
     together = groups(sorted(start), compare_mms)
     users = [sorted(((pid, start[pid]) for pid in (one, *others)), key=_age) for one, others in together.items()]
@@ -235,9 +235,9 @@ def _age(process: _Process) -> _Process:
     return start, pid
 
 
-# Most runs are still what they were. The others are cut where a run of now or an area begins or ends: each piece
-# has one fate.
 def _fate(old: _Runs, memory: _Memory) -> _Fate:
+    # Most runs are still what they were. The others are cut where a run of now or an area begins or ends: each piece
+    # has one fate.
     old = old.without(memory.shared)
     starts = np.array([line.start >> PAGE_SHIFT for line in memory.areas], np.int64)
     touched = [runs.where(runs.rows_in(old)) for runs in (memory.shared, memory.own)]

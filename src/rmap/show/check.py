@@ -162,8 +162,8 @@ def _broken(same: list[ViolationLine], rows: list[CheckedLine], readings: int, l
     return lines
 
 
-# Invariants of one group stand in one row if as many items were looked at.
 def _table(rows: list[CheckedLine]) -> list[str]:
+    # Invariants of one group stand in one row if as many items were looked at.
     lines = []
     for name, numbers in _GROUPS:
         cells: dict[tuple[str, int], list[CheckedLine]] = {}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from rmap.lab.compare.unit_costs import UnitCosts
 from rmap.lab.results import Comparison, DesignResult, Figure, Structure, Subject
+from rmap.show.correctness import what_is_wrong
+from rmap.show.side_by_side import side_by_side
 from rmap.show.text import WIDTH, plural, wrap
 from rmap.units import format_bytes, format_count
 
@@ -40,8 +42,6 @@ def comparisons(results: Sequence[Comparison], prices: UnitCosts | None = None) 
 def comparison(result: Comparison, prices: UnitCosts | None = None) -> list[str]:
     """One subject's table, and what is to be said about it."""
     if len(result.designs) > SIDE_BY_SIDE_FROM:
-        from rmap.show.side_by_side import side_by_side
-
         return side_by_side(result, prices)
     lines = cost_table(result.designs, ends_with=_verdict_rows(result.designs))
     lines.append("")
@@ -108,17 +108,6 @@ def done_line(result: DesignResult) -> str:
     return f"{result.design:<15}WRONG: {what_is_wrong(result)}"
 
 
-def what_is_wrong(result: DesignResult) -> str:
-    """How a design's answer differs from the oracle's."""
-    answer = result.correctness
-    missing = answer.ptes_total - answer.ptes_found
-    return (
-        f"missed {format_count(missing)} of {plural(answer.ptes_total, 'PTE')} and named "
-        f"{format_count(answer.ptes_invented)} that do not map the page, "
-        f"on {format_count(answer.pages_wrong)} of {plural(answer.pages, 'page')}"
-    )
-
-
 def figure_cells(values: Sequence[int | float | None], unit: str, like: Sequence[int | float | None] = ()) -> list[str]:
     """The cells of one row: averages of a row share their decimals, so that they can be compared at a glance.
 
@@ -147,8 +136,8 @@ def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
     yield TableRow("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
 
 
-# "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
 def _how_many(found: list[Structure]) -> str:
+    # "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
     if len(found) != 1 or found[0].count is None or found[0].bytes_each is None:
         return ""
     return f": {format_count(found[0].count)} x {found[0].bytes_each} B"
@@ -169,8 +158,8 @@ def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
             yield TableRow(operation, "  " * (len(key) - 2) + key[-1], cells)
 
 
-# (operation, label), or (operation, label of the row above, label) for a share of it.
 def _keyed(figures: Sequence[Figure]) -> Iterator[tuple[tuple[str, ...], Figure]]:
+    # (operation, label), or (operation, label of the row above, label) for a share of it.
     above = ""
     for figure in figures:
         if figure.part_of_above:
@@ -199,8 +188,8 @@ def _column_width(name: str, rows: Sequence[TableRow], i: int) -> int:
     return COLUMN_GAP + max(len(name), *(len(row.cells[i]) for row in rows))
 
 
-# Spans of designs whose columns fit beside the labels; at least one design each.
 def _that_fit(designs: Sequence[DesignResult], rows: Sequence[TableRow], room: int) -> Iterator[tuple[int, int]]:
+    # Spans of designs whose columns fit beside the labels; at least one design each.
     first, used = 0, 0
     for i, design in enumerate(designs):
         width = _column_width(design.design, rows, i)

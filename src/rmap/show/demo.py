@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rmap.lab.results import DesignResult, FirstScreen
-from rmap.show.compare import cost_table, subject_size, what_is_wrong
+from rmap.show.compare import cost_table, subject_size
+from rmap.show.correctness import what_is_wrong
 from rmap.show.text import labelled, plural, wrap
 from rmap.units import format_count
 

@@ -100,8 +100,8 @@ def family_svg(drawn: PageFamily, *, title: str, limit: int = VMAS) -> str:
     return "\n".join([head, name, f"<style>{_STYLE}</style>", arrow, paper, *parts, "</svg>", ""])
 
 
-# What a process calls itself may hold anything; an SVG file may not.
 def _safe(text: str) -> str:
+    # What a process calls itself may hold anything; an SVG file may not.
     return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
@@ -182,8 +182,8 @@ def _file(drawn: PageFamily, box: _Box) -> list[str]:
     ]
 
 
-# From each VMA to every anon_vma of its chain; to the active one a thick line.
 def _links(drawn: PageFamily, vmas: tuple[FamilyVma, ...], anon: dict[str, _Box], places: list[_Box]) -> list[str]:
+    # From each VMA to every anon_vma of its chain; to the active one a thick line.
     parts = []
     for vma, box in zip(vmas, places):
         chain = vma.chain if drawn.anon_vmas else ("",)

@@ -142,8 +142,8 @@ def _bar(cells: Sequence[Cell], pages: int) -> list[str]:
     return ["", f"  |{text}|", *_joined([each, *legend])]
 
 
-# Words that belong together stay on one line.
 def _joined(parts: Sequence[str]) -> list[str]:
+    # Words that belong together stay on one line.
     lines = [f"   {parts[0]}"]
     for part in parts[1:]:
         if len(lines[-1]) + 3 + len(part) > WIDTH:
@@ -181,8 +181,8 @@ def _table(ranges: Sequence[FileRange], names: Mapping[int, str], limit: int | N
     return lines if len(shown) == len(ranges) else [*lines, "    " + more(len(ranges) - len(shown), "--all")]
 
 
-# As many names as fit.
 def _who(pids: Sequence[int], names: Mapping[int, str], width: int) -> str:
+    # As many names as fit.
     text = ""
     for done, pid in enumerate(pids):
         rest = f" +{format_count(len(pids) - done - 1)}" if done + 1 < len(pids) else ""

@@ -53,6 +53,6 @@ def group(groups: Sequence[Group], *, names: Mapping[str, str], limit: int | Non
     return [*lines, "", *_LEGEND]
 
 
-# The end of a path says more than its beginning.
 def _short(name: str, width: int) -> str:
+    # The end of a path says more than its beginning.
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]

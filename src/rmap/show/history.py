@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rmap.lab.history.compare import HistoryAnswer, HistoryRow
-from rmap.show.text import wrap
+from rmap.show.text import plural, wrap
 
 NOT_COMPARABLE = "not comparable: "
 
@@ -32,9 +32,11 @@ def summary(rows: Sequence[HistoryRow]) -> str:
     answers = [answer for row in rows for answer in row.answers]
     by = {verdict: sum(a.verdict == verdict for a in answers) for verdict in ("met", "missed", "agrees", "disagrees")}
     sources = sum(bool(row.answers) for row in rows)
+    values, directions = by["met"] + by["missed"], by["agrees"] + by["disagrees"]
     return (
-        f"{len(answers)} figures of {sources} sources can be compared: of {by['met'] + by['missed']} values "
-        f"{by['met']} are met within 5%, of {by['agrees'] + by['disagrees']} directions {by['agrees']} agree."
+        f"{plural(len(answers), 'figure')} of {plural(sources, 'source')} can be compared: of "
+        f"{plural(values, 'value')} {by['met']} {'is' if by['met'] == 1 else 'are'} met within 5%, of "
+        f"{plural(directions, 'direction')} {by['agrees']} {'agrees' if by['agrees'] == 1 else 'agree'}."
     )
 
 

@@ -10,7 +10,7 @@ from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.units import PAGE_SHIFT, PAGE_SIZE, format_count
 
 if TYPE_CHECKING:
-    from rmap.live.kernel_walk import Candidate, KernelWalk, WalkDifference
+    from rmap.structs.walk import Candidate, KernelWalk, WalkDifference
 
 _HEADER = ("PID", "COMMAND", "ADDRESS", "VMA", "ENTRY")
 _ALIGN = "><<<<"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Film, Finding, ReplayReport
+from rmap.lab.replay.results import DIFFERS, NOT_JUDGED, NOTED, Finding, ReplayReport, TraceSummary
 from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_bytes, format_count
 
@@ -33,7 +33,7 @@ def replay(report: ReplayReport) -> list[str]:
         f"{plural(answer.ptes_total, 'PTE')} of {plural(answer.pages, 'page')}",
         LABEL,
     )
-    lines += film_lines(report.film)
+    lines += trace_lines(report.trace)
     kinds = ", ".join(f"{format_count(n)} {kind}" for kind, n in played.events.items())
     lines += labelled("events", kinds or "none", LABEL)
     lines += labelled("calls", _few_calls(played.calls), LABEL)
@@ -50,19 +50,19 @@ def replay(report: ReplayReport) -> list[str]:
     return lines
 
 
-def film_lines(film: Film) -> list[str]:
+def trace_lines(trace: TraceSummary) -> list[str]:
     """Which trace: ``trace     prefork.trace: python3 server.py, Linux 6.18.44, by bpf, ...``."""
-    command = textwrap.shorten(" ".join(film.command), LONGEST_COMMAND, placeholder=" ...")
-    seconds = film.span_ns / 1e9
+    command = textwrap.shorten(" ".join(trace.command), LONGEST_COMMAND, placeholder=" ...")
+    seconds = trace.span_ns / 1e9
     lines = labelled(
         "trace",
-        f"{film.name}: {command or 'no command'}, Linux {film.release or 'of unknown release'}, "
-        f"{format_count(film.events)} events in {seconds:.2f} s, {plural(film.pictures, 'picture')}, "
-        f"{format_count(film.lost)} lost",
+        f"{trace.name}: {command or 'no command'}, Linux {trace.release or 'of unknown release'}, "
+        f"{format_count(trace.events)} events in {seconds:.2f} s, {plural(trace.pictures, 'picture')}, "
+        f"{format_count(trace.lost)} lost",
         LABEL,
     )
-    if not film.complete:
-        lines += labelled("incomplete", film.why_incomplete, LABEL)
+    if not trace.complete:
+        lines += labelled("incomplete", trace.why_incomplete, LABEL)
     return lines
 
 

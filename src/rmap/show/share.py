@@ -80,8 +80,8 @@ def _matrix(found: Sharing, names: Names) -> list[str]:
     return columns(header, rows, "><" + ">" * (len(header) - 2))
 
 
-# Each pair once, the largest first.
 def _pairs(found: Sharing, names: Names) -> list[tuple[int, tuple[int, str], tuple[int, str]]]:
+    # Each pair once, the largest first.
     asked = set(found.rows.tolist())
     pairs = []
     for at, row in enumerate(found.rows.tolist()):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rmap.lab.compare.unit_costs import UnitCosts, load, predicted
 from rmap.lab.compare.work import OPERATIONS_SHOWN, steps_per_unit
 from rmap.lab.results import Comparison, DesignResult, WalkFigures
+from rmap.show.correctness import what_is_wrong
 from rmap.show.text import columns, wrap
 from rmap.units import format_bytes, format_count
 
@@ -31,8 +32,6 @@ def side_by_side(result: Comparison, prices: UnitCosts | None = None) -> list[st
     lines.append("")
     for design in result.designs:
         if not design.correctness.equal:
-            from rmap.show.compare import what_is_wrong
-
             lines += wrap(what_is_wrong(design), f"{design.design}: ")
     for note in (*result.remarks, *NOTES, PREDICTION.format(machine=prices.machine or "these")):
         lines += wrap(note)

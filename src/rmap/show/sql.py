@@ -73,8 +73,8 @@ def _text(name: str, value: Any) -> str:
     return " ".join(str(value).split("\n"))
 
 
-# The width of each column, the widest cut until all fit; None if that would leave too little of them.
 def _fitting(names: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    # The width of each column, the widest cut until all fit; None if that would leave too little of them.
     wide = [max([len(name), *(len(row[at]) for row in cells)]) for at, name in enumerate(names)]
     room = width - len(GAP) * (len(names) - 1)
     while sum(wide) > room:
@@ -104,8 +104,8 @@ def _side_by_side(
     return lines
 
 
-# Each row as a block: a line for each column.
 def _blocks(names: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    # Each row as a block: a line for each column.
     label = min(max(map(len, names)), width // 2)
     lines = []
     for number, row in enumerate(cells, 1):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rmap.lab.replay import results as r
 from rmap.lab.replay.results import Agreement, Checkpoint, ReplayReport
-from rmap.show.replay import LABEL, film_lines, finding_lines
+from rmap.show.replay import LABEL, finding_lines, trace_lines
 from rmap.show.text import columns, labelled, plural, wrap
 from rmap.units import format_count
 
@@ -21,7 +21,7 @@ ALWAYS = (r.LAYOUT, r.SHARING)
 def verify(report: ReplayReport) -> list[str]:
     """The lines of ``rmap verify``."""
     played = report.played
-    lines = _verdict(report) + film_lines(report.film)
+    lines = _verdict(report) + trace_lines(report.trace)
     for number, checkpoint in enumerate(played.checkpoints, 1):
         lines += ["", *_checkpoint(checkpoint, number, len(played.checkpoints))]
     lines.append("")

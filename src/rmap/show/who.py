@@ -62,8 +62,8 @@ def _page(answer: Who) -> str:
     return f"{frame}: {', '.join([_KINDS[answer.kind], *_state(answer), _size(answer)])}"
 
 
-# THP is what the kernel calls a folio that a PMD can map; all others are large folios of some size.
 def _size(answer: Who) -> str:
+    # THP is what the kernel calls a folio that a PMD can map; all others are large folios of some size.
     size = whole_size(PAGE_SIZE)
     if not answer.order:
         return size
@@ -113,8 +113,8 @@ def mapping_rows(mappings: list[Mapping], limit: int | None) -> list[str]:
     return lines
 
 
-# A name cut as top(1) cuts it: ``memfd:sealed+``.
 def _cut(name: str, width: int) -> str:
+    # A name cut as top(1) cuts it: ``memfd:sealed+``.
     width = max(width, _NAME_MIN)
     return name if len(name) <= width else name[: width - 1] + "+"
 

@@ -12,7 +12,7 @@ import pytest
 
 from rmap.cli import main
 from rmap.errors import LimitError, SourceError, UsageError
-from rmap.lab.compare import compare, workers_pool
+from rmap.lab.compare import compare, workers
 from rmap.lab.compare.cache import ResultCache, cache_folder, key_of
 from rmap.lab.compare.cluster import executor_at
 from rmap.lab.compare.compare import compare_picture, compare_trace, compare_workload
@@ -129,7 +129,7 @@ def test_what_a_job_raises_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LimitError(f"{design}: too much")
 
     with ThreadPoolExecutor(1) as executor, pytest.raises(LimitError, match="anonmm: too much"):
-        workers_pool.on_executor(fails, ["anonmm", "pte_chain"], executor, lambda event: None)
+        workers.on_executor(fails, ["anonmm", "pte_chain"], executor, lambda event: None)
 
 
 def test_a_dask_cluster_is_an_executor_too() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from rmap.lab.conform import ScenarioPlayer
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from tests.support.needs import need_all
 
 
@@ -15,6 +15,6 @@ from tests.support.needs import need_all
 def player(request: pytest.FixtureRequest) -> Iterator[ScenarioPlayer]:
     """What plays scenarios to the model and to real processes, seen whole."""
     need_all("puppets", "kernel_memory")
-    memory: KernelMemory = request.getfixturevalue("memory")
+    memory: BpfMemory = request.getfixturevalue("memory")
     with ScenarioPlayer(memory=memory) as one:
         yield one

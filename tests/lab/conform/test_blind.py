@@ -9,12 +9,12 @@ import pytest
 from rmap.errors import InvariantError, LimitError, SourceError
 from rmap.lab.conform import pair as machines
 from rmap.lab.conform import play
-from rmap.lab.conform.observe_kernel import KernelEye
+from rmap.lab.conform.observe_kernel import KernelObserver
 from rmap.lab.conform.observed import MARK, NUMBER_SHIFT, PAGE
 from rmap.lab.conform.play import ScenarioPlayer
 from rmap.lab.conform.run import conform
 from rmap.lab.conform.scenario import scenario
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import BpfMemory
 from rmap.mm.pte import RW
 from tests.support.needs import need
 
@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.live, pytest.mark.needs("puppets")]
 def test_a_look_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was taken for a call that both refuse, and the run ended with "all equal" without having seen anything."""
 
-    def fails(self: KernelEye) -> None:
+    def fails(self: KernelObserver) -> None:
         raise OSError(errno.EFAULT, "no kernel memory today")
 
-    monkeypatch.setattr(KernelEye, "look", fails)
+    monkeypatch.setattr(KernelObserver, "observe", fails)
     with pytest.raises(SourceError, match=r"cannot be looked at: .*no kernel memory today"):
         conform(steps=5)
 
@@ -59,13 +59,13 @@ def test_a_broken_model_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play.FINDINGS[1] is InvariantError
 
 
-def test_a_missed_write_protection_is_seen_at_once(memory: KernelMemory, pair: machines.Pair) -> None:
+def test_a_missed_write_protection_is_seen_at_once(memory: BpfMemory, pair: machines.Pair) -> None:
     """Rule 4.5: were the parent's entry still writable after a fork, no later write would be needed to notice."""
-    need(memory.page_tables)
+    need(memory.why_no_ptes)
     parent = pair.spawn()
     at = parent.mmap(4096)
     parent.write(at, 4096)
-    assert pair.model.look().entries[0] == [0 << NUMBER_SHIFT | MARK | PAGE]
+    assert pair.model.observe().entries[0] == [0 << NUMBER_SHIFT | MARK | PAGE]
     parent.fork()
     tables = pair.model.kernel.core.tables
     tables.ptes[tables.ptes != 0] |= RW

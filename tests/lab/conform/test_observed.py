@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rmap.lab.conform.differences import differences
-from rmap.lab.conform.observed import NOT_SEEN, NUMBER_SHIFT, PAGE, SWAP_SLOT, ZERO_PAGE, Area, SeenMm, Sight, sight_of
+from rmap.lab.conform.observed import (
+    NOT_SEEN,
+    NUMBER_SHIFT,
+    PAGE,
+    SWAP_SLOT,
+    ZERO_PAGE,
+    Area,
+    Observed,
+    SeenMm,
+    observed_of,
+)
 
 RW = 0x100073
 AREA: Area = (0x1000, 0x4000, RW, 1, NOT_SEEN, NOT_SEEN, 70, (70,))
@@ -18,10 +28,10 @@ def entries(*pages: int) -> list[int]:
     return [page << NUMBER_SHIFT | PAGE if page else 0 for page in pages]
 
 
-def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, int] = (70, 70, 1, 1, 1)) -> Sight:
+def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, int] = (70, 70, 1, 1, 1)) -> Observed:
     """Processes with one area of three pages each."""
     known = {number: (number, number, *facts[2:]) for number in (70, 71)}
-    return sight_of(
+    return observed_of(
         range(len(mms)),
         {number: SeenMm([area], list(found), [10 + number]) for number, found in enumerate(mms)},
         known,
@@ -33,7 +43,7 @@ def seen(*mms: list[int], area: Area = AREA, facts: tuple[int, int, int, int, in
 
 def test_numbers_of_the_machine_do_not_matter() -> None:
     one = seen(entries(7, 9, 0), entries(7, 9, 0))
-    other = sight_of(
+    other = observed_of(
         [4, 8],
         {mm: SeenMm([(*AREA[:6], 3, (3,))], entries(100, 3, 0), [mm]) for mm in (4, 8)},
         {3: (3, 3, 1, 1, 1)},
@@ -85,7 +95,7 @@ def test_areas_matter(other: Area) -> None:
 def test_the_number_of_areas_matters() -> None:
     areas = SeenMm([AREA, FILE_AREA], [0] * 4, [10, 11])
     known = {70: (70, 70, 1, 1, 1)}
-    both = sight_of([0], {0: areas}, known, lambda pfns: [], lambda is_anon, tree: [], lambda mapping: "lib")
+    both = observed_of([0], {0: areas}, known, lambda pfns: [], lambda is_anon, tree: [], lambda mapping: "lib")
     (text,) = differences(both, seen([0, 0, 0]))
     assert "kernel * 0x8000-0x9000 r--p unaccounted pgoff 0x5 lib (0) open 0" in text
 

@@ -66,7 +66,7 @@ def more_active(p: Any) -> None:
 
 
 def other_order(p: Any) -> None:
-    child = next(process for process in p.model._kernel.processes.values() if process is not p.model)
+    child = next(process for process in p.model._machine.processes.values() if process is not p.model)
     child.vma(at(0)).chain.reverse()
 
 
@@ -95,7 +95,7 @@ def other_mapcount(p: Any) -> None:
 
 def other_anchor(p: Any) -> None:
     frames, pfn = frames_of(p)
-    child = next(process for process in p.model._kernel.processes.values() if process is not p.model)
+    child = next(process for process in p.model._machine.processes.values() if process is not p.model)
     frames.mapping[pfn] = child.vma(at(0)).anon.handle
 
 

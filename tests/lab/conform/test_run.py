@@ -27,8 +27,8 @@ from rmap.lab.conform import (
 )
 from rmap.lab.conform.play import ScenarioPlayed
 from rmap.lab.conform.program import puppet_program
+from rmap.lab.conform.puppets import Puppets
 from rmap.lab.conform.run import DEFAULT_STEPS
-from rmap.lab.conform.stage import Stage
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
 from rmap.live.bpf import why_not
 from rmap.live.sources import procfs
@@ -49,7 +49,7 @@ def puppets_can_be_driven(request: pytest.FixtureRequest) -> None:
 
 
 def puppets(session: int = 0) -> list[int]:
-    """Every puppet on this machine, or of a session: each stage has its own."""
+    """Every puppet on this machine, or of a session: each group has its own."""
     found = []
     for pid in procfs.pids():
         try:
@@ -179,9 +179,9 @@ def puppets_of_this_test() -> list[int]:
 @pytest.mark.live
 def test_a_puppet_killed_from_outside_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     killed = False
-    right = Stage.spawn
+    right = Puppets.spawn
 
-    def spawn(self: Stage) -> Any:
+    def spawn(self: Puppets) -> Any:
         nonlocal killed
         puppet = right(self)
         if not killed:
@@ -189,7 +189,7 @@ def test_a_puppet_killed_from_outside_is_no_difference(monkeypatch: pytest.Monke
             killed = True
         return puppet
 
-    monkeypatch.setattr(Stage, "spawn", spawn)
+    monkeypatch.setattr(Puppets, "spawn", spawn)
     result = conform(seed=SOME_SEED, steps=200)
     assert result.divergence is None
     assert [incident.seed for incident in result.lost] == [SOME_SEED]
@@ -208,24 +208,24 @@ def test_a_puppet_that_is_killed_while_it_waits_is_no_difference(pair: Pair) -> 
 
 
 @pytest.mark.live
-def test_the_stage_killed_from_outside_is_replaced(player: ScenarioPlayer) -> None:
+def test_a_group_killed_from_outside_is_replaced(player: ScenarioPlayer) -> None:
     steps = scenario(SOME_SEED).steps
     assert player.play(steps).why is None
-    stage = player._stage
-    assert stage is not None
-    os.kill(stage.pid, signal.SIGKILL)
+    puppets = player._puppets
+    assert puppets is not None
+    os.kill(puppets.pid, signal.SIGKILL)
     assert player.play(steps).lost
     assert player.play(steps).why is None
 
 
 @pytest.mark.live
-def test_when_a_stage_is_closed_nothing_is_left() -> None:
-    stage = Stage()
-    p = stage.spawn()
+def test_when_a_group_is_closed_nothing_is_left() -> None:
+    group = Puppets()
+    p = group.spawn()
     children = [p.fork(), p.clone_vm(), p.vfork()]
     (session,) = {os.getsid(pid) for pid in puppets_of_this_test()}
     assert len(puppets(session)) == 2 + len(children)
-    stage.close()
+    group.close()
     until(lambda: not puppets(session), 5)
 
 

@@ -9,7 +9,7 @@ import pytest
 from rmap.cli import main
 from rmap.errors import UsageError
 from rmap.lab.history import PUBLISHED, history
-from rmap.lab.history.compare import HistoryAnswer, _verdict
+from rmap.lab.history.compare import HistoryAnswer, HistoryRow, _verdict
 from rmap.lab.history.ours import MEASURES
 from rmap.lab.history.published import Quoted
 from rmap.show.history import history_screen, summary
@@ -40,6 +40,17 @@ def test_all_values_are_met_and_all_directions_but_one_agree(capsys: pytest.Capt
     assert summary(rows) in " ".join(text.split()), "make docs writes docs/history.md"
     for published in PUBLISHED:
         assert f"| {published.id} |" in text
+
+
+def test_one_of_a_kind_is_said_in_the_singular() -> None:
+    met = HistoryAnswer(Quoted("x", None, 100, "", "t1_slots", exact=True), "w", None, 100, None, None, "met")
+    agrees = HistoryAnswer(Quoted("x", 1, 2, "", "t1_slots"), "w", 1, 3, 2, 3, "agrees")
+    assert summary([HistoryRow(PUBLISHED[0], (met,))]) == (
+        "1 figure of 1 source can be compared: of 1 value 1 is met within 5%, of 0 directions 0 agree."
+    )
+    assert summary([HistoryRow(PUBLISHED[0], (agrees,))]) == (
+        "1 figure of 1 source can be compared: of 0 values 0 are met within 5%, of 1 direction 1 agrees."
+    )
 
 
 def test_one_source_and_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,4 +228,4 @@ def test_a_trace_in_memory_needs_no_name() -> None:
     from rmap.lab.replay.run import replay
 
     trace: Trace = small_machine().build()
-    assert replay(trace).film.name == "trace"
+    assert replay(trace).trace.name == "trace"

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from rmap.errors import NotPermitted
-from rmap.live.bpf import KernelMemory, Topology, libbpf
+from rmap.live.bpf import BpfMemory, libbpf, memory_or_none
 from rmap.live.bpf.topology import parse
 from rmap.live.capture.capture import capture
-from rmap.live.soundness import open_memory
 from rmap.live.sources.pagemap_columns import Pagemap
 from rmap.live.sources.procfs import read_maps
 from rmap.snapshot import flags as f
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.page import RawPtes
 from tests.support import PAGE
 from tests.support.live_family import family
 from tests.support.needs import need
@@ -59,7 +60,7 @@ ready(place)
 
 
 @pytest.mark.live
-def test_a_fork_as_the_kernel_keeps_it(memory: KernelMemory) -> None:
+def test_a_fork_as_the_kernel_keeps_it(memory: BpfMemory) -> None:
     """Rules 2.4 to 2.6 and 7a: the child's chain is its own anon_vma and the parent's; its VMA begins a page later."""
     with family(LINE) as told:
         place, (child,) = told.value, told.children
@@ -91,7 +92,7 @@ def test_a_fork_as_the_kernel_keeps_it(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_vmas_are_those_of_proc(memory: KernelMemory) -> None:
+def test_vmas_are_those_of_proc(memory: BpfMemory) -> None:
     """Every VMA, in order, of exactly the processes asked for; flags as smaps has them, and pgoff of files."""
     with family(
         "buffer = mm(64)\ntouch(buffer, 3)\nlibc.mprotect(ctypes.c_void_p(address(buffer)), PAGE, 1)\nready(0)"
@@ -110,7 +111,7 @@ def test_vmas_are_those_of_proc(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_another_choice_of_processes(memory: KernelMemory) -> None:
+def test_another_choice_of_processes(memory: BpfMemory) -> None:
     with family("fork(lambda: None)\nfork(lambda: None)\nready(0)") as told:
         first, second = told.children
         for asked in ([first], [second, told.pid], [], [first, second]):
@@ -120,9 +121,9 @@ def test_another_choice_of_processes(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_page_tables_as_the_machine_has_them(memory: KernelMemory) -> None:
+def test_page_tables_as_the_machine_has_them(memory: BpfMemory) -> None:
     """Rules 4.5 and 4.7: after a fork both sides are write-protected; a copy is writable, exclusive and dirty (I17)."""
-    need(memory.page_tables)
+    need(memory.why_no_ptes)
     with family(LINE.replace("ready(", "buffer[2 * PAGE]\nready(")) as told:
         (child,) = told.children
         vmas = memory.topology([told.pid, child]).vmas
@@ -153,9 +154,9 @@ ready(place)
 
 
 @pytest.mark.live
-def test_entries_that_nobody_may_use_are_present_all_the_same(memory: KernelMemory) -> None:
+def test_entries_that_nobody_may_use_are_present_all_the_same(memory: BpfMemory) -> None:
     """PROT_NONE clears the present bit and inverts the frame (L1TF); pagemap and the reverse map know the page."""
-    need(memory.page_tables)
+    need(memory.why_no_ptes)
     with family(CLOSED) as told:
         mm = int(memory.topology([told.pid]).vmas.mm[0])
         addresses = told.value + np.arange(1024) * PAGE
@@ -175,13 +176,13 @@ def test_frames_of_huge_entries_and_of_closed_ones() -> None:
     inverted = ~(0x400 << 12) & 0x000FFFFFFFE00000
     entries = [frame << 12 | 1, ~(frame << 12) & 0x000FFFFFFFFFF000 | closed, 0x400 << 12 | 1 << 7 | 1 << 12 | 1,
                inverted | closed | 1 << 7, inverted | closed, frame << 12, 0]  # fmt: skip
-    raw = MODULE.RawPtes(np.array(entries, np.int64), np.array([12, 12, 21, 21, 21, 12, 12], np.int64))
+    raw = RawPtes(np.array(entries, np.int64), np.array([12, 12, 21, 21, 21, 12, 12], np.int64))
     assert raw.present.tolist() == [True, True, True, True, False, False, False]
     assert raw.pfn.tolist() == [frame, frame, 0x400, 0x400, 0, 0, 0]
 
 
 @pytest.mark.live
-def test_a_file_knows_its_mappings(memory: KernelMemory, tmp_path: Path) -> None:
+def test_a_file_knows_its_mappings(memory: BpfMemory, tmp_path: Path) -> None:
     """Rule 1.12: i_mmap holds every VMA of the file, private or shared, at any offset."""
     path = tmp_path / "data"
     path.write_bytes(bytes(16 * PAGE))
@@ -207,7 +208,7 @@ ready([address(whole), address(late)])
 
 
 @pytest.mark.live
-def test_frames_that_do_not_exist(memory: KernelMemory) -> None:
+def test_frames_that_do_not_exist(memory: BpfMemory) -> None:
     """In the order asked, repeated or not; beyond memory there is no struct page."""
     with family("buffer = mm(1)\ntouch(buffer, 0)\nready(address(buffer))") as told:
         pfn = frame(told.pid, told.value)
@@ -218,7 +219,7 @@ def test_frames_that_do_not_exist(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_many_pages_in_several_calls(memory: KernelMemory) -> None:
+def test_many_pages_in_several_calls(memory: BpfMemory) -> None:
     pages = 70000  # more than fit one call
     with family(f"buffer = mm({pages})\ntouch(buffer, *range({pages}))\nready(address(buffer))") as told:
         with Pagemap(told.pid) as pagemap:
@@ -229,7 +230,7 @@ def test_many_pages_in_several_calls(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_a_picture_has_the_kernels_own_topology(memory: KernelMemory) -> None:
+def test_a_picture_has_the_kernels_own_topology(memory: BpfMemory) -> None:
     with family(LINE) as told:
         (child,) = told.children
         picture = capture([told.pid, child], memory=memory)
@@ -249,7 +250,7 @@ def test_a_picture_has_the_kernels_own_topology(memory: KernelMemory) -> None:
 
 
 @pytest.mark.live
-def test_relatives_outside_the_picture_are_noticed(memory: KernelMemory) -> None:
+def test_relatives_outside_the_picture_are_noticed(memory: BpfMemory) -> None:
     """An anon_vma that a VMA outside is linked to is not whole: its counters are not held against what is seen."""
     with family(LINE) as told:
         both = capture([told.pid, *told.children], memory=memory)
@@ -312,7 +313,7 @@ def test_a_build_without_clang_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
         pytest.skip("needs libbpf.so.1")
     monkeypatch.setattr(MODULE, "OBJECT", tmp_path / "memory.bpf.o")
     with pytest.raises(NotPermitted) as refused:
-        KernelMemory()
+        BpfMemory()
     assert "built without clang" in refused.value.needed
 
 
@@ -322,7 +323,7 @@ def test_a_damaged_object_file_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "memory.bpf.o").write_bytes(b"\x7fELF and nothing more")
     monkeypatch.setattr(MODULE, "OBJECT", tmp_path / "memory.bpf.o")
     with pytest.raises(NotPermitted, match="own anon_vmas"):
-        KernelMemory()
+        BpfMemory()
 
 
 def libbpf_is_missing() -> bool:
@@ -358,11 +359,11 @@ def test_what_fails_half_way_is_refused_and_leaves_nothing(
 
     before = len(os.listdir("/proc/self/fd")), shared_memory()
     with monkeypatch.context() as patched:
-        patched.setattr(KernelMemory, step, fails)
+        patched.setattr(BpfMemory, step, fails)
         with pytest.raises(NotPermitted) as refused:
-            KernelMemory()
+            BpfMemory()
         assert ("runs the BPF programs" in refused.value.needed) == (error is not None)
-        assert open_memory() is None
+        assert memory_or_none() is None
         assert capture([os.getppid()]).about["topology"] != "kernel"
         MODULE.why_not.cache_clear()
         assert MODULE.why_not() == refused.value.needed

@@ -253,7 +253,7 @@ def test_it_holds_while_processes_fork_and_exit() -> None:
 
 def test_a_refused_process_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with family(SHARED) as tree:
-        for where, kind in (("search", PagemapFile), ("scan", Pagemap)):
+        for where, kind in (("ways", PagemapFile), ("scan", Pagemap)):
 
             def refusing(pid: int, kind: type[PagemapFile] = kind) -> PagemapFile:
                 if pid == tree.children[0]:

@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from rmap.live.lookup import mappings as mapped_at
-from rmap.live.lookup import scan, search
+from rmap.live.lookup import mappings, scan, search
 from rmap.live.lookup.look_up import look_up
 from rmap.live.lookup.search import Hit
 from rmap.live.sources.kpage import count_of, page_at
@@ -54,7 +53,7 @@ def test_a_scan_finds_every_entry_however_it_lies() -> None:
             assert looked.hits == {Hit(pid, sparse + page * PAGE) for pid in tree.pids}
         assert looked.scanned == set(tree.pids)
         scan.everywhere(looked, [2**22 + 1])  # there is none of that number
-        assert looked.empty == {2**22 + 1} and looked.ended() == 1
+        assert looked.unread.empty == {2**22 + 1} and looked.unread.ended() == 1
 
 
 def test_a_scan_that_has_enough_ends_with_the_process_it_is_at() -> None:
@@ -101,12 +100,12 @@ def test_single_frames_are_described_as_columns_of_them_are() -> None:
 def test_a_pid_that_was_given_away_is_a_race() -> None:
     with family("area = mm(4)\ntouch(area, 0)\nready(address(area))") as tree:
         looked = search.for_page(frame_of(tree.pid, tree.value))
-        known, gone = mapped_at.told([Hit(tree.pid, tree.value)])
-        assert not gone and not mapped_at.changed(looked, known)
-        assert mapped_at.changed(looked, [known[0]._replace(start_time=known[0].start_time - 1)])
-        assert mapped_at.changed(search.for_page(1), known)
-    assert mapped_at.changed(looked, known)  # it has ended
-    assert mapped_at.told([Hit(tree.pid, tree.value)]) == ([], True)
+        known, gone = mappings.mappings_of([Hit(tree.pid, tree.value)])
+        assert not gone and not mappings.changed(looked, known)
+        assert mappings.changed(looked, [known[0]._replace(start_time=known[0].start_time - 1)])
+        assert mappings.changed(search.for_page(1), known)
+    assert mappings.changed(looked, known)  # it has ended
+    assert mappings.mappings_of([Hit(tree.pid, tree.value)]) == ([], True)
 
 
 def test_the_zero_page_may_be_mapped_by_very_many_entries() -> None:

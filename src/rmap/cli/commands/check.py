@@ -41,9 +41,9 @@ from rmap.cli.source import origin_of, picture_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
-    from rmap.live.bpf import KernelMemory
     from rmap.live.soundness import MachineCheck
     from rmap.snapshot.rules.findings import Report
+    from rmap.structs.memory import KernelMemory
 
 MOST_KINDS = 4
 """Kinds of differences not judged that are named."""
@@ -140,9 +140,9 @@ def _watch(args: Namespace, memory: KernelMemory | None) -> int:
 
 @contextmanager
 def _memory() -> Iterator[KernelMemory | None]:
-    from rmap.live.soundness import open_memory
+    from rmap.live.bpf import memory_or_none
 
-    memory = open_memory()
+    memory = memory_or_none()
     if memory is None:
         say("rmap: without BPF: anon_vmas, trees and page indexes are not checked (`rmap doctor`)")
         yield None
@@ -183,8 +183,8 @@ def _machine_data(found: MachineCheck) -> dict[str, Any]:
     return {**found.facts, **_as_data(found.report), **rest, "seconds": round(found.seconds, 3)}
 
 
-# What stands beside the answer, on stderr.
 def _talk(found: MachineCheck) -> Iterator[str]:
+    # What stands beside the answer, on stderr.
     from rmap.show.capture_notes import capture_notes
     from rmap.show.text import plural, wrap
 

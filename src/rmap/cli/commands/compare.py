@@ -107,7 +107,7 @@ def _pool(executor: Executor | None) -> Iterator[Executor]:
     if executor is not None:
         yield executor
         return
-    from rmap.lab.compare.workers_pool import local_pool
+    from rmap.lab.compare.workers import local_pool
 
     with local_pool() as pool:
         yield pool

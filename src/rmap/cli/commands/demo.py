@@ -55,9 +55,9 @@ def run(args: Namespace) -> int:
     return status.OK if result.comparison.equal else status.NO
 
 
-# The file to read; one taken on the spot is gone afterwards.
 @contextmanager
 def _picture(snap: str | None, here: bool) -> Iterator[Path]:
+    # The file to read; one taken on the spot is gone afterwards.
     from rmap.snapshot import shipped
 
     if not here:

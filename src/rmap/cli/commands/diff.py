@@ -75,8 +75,8 @@ def _name(path: str | None, picture: Snapshot) -> str:
     return (path or "this machine now") + (f" ({when})" if when else "")
 
 
-# The pids that --pid and --cgroup choose, in either picture; None for all.
 def _chosen(args: Namespace, before: Snapshot, after: Snapshot) -> set[int] | None:
+    # The pids that --pid and --cgroup choose, in either picture; None for all.
     from rmap.snapshot.questions.difference import pids_in
     from rmap.snapshot.questions.selection import of_cgroup
 

@@ -111,8 +111,8 @@ def _draw(args: Namespace) -> int:
     return status.OK
 
 
-# What can be said before the machine is read is said before.
 def _refuse_early(args: Namespace, key: Key) -> None:
+    # What can be said before the machine is read is said before.
     if key.kind == "process":
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
     if args.svg is not None:

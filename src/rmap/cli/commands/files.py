@@ -41,7 +41,8 @@ def run(args: Namespace) -> int:
     """Find them, and ask the page cache."""
     if args.input is not None:
         return _recorded(args)
-    from rmap.live.files.open_files import cached_files, meminfo
+    from rmap.live.files.open_files import cached_files
+    from rmap.live.sources import procfs
     from rmap.show.capture_notes import capture_notes
     from rmap.show.files import files, sorted_files
 
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
         found = cached_files(progress=lambda done, total: doing(f"file {done:,} of {total:,}"))
     for line in capture_notes({"ended": found.ended, "refused": len(found.refused), "raced": 0}):
         say(line)
-    cached, explained = meminfo("Cached"), sum(one.resident or 0 for one in found.files)
+    cached, explained = procfs.meminfo("Cached"), sum(one.resident or 0 for one in found.files)
     theirs = [one for one in found.files if chosen is None or chosen.intersection((*one.mapped_by, *one.open_by))]
     ordered = sorted_files(theirs, args.sort)
     data = {"cached": cached, "explained": explained, "refused": found.refused, "files": ordered}
@@ -58,8 +59,8 @@ def run(args: Namespace) -> int:
     return status.OK if ordered else status.NO
 
 
-# None for all.
 def _pids(args: Namespace) -> set[int] | None:
+    # None for all.
     from rmap.live.sources import procfs
 
     if args.pid is None and args.cgroup is None:

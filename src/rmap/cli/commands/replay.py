@@ -40,5 +40,6 @@ def run(args: Namespace) -> int:
 
     with waiting() as doing:
         report = replay(trace_path(args.trace), design=args.design, profile=args.profile, say=doing)
-    emit(args, {"replay": asdict(report)}, lambda: show.replay(report))
+    data = asdict(report)
+    emit(args, {"replay": {"film": data.pop("trace"), **data}}, lambda: show.replay(report))
     return status.OK if report.correctness.equal else status.NO

@@ -119,8 +119,8 @@ def _objects(answer: SqlAnswer) -> Iterator[dict[str, Any]]:
         yield {name: _plain(value) for name, value in zip(answer.names, row)}
 
 
-# What JSON and CSV have no word for, as a number or a text.
 def _plain(value: Any) -> Any:
+    # What JSON and CSV have no word for, as a number or a text.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

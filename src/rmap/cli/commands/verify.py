@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
         "verdict": played.verdict,
         "equal": played.verdict == EQUAL,
         "not_compared": played.not_compared,
-        "film": asdict(report.film),
+        "film": asdict(report.trace),
         "played": asdict(played),
     }
     emit(args, {"verify": data}, lambda: verify(report))

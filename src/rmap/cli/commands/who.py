@@ -107,8 +107,8 @@ def _one_of(key: Key) -> str:
     return ":0xADDRESS" if key.kind == "process" else "@OFFSET"
 
 
-# One page of the running machine, without reading all of it.
 def _now(args: Namespace, key: Key) -> int:
+    # One page of the running machine, without reading all of it.
     from rmap.live.doctor.abilities import refuse_without_frames
     from rmap.live.lookup.look_up import NoPage, look_up
 
@@ -161,15 +161,15 @@ def _whole_file(args: Namespace, key: Key) -> int:
     return status.OK if any(view.mapped for view in views) else status.NO
 
 
-# A difference between page tables and walk counts if it is there each time.
 def _by_the_kernel(args: Namespace, key: Key) -> int:
-    from rmap.live.bpf import KernelMemory
-    from rmap.live.kernel_walk import compare, walk_page
+    # A difference between page tables and walk counts if it is there each time.
+    from rmap.live.bpf import open_memory
     from rmap.show.kernel_walk import kernel_walk
+    from rmap.structs.walk import compare, walk_page
 
     if args.input is not None:
         raise UsageError("--kernel walks the running kernel's own trees: a recorded picture (-i) does not hold them")
-    with KernelMemory() as memory:
+    with open_memory() as memory:
         difference = None
         for _ in range(READINGS):
             picture = capture(for_one_page=True, memory=memory)
@@ -191,8 +191,8 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
     return status.OK if difference is not None and difference.equal and walk.hits else status.NO
 
 
-# The kernel names a file by its real path; whoever asks may know it by a link.
 def _resolve(picture: Snapshot, key: Key) -> Resolved:
+    # The kernel names a file by its real path; whoever asks may know it by a link.
     from rmap.snapshot import resolve
 
     place = resolve(picture, key)

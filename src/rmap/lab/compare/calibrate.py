@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rmap.lab.compare.unit_costs import UnitCost, UnitCosts, with_measured
+from rmap.live.sources.procfs import areas_with_anonymous_pages
 from rmap.units import PAGE_SIZE
 
 ROUNDS = 9
@@ -81,17 +82,11 @@ def _links() -> float:
         area = mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=prot)
         area[0] = 1
         areas.append(area)
-    chains = _areas_with_anonymous_pages()
+    chains = areas_with_anonymous_pages()  # the interpreter's own areas have chains too
     times = _line(DEPTH)
     for area in areas:
         area.close()
     return max(0.0, (times[-1] - times[0]) / (chains * (DEPTH - 1)))
-
-
-def _areas_with_anonymous_pages() -> int:
-    # The interpreter's own areas have chains too.
-    with open("/proc/self/smaps") as smaps:
-        return sum(line.split()[1] != "0" for line in smaps if line.startswith("Anonymous:"))
 
 
 def _line(depth: int) -> list[float]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmap.errors import UsageError
 from rmap.lab.compare.cache import ResultCache, key_of
@@ -19,13 +19,15 @@ from rmap.lab.compare.of_snapshot import SHIPPED, is_shipped, run_picture
 from rmap.lab.compare.of_trace import name_of, run_trace
 from rmap.lab.compare.of_workload import run_workload
 from rmap.lab.compare.remarks import picture_remarks, trace_remarks, workload_remarks
-from rmap.lab.compare.workers import Answer, Job, Say, chosen, once_per_design
-from rmap.lab.compare.workers_pool import on_executor
+from rmap.lab.compare.workers import Answer, Job, Say, chosen, on_executor, once_per_design
 from rmap.lab.results import Comparison, DesignResult, Progress, Subject, no_progress
 from rmap.lab.workloads import WORKLOADS
 from rmap.mm.profile import profile_named
 from rmap.snapshot import Snapshot
 from rmap.trace import Trace
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 def compare_workload(
@@ -91,8 +93,8 @@ def run_and_keep(
     return answer
 
 
-# What is known and what is run each begin with the subject, which is the same.
 def _once_the_subject(progress: Progress) -> Progress:
+    # What is known and what is run each begin with the subject, which is the same.
     told = False
 
     def tell(event: Subject | DesignResult | str) -> None:

@@ -47,10 +47,10 @@ def run_trace(source: str | Trace, name: str, summary: str, profile: str, seed: 
     chosen = _fullest(trace)
     seen: list[_Seen] = []
 
-    def watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
+    def watch(kernel: Kernel, checkpoint: Checkpoint) -> None:
         if checkpoint.number == chosen:
             say("comparing every walk with the page tables")
-            seen.append(_look(player.kernel, seed))
+            seen.append(_look(kernel, seed))
             say("playing on")
 
     player = TracePlayer(trace, design, profile, watch=watch)

@@ -1,8 +1,17 @@
-"""One process per design: the same job under each, side by side, reported in the order of the designs."""
+"""The same job under every design, side by side, reported in the order of the designs.
+
+Each in a process of its own (:func:`once_per_design`), or on whatever executor is given (:func:`on_executor`): an
+executor of ``concurrent.futures`` is all that is asked for, so a cluster's serves too (``dask.distributed``'s
+``Client.get_executor()``). What runs there must have this very version of rmap installed.
+
+A process that is started for a design imports this module first. So what only its parent needs, pools and futures, is
+imported where it is used.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +20,14 @@ from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rmap.designs import DEFAULT_DESIGNS, DESIGNS, design_named
 from rmap.errors import InvariantError, LimitError, RmapError, UsageError
 from rmap.lab.results import DesignResult, Progress, Subject
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future, ProcessPoolExecutor
 
 Say: TypeAlias = Callable[[str], None]
 Answer: TypeAlias = tuple[Subject, DesignResult]
@@ -60,7 +72,7 @@ def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> lis
         for design in designs:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_work, args=(job, design, theirs), name=f"rmap {design}", daemon=True)
-            with interrupts_held():
+            with _interrupts_held():
                 process.start()
                 workers[ours] = (design, process)
             theirs.close()
@@ -70,6 +82,44 @@ def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> lis
             process.terminate()
             process.join()
             connection.close()
+
+
+def on_executor(job: Job, designs: Sequence[str], executor: Executor, progress: Progress) -> list[Answer]:
+    """Do a job under every design, on an executor; the answers in the order of ``designs``.
+
+    Args:
+        progress: told the subject first, then the results, in the order of ``designs``.
+
+    Raises:
+        RmapError, OSError: what a job raised. What has not begun by then is not begun any more.
+    """
+    from concurrent.futures import as_completed
+
+    futures: dict[Future[Answer], int] = {}
+    with _interrupts_held():
+        for n, name in enumerate(designs):
+            futures[executor.submit(_quietly, job, name)] = n
+    answers: dict[int, Answer] = {}
+    reported = 0
+    try:
+        for future in as_completed(list(futures)):
+            answers[futures[future]] = future.result()
+            while reported in answers:
+                _report(answers[reported], reported == 0, progress)
+                reported += 1
+    except (RmapError, OSError, KeyboardInterrupt):
+        for future in futures:
+            future.cancel()
+        raise
+    return [answers[n] for n in range(len(designs))]
+
+
+def local_pool() -> ProcessPoolExecutor:
+    """Processes of this machine, one for each CPU it lends."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context)
 
 
 def _collect(
@@ -118,12 +168,13 @@ def _early_end(design: str, code: int | None) -> RmapError:
     return LimitError(f"the process of {design} was killed by {signal.Signals(-code).name}{hint}")
 
 
-# An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the others:
-# a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of one thread:
-# in the parent another (of a library) may take the signal, whose handler then waits, too.
 @contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Start processes that an interrupt does not reach, and let none tear the starting of them apart."""
+def _interrupts_held() -> Iterator[None]:
+    # Start processes that an interrupt does not reach, and let none tear the starting of them apart.
+    #
+    # An interrupt from the terminal goes to every process of the command. It is for the parent, which then ends the
+    # others: a process that is started while interrupts are held inherits the mask, and never sees one. The mask is of
+    # one thread: in the parent another (of a library) may take the signal, whose handler then waits, too.
     resource_tracker.ensure_running()  # else the first start makes it, and lets interrupts through from there on
     held: list[int] = []
     main = threading.current_thread() is threading.main_thread()
@@ -139,8 +190,17 @@ def interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-# What runs in the process of a design.
+def _quietly(job: Job, design: str) -> Answer:
+    # What runs on an executor.
+    return job(design, _nobody)
+
+
+def _nobody(what: str) -> None:
+    return
+
+
 def _work(job: Job, design: str, pipe: Connection) -> None:
+    # What runs in the process of a design.
     answer: Answer | Exception
     try:
         answer = job(design, pipe.send)

@@ -15,8 +15,8 @@ from rmap.lab.conform.observed import (
     ZERO_PAGE,
     AnonVmaFacts,
     Area,
+    Observed,
     PageFacts,
-    Sight,
     TreeNode,
 )
 from rmap.uapi.vm_flags import VM_ACCESS, VM_ACCOUNT, VM_EXEC, VM_MAYSHARE, VM_READ, VM_SHARED, VM_WRITE
@@ -25,7 +25,7 @@ from rmap.units import PAGE_SHIFT
 PLAIN_FLAGS = VM_ACCESS | VM_SHARED | 0xF0  # shown by the letters of /proc/PID/maps, or with nearly every area
 
 
-def differences(kernel: Sight, model: Sight) -> list[str]:
+def differences(kernel: Observed, model: Observed) -> list[str]:
     """How the model departs from the kernel; empty if it does not. What follows from an earlier one is left out."""
     if kernel == model:
         return []
@@ -35,13 +35,13 @@ def differences(kernel: Sight, model: Sight) -> list[str]:
             f" {_numbers(model.processes)} in the model"
         ]
     for say in (_areas, _entries, _pages, _anon_vmas, _trees):
-        found = say(kernel, model)
-        if found:
-            return found
+        lines = say(kernel, model)
+        if lines:
+            return lines
     return []
 
 
-def _areas(kernel: Sight, model: Sight) -> list[str]:
+def _areas(kernel: Observed, model: Observed) -> list[str]:
     return [
         f"mm {number}, areas:\n{_sides(_spell_areas(kernel, number), _spell_areas(model, number))}"
         for number, (real, modelled) in enumerate(zip(kernel.areas, model.areas))
@@ -49,7 +49,7 @@ def _areas(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
-def _entries(kernel: Sight, model: Sight) -> list[str]:
+def _entries(kernel: Observed, model: Observed) -> list[str]:
     return [
         f"mm {number}, pages:\n{_sides(_spell_entries(kernel, number), _spell_entries(model, number))}"
         for number, (real, modelled) in enumerate(zip(kernel.entries, model.entries))
@@ -57,7 +57,7 @@ def _entries(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
-def _pages(kernel: Sight, model: Sight) -> list[str]:
+def _pages(kernel: Observed, model: Observed) -> list[str]:
     return [
         f"page {name} ({_where(model, name << NUMBER_SHIFT | PAGE)}): {spell_page(real, kernel)} in the kernel,"
         f" {spell_page(modelled, model)} in the model"
@@ -66,7 +66,7 @@ def _pages(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
-def _anon_vmas(kernel: Sight, model: Sight) -> list[str]:
+def _anon_vmas(kernel: Observed, model: Observed) -> list[str]:
     return [
         f"A{name}: {_spell_anon_vma(real)} in the kernel, {_spell_anon_vma(modelled)} in the model"
         for name, (real, modelled) in enumerate(zip(kernel.anon_vmas, model.anon_vmas))
@@ -74,7 +74,7 @@ def _anon_vmas(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
-def _trees(kernel: Sight, model: Sight) -> list[str]:
+def _trees(kernel: Observed, model: Observed) -> list[str]:
     return [
         f"{f'A{name}' if name < len(model.anon_vmas) else model.files[name - len(model.anon_vmas)]}, areas in its tree:"
         f" {_spell_tree(real)} in the kernel, {_spell_tree(modelled)} in the model"
@@ -83,7 +83,7 @@ def _trees(kernel: Sight, model: Sight) -> list[str]:
     ]
 
 
-def spell_area(area: Area, sight: Sight) -> str:
+def spell_area(area: Area, observed: Observed) -> str:
     """``0x1000-0x4000 rw-p 0x10000 pgoff 0x1 disk open 0 A1: A1 A0``: flags beyond the letters in hex."""
     start, end, flags, pgoff, file, mapping, anon_vma, chain = area
     letters = "".join(c if flags & bit else "-" for c, bit in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC)))
@@ -91,14 +91,14 @@ def spell_area(area: Area, sight: Sight) -> str:
     words += [f"flags {flags:#x}"] if flags & ~(PLAIN_FLAGS | VM_ACCOUNT) else []
     words += ["unaccounted"] if not flags & VM_ACCOUNT else []
     words += [f"pgoff {pgoff:#x}"] if pgoff != NOT_SEEN else []
-    words += [f"{sight.files[mapping]} ({mapping})"] if mapping != NOT_SEEN else []
+    words += [f"{observed.files[mapping]} ({mapping})"] if mapping != NOT_SEEN else []
     words += [f"open {file}"] if file != NOT_SEEN else []
     if anon_vma != NOT_SEEN:
         words.append(f"A{anon_vma}: {' '.join(f'A{link}' for link in chain)}")
     return " ".join(words)
 
 
-def spell_page(page: PageFacts, sight: Sight) -> str:
+def spell_page(page: PageFacts, observed: Observed) -> str:
     """``mapped 2 times, shared, index 0x1f8 of A0``."""
     mapcount, exclusive, is_anon, cached, owner, index = page
     words = [f"mapped {mapcount} {'time' if mapcount == 1 else 'times'}"]
@@ -107,7 +107,7 @@ def spell_page(page: PageFacts, sight: Sight) -> str:
         words += ["in the swap cache"] if cached else []
         words += [f"index {index:#x} of A{owner}"] if owner != NOT_SEEN else []
     elif owner != NOT_SEEN:
-        words.append(f"index {index:#x} of {sight.files[owner]}")
+        words.append(f"index {index:#x} of {observed.files[owner]}")
     return ", ".join(words)
 
 
@@ -116,8 +116,8 @@ def _spell_tree(tree: Sequence[TreeNode]) -> str:
     return " ".join(f"{vma} (depth {depth})" for vma, depth in tree) or "none"
 
 
-def _spell_areas(sight: Sight, mm: int) -> list[str]:
-    return [spell_area(area, sight) for area in sight.areas[mm]]
+def _spell_areas(observed: Observed, mm: int) -> list[str]:
+    return [spell_area(area, observed) for area in observed.areas[mm]]
 
 
 def _spell_anon_vma(facts: AnonVmaFacts) -> str:
@@ -125,12 +125,12 @@ def _spell_anon_vma(facts: AnonVmaFacts) -> str:
     return f"root A{root}, parent A{parent}, {refcount} references, {children} children, {active} active VMAs"
 
 
-def _spell_entries(sight: Sight, mm: int) -> list[str]:
+def _spell_entries(observed: Observed, mm: int) -> list[str]:
     # An area a line: "0x100000003000: page 4, page 5".
     lines, at = [], 0
-    for start, end, *_ in sight.areas[mm]:
+    for start, end, *_ in observed.areas[mm]:
         count = (end - start) >> PAGE_SHIFT
-        lines.append(f"{start:#x}: {', '.join(map(_spell_entry, sight.entries[mm][at : at + count]))}")
+        lines.append(f"{start:#x}: {', '.join(map(_spell_entry, observed.entries[mm][at : at + count]))}")
         at += count
     return lines
 
@@ -141,11 +141,11 @@ def _spell_entry(entry: int) -> str:
     return said + {PAGE: " writable", SWAP_SLOT: " exclusive"}[entry & KIND] if entry & MARK else said
 
 
-def _where(sight: Sight, wanted: int) -> str:
+def _where(observed: Observed, wanted: int) -> str:
     # The first place of a page: "mm 0, 0x1001f8000".
-    for mm, marked in enumerate(sight.entries):
+    for mm, marked in enumerate(observed.entries):
         at, entries = 0, [entry & ~MARK for entry in marked]
-        for start, end, *_ in sight.areas[mm]:
+        for start, end, *_ in observed.areas[mm]:
             count = (end - start) >> PAGE_SHIFT
             if wanted in entries[at : at + count]:
                 return f"mm {mm}, {start + (entries.index(wanted, at) - at << PAGE_SHIFT):#x}"

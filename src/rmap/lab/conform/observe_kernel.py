@@ -1,9 +1,9 @@
-"""How the running kernel is looked at: what BPF reads of its own structures, or what /proc shows.
+"""How the running kernel is observed: what BPF reads of its own structures, or what /proc shows.
 
-The puppets wait for their next call while they are looked at, so what is seen is of one moment. Each address space is
+The puppets wait for their next call while they are observed, so what is seen is of one moment. Each address space is
 read once, through one of those that live in it.
 
-By BPF everything is seen that :mod:`.sight` has a place for. By /proc: areas and their flags, page indexes of areas
+By BPF everything is seen that :mod:`.observed` has a place for. By /proc: areas and their flags, page indexes of areas
 that have a file, entries, mapcounts, the swap cache; no open files, no anon_vmas, no exclusive marks, no page indexes.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 
 import numpy as np
@@ -30,17 +30,20 @@ from rmap.lab.conform.observed import (
     ZERO_PAGE,
     AnonVmaFacts,
     Area,
+    Observed,
     PageFacts,
     SeenMm,
-    Sight,
     TreeNode,
-    sight_of,
+    observed_of,
 )
-from rmap.lab.conform.puppets import Puppet, PuppetDied
-from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory, StructPages, Topology, TreeNodes
-from rmap.live.sources.procfs import vm_flags_of
+from rmap.lab.conform.puppets import Puppet, PuppetDied, Puppets
+from rmap.live.sources.kpage import open_kpage
+from rmap.live.sources.pagemap import entry_of
+from rmap.live.sources.procfs import MapsLine, read_maps
 from rmap.mm.frames import TAG_ANON, TAG_BITS
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import StructPages, TreeNodes
 from rmap.uapi.pagemap import PM_GUARD_REGION, PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
@@ -50,21 +53,21 @@ NEAR_BYTES = 64 * PAGE_SIZE
 BUFFER_ENTRIES = 1 << 12
 
 
-class KernelEye:
-    """Sees the puppets of a stage. A context manager.
+class KernelObserver:
+    """Observes puppets. A context manager.
 
     Args:
-        stage: where they are.
+        puppets: the group of them.
         memory: reads the kernel's structures; None: /proc is all there is.
         anon_vmas: whether to tell what the reverse map of anonymous pages looks like (page indexes, anon_vmas).
     """
 
-    def __init__(self, stage: Stage, memory: KernelMemory | None, anon_vmas: bool = True) -> None:
-        self._stage = stage
+    def __init__(self, puppets: Puppets, memory: KernelMemory | None, anon_vmas: bool = True) -> None:
+        self._puppets = puppets
         self._memory = memory
         self._anon_vmas = anon_vmas
-        self._kpagecount = os.open("/proc/kpagecount", os.O_RDONLY)
-        self._kpageflags = os.open("/proc/kpageflags", os.O_RDONLY)
+        self._kpagecount = open_kpage("kpagecount")
+        self._kpageflags = open_kpage("kpageflags")
         self._buffer = mmap.mmap(-1, BUFFER_ENTRIES * 8)
         self._raw = memoryview(self._buffer)
         self._zero_pfn = _zero_pfn()
@@ -81,7 +84,7 @@ class KernelEye:
         os.close(self._kpagecount)
         os.close(self._kpageflags)
 
-    def __enter__(self) -> KernelEye:
+    def __enter__(self) -> KernelObserver:
         return self
 
     def __exit__(
@@ -89,13 +92,13 @@ class KernelEye:
     ) -> None:
         self.close()
 
-    def look(self) -> Sight:
+    def observe(self) -> Observed:
         """Every living puppet, in the order they were made.
 
         Raises:
             PuppetDied: one is not there any more.
         """
-        puppets = self._stage.puppets
+        puppets = self._puppets.living
         living: dict[int, Puppet] = {}
         for puppet in puppets:
             living.setdefault(puppet.mm, puppet)
@@ -119,7 +122,7 @@ class KernelEye:
                 seen[mm] = SeenMm(areas[mm], entries, self._vmas[mm])
         except (ProcessLookupError, FileNotFoundError):
             raise PuppetDied("a puppet went away while it was looked at") from None
-        return sight_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
+        return observed_of([puppet.mm for puppet in puppets], seen, families, facts, self._tree, self._file_name)
 
     def pfn(self, process: Puppet, addr: int) -> int | None:
         """The frame that an address of a puppet maps, None if no page is present there."""
@@ -131,7 +134,7 @@ class KernelEye:
 
     def _areas_of(self, topology: Topology, mm_of: dict[int, int]) -> dict[int, list[Area]]:
         vmas, links = topology.vmas, topology.links
-        inside = np.flatnonzero((vmas.start >= Stage.LOW) & (vmas.start < Stage.HIGH))
+        inside = np.flatnonzero((vmas.start >= Puppets.LOW) & (vmas.start < Puppets.HIGH))
         wanted = (vmas.start, vmas.end, vmas.flags & FLAGS, vmas.pgoff, vmas.file, vmas.mapping, vmas.anon_vma)
         columns = [column[inside].tolist() for column in (vmas.pid, vmas.address, vmas.dev, vmas.inode, *wanted)]
         first = np.searchsorted(links.vma, inside).tolist()
@@ -155,31 +158,20 @@ class KernelEye:
         return areas
 
     def _areas_of_smaps(self, pid: int) -> Iterator[Area]:
-        fields: list[str] = []
-        with open(f"/proc/{pid}/smaps") as lines:
-            for line in lines:
-                words = line.split()
-                if not words[0].endswith(":"):
-                    fields = words
-                elif words[0] == "VmFlags:":
-                    start, end = (int(bound, 16) for bound in fields[0].split("-"))
-                    if Stage.LOW <= start < Stage.HIGH:
-                        yield self._area(start, end, fields, words[1:])
+        for line in read_maps(pid, vm_flags=True):
+            if Puppets.LOW <= line.start < Puppets.HIGH:
+                yield self._area(line)
 
-    def _area(self, start: int, end: int, fields: list[str], words: Iterable[str]) -> Area:
-        flags = vm_flags_of(words)
-        inode = int(fields[4])
-        if not inode:
-            return start, end, flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
-        major, minor = (int(part, 16) for part in fields[3].split(":"))
-        dev = os.makedev(major, minor)
-        mapping = dev << 64 | inode
-        name = self._seen_files[mapping] = self._name(dev, inode)
+    def _area(self, line: MapsLine) -> Area:
+        if not line.inode:
+            return line.start, line.end, line.flags, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN, ()
+        mapping = line.dev << 64 | line.inode
+        name = self._seen_files[mapping] = self._name(line.dev, line.inode)
         mapping = NOT_SEEN if name == "/dev/zero" else mapping
-        return start, end, flags, int(fields[2], 16) >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
+        return line.start, line.end, line.flags, line.offset >> PAGE_SHIFT, NOT_SEEN, mapping, NOT_SEEN, ()
 
     def _name(self, dev: int, inode: int) -> str:
-        return self._stage.names.get((dev, inode), "shared memory")
+        return self._puppets.names.get((dev, inode), "shared memory")
 
     def _file_name(self, mapping: int) -> str:
         return self._seen_files[mapping]
@@ -202,14 +194,14 @@ class KernelEye:
         return [self._entry(raw) for raw in entries]
 
     def _read(self, pagemap: int, low: int, high: int) -> list[int]:
-        found: list[int] = []
+        raw: list[int] = []
         for at in range(low, high, BUFFER_ENTRIES * PAGE_SIZE):
             size = (min(high - at, BUFFER_ENTRIES * PAGE_SIZE) >> PAGE_SHIFT) * 8
             got = os.preadv(pagemap, [self._raw[:size]], (at >> PAGE_SHIFT) * 8)
             if got != size:
                 raise ProcessLookupError  # its address space is gone
-            found += self._raw[:size].cast("Q").tolist()
-        return found
+            raw += self._raw[:size].cast("Q").tolist()
+        return raw
 
     def _entry(self, raw: int) -> int:
         if raw & PM_PRESENT:
@@ -220,7 +212,7 @@ class KernelEye:
 
     def _marked(self, mm: int, areas: list[Area], entries: list[int]) -> list[int]:
         # The entries, with the marks that only the page tables themselves show.
-        if self._memory is None or self._memory.page_tables is not None or not areas:
+        if self._memory is None or self._memory.why_no_ptes is not None or not areas:
             return entries
         every = np.concatenate([np.arange(start, end, PAGE_SIZE) for start, end, *_ in areas])
         seen = np.array(entries, np.int64)
@@ -270,7 +262,7 @@ class KernelEye:
 def _in_order(tree: TreeNodes) -> list[TreeNode]:
     # The VMAs of a tree whose nodes come in some other order.
     nodes = dict(zip(tree.node.tolist(), zip(tree.left.tolist(), tree.vma.tolist(), tree.right.tolist())))
-    found: list[TreeNode] = []
+    in_order: list[TreeNode] = []
     above: list[tuple[int, int]] = []
     node, depth = int(tree.node[0]) if len(tree) else 0, 0
     while node or above:
@@ -280,9 +272,9 @@ def _in_order(tree: TreeNodes) -> list[TreeNode]:
         else:
             node, depth = above.pop()
             _, vma, node = nodes[node]
-            found.append((vma, depth))
+            in_order.append((vma, depth))
             depth += 1
-    return found
+    return in_order
 
 
 def _u64(fd: int, number: int) -> int:
@@ -317,8 +309,6 @@ def _zero_pfn() -> int:
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         page[0]
         view = ctypes.c_char.from_buffer(page)
-        address = ctypes.addressof(view)
-        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-            entry = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
+        entry = entry_of(os.getpid(), ctypes.addressof(view))
         del view
-    return int.from_bytes(entry, "little") & PM_PFRAME_MASK
+    return entry & PM_PFRAME_MASK

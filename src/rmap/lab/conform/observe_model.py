@@ -1,4 +1,4 @@
-"""How the model is looked at: its objects, as :mod:`.sight` wants them."""
+"""How the model is observed: its objects, as :mod:`.observed` wants them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rmap.lab.conform.observed import (
     ZERO_PAGE,
     AnonVmaFacts,
     Area,
+    Observed,
     PageFacts,
     SeenMm,
-    Sight,
     TreeNode,
-    sight_of,
+    observed_of,
 )
 from rmap.mm.frames import ANON, EXCLUSIVE, SWAPCACHE, TAG_SHIFT, ZERO_PFN
 from rmap.mm.mm_types import Mm, Vma
@@ -30,8 +30,8 @@ from rmap.mm.pte import PFN_SHIFT, PRESENT, RW, SWAP, SWP_EXCLUSIVE
 from rmap.units import PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE
 
 
-class ModelEye:
-    """Sees a model kernel.
+class ModelObserver:
+    """Observes a model kernel.
 
     Args:
         kernel: the machine.
@@ -48,7 +48,7 @@ class ModelEye:
         self._entry = _entry if marks else _entry_unmarked
         self._anon_vmas = whole and hasattr(kernel.design, "anon_vmas")
 
-    def look(self) -> Sight:
+    def observe(self) -> Observed:
         """Every process, in the order they were made."""
         kernel = self._kernel
         mms = {process.mm.id: process.mm for process in kernel.processes.values()}
@@ -57,7 +57,7 @@ class ModelEye:
             for number, mm in mms.items()
         }
         processes = [process.mm.id for process in kernel.processes.values()]
-        return sight_of(processes, seen, self._families(), self._facts, self._tree, self._name)
+        return observed_of(processes, seen, self._families(), self._facts, self._tree, self._name)
 
     def _area(self, vma: Vma) -> Area:
         mapping = vma.mapping.id if vma.mapping is not None else NOT_SEEN
@@ -124,7 +124,7 @@ class ModelEye:
 
 def _in_order(node: Any) -> list[TreeNode]:
     # The VMAs below a node of an interval tree, and itself.
-    found: list[TreeNode] = []
+    in_order: list[TreeNode] = []
     above: list[tuple[Any, int]] = []
     depth = 0
     while node is not None or above:
@@ -133,9 +133,9 @@ def _in_order(node: Any) -> list[TreeNode]:
             node, depth = node.left, depth + 1
         else:
             node, depth = above.pop()
-            found.append((id(node.vma), depth))
+            in_order.append((id(node.vma), depth))
             node, depth = node.right, depth + 1
-    return found
+    return in_order
 
 
 def _entry(raw: int) -> int:

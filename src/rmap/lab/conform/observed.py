@@ -3,10 +3,10 @@
 Frame numbers, swap slots, inode numbers and the addresses of anon_vmas differ between any two machines. What must
 agree is which of them are the same. So everything that has a number of its own is named in the order in which a
 reader meets it, process by process, area by area, page by page: ``page 0`` is the one behind the first present entry
-of the first process. Two machines in the same state have equal sights.
+of the first process. Two machines in the same state are observed to be equal.
 
-An eye (:mod:`.kernel_eye`, :mod:`.model_eye`) hands over what it saw with the machine's own numbers; :func:`sight_of`
-gives the names.
+An observer (:mod:`.observe_kernel`, :mod:`.observe_model`) hands over what it saw with the machine's own numbers;
+:func:`observed_of` gives the names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rmap.uapi.vm_flags import (
 )
 
 NOT_SEEN = -1
-"""In place of a name: there is none, or this look cannot see it."""
+"""In place of a name: there is none, or this observer cannot see it."""
 
 NO_ENTRY, ZERO_PAGE, PAGE, SWAP_SLOT = 0, 1, 2, 3
 """What an entry is: its low two bits."""
@@ -89,7 +89,7 @@ class SeenMm:
 
 
 @dataclass(slots=True)
-class Sight:
+class Observed:
     """All processes at one moment, by names.
 
     Attributes:
@@ -111,14 +111,14 @@ class Sight:
     files: list[str] = field(compare=False)
 
 
-def sight_of(
+def observed_of(
     processes: Sequence[int],
     mms: Mapping[int, SeenMm],
     anon_vmas: Mapping[int, AnonVmaFacts],
     page_facts: Callable[[list[int]], Sequence[PageFacts]],
     trees: Trees,
     file_name: Callable[[int], str],
-) -> Sight:
+) -> Observed:
     """Name everything that was seen.
 
     Args:
@@ -156,7 +156,7 @@ def sight_of(
     wanted = [(True, number) for number in families.numbers] + [(False, number) for number in mappings.numbers]
     named_trees = [[(vma_names.get(vma, NOT_SEEN), depth) for vma, depth in trees(*which)] for which in wanted]
     files = list(map(file_name, mappings.numbers))
-    return Sight(living_in, areas, entries, pages, families_seen, named_trees, files)
+    return Observed(living_in, areas, entries, pages, families_seen, named_trees, files)
 
 
 class _Names:

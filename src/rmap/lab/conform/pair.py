@@ -1,7 +1,7 @@
 """The machines a story can be told to: the model, or the model and real processes in step.
 
 Both have the methods of ``rmap.Kernel`` and ``rmap.Process`` that stories use. The real side alone is
-:class:`.stage.Stage`.
+:class:`.puppets.Puppets`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from rmap.errors import SourceError, SyscallError
 from rmap.kernel import Kernel
 from rmap.kernel.process import MapsRow
 from rmap.lab.conform.differences import differences
-from rmap.lab.conform.observe_kernel import KernelEye
-from rmap.lab.conform.observe_model import ModelEye
-from rmap.lab.conform.observed import KIND, NO_ENTRY, SWAP_SLOT, Sight
-from rmap.lab.conform.puppets import Puppet
-from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory
+from rmap.lab.conform.observe_kernel import KernelObserver
+from rmap.lab.conform.observe_model import ModelObserver
+from rmap.lab.conform.observed import KIND, NO_ENTRY, SWAP_SLOT, Observed
+from rmap.lab.conform.puppets import Puppet, Puppets
+from rmap.structs.memory import KernelMemory
 
 PAGE = 4096
 NR_PAGES, NR_TABLES, NR_SWAP = 1 << 12, 1 << 11, 1 << 12
@@ -56,13 +55,13 @@ class Compared:
     trees: int = 0
     settled: int = 0
 
-    def count(self, sight: Sight) -> None:
+    def count(self, observed: Observed) -> None:
         """One more look, at this."""
         self.looks += 1
-        self.pages += len(sight.pages)
-        self.anon_vmas += len(sight.anon_vmas)
-        self.trees += len([tree for tree in sight.trees if tree])
-        for areas, entries in zip(sight.areas, sight.entries):
+        self.pages += len(observed.pages)
+        self.anon_vmas += len(observed.anon_vmas)
+        self.trees += len([tree for tree in observed.trees if tree])
+        for areas, entries in zip(observed.areas, observed.entries):
             self.vmas += len(areas)
             self.links += sum([len(area[7]) for area in areas])
             self.ptes += len(entries) - entries.count(NO_ENTRY)
@@ -91,7 +90,7 @@ class Model:
     ) -> None:
         self.kernel = Kernel(design, profile, nr_pages, nr_swap=NR_SWAP, nr_tables=NR_TABLES)
         self._names: set[str] = set()
-        self._eye = ModelEye(self.kernel, self._called, whole, marks)
+        self._observer = ModelObserver(self.kernel, self._called, whole, marks)
 
     @property
     def has_anon_vmas(self) -> bool:
@@ -122,9 +121,9 @@ class Model:
         """The areas of a process, as a story wants them."""
         return [self._in_words(row) for row in process.maps()]
 
-    def look(self) -> Sight:
+    def observe(self) -> Observed:
         """Every live process, in the order they were made."""
-        return self._eye.look()
+        return self._observer.observe()
 
     def close(self) -> None:
         self.kernel.check()
@@ -169,7 +168,7 @@ class Pair:
 
     Args:
         design, profile, nr_pages: of the model.
-        stage: where the puppets live; one of its own if None.
+        puppets: the real processes; a group of its own if None.
         memory: reads the running kernel's structures; None: compare what /proc shows.
         compared: counts what is compared.
     """
@@ -180,26 +179,26 @@ class Pair:
         *,
         profile: str = "6.18",
         nr_pages: int = NR_PAGES,
-        stage: Stage | None = None,
+        puppets: Puppets | None = None,
         memory: KernelMemory | None = None,
         compared: Compared | None = None,
     ) -> None:
-        marks = memory is not None and memory.page_tables is None
+        marks = memory is not None and memory.why_no_ptes is None
         self.model = Model(design, profile=profile, nr_pages=nr_pages, whole=memory is not None, marks=marks)
-        self._owns_stage = stage is None
-        self.stage = Stage() if stage is None else stage
-        self._eye = KernelEye(self.stage, memory, self.model.has_anon_vmas)
+        self._owns_puppets = puppets is None
+        self.puppets = Puppets() if puppets is None else puppets
+        self._observer = KernelObserver(self.puppets, memory, self.model.has_anon_vmas)
         self.processes: list[Both] = []
         self.compared = Compared() if compared is None else compared
         self.refused = False
 
     def spawn(self) -> Both:
-        both = self._admit(self.model.spawn(), self.stage.spawn())
+        both = self._admit(self.model.spawn(), self.puppets.spawn())
         self.compare("spawn")
         return both
 
     def open(self, name: str, size: int, **how: bool) -> BothFiles:
-        return BothFiles(self, self.model.open(name, size, **how), self.stage.open(name, size, **how))
+        return BothFiles(self, self.model.open(name, size, **how), self.puppets.open(name, size, **how))
 
     def pfn(self, process: Both, addr: int) -> int | None:
         """The model's frame number. That the kernel's pages are shared alike has been compared already."""
@@ -215,12 +214,12 @@ class Pair:
         return self.model.areas_of(process.model)
 
     def close(self) -> None:
-        """The processes go; a stage that was given stays, and is as new."""
-        self._eye.close()
-        if self._owns_stage:
-            self.stage.close()
+        """The processes go; a group that was given stays, and is as new."""
+        self._observer.close()
+        if self._owns_puppets:
+            self.puppets.close()
         else:
-            self.stage.clear()
+            self.puppets.clear()
 
     def __enter__(self) -> Pair:
         return self
@@ -239,25 +238,25 @@ class Pair:
             InvariantError: the model is broken.
             SourceError: the kernel could not be looked at, so nothing was compared.
         """
-        model = self.model.look()
-        kernel = self._look_at_kernel()
+        model = self.model.observe()
+        kernel = self._observe_kernel()
         # A kernel thread may hold a reference for a moment: only what stays is a difference.
         for _ in range(LOOKS - 1):
             if kernel == model:
                 break
-            kernel = self._look_at_kernel()
+            kernel = self._observe_kernel()
             self.compared.settled += kernel == model
         if kernel != model:
-            self.stage.must_be_alive()
+            self.puppets.must_be_alive()
             raise Diverged(f"after {what}:\n" + "\n".join(differences(kernel, model)))
         self.compared.count(model)
         self.model.kernel.check()
 
-    def _look_at_kernel(self) -> Sight:
+    def _observe_kernel(self) -> Observed:
         # A refusal here is no answer of a call: it must not be taken for one.
         try:
-            self.stage.drain()
-            return self._eye.look()
+            self.puppets.drain()
+            return self._observer.observe()
         except OSError as error:
             raise SourceError(f"the puppets cannot be looked at: {error}") from error
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from rmap.errors import InvariantError, SyscallError
 from rmap.lab.conform.pair import NR_PAGES, Both, BothFiles, Compared, Diverged, Pair
-from rmap.lab.conform.puppets import PuppetDied
+from rmap.lab.conform.puppets import PuppetDied, Puppets
 from rmap.lab.conform.scenario import BASE, FILE_PAGES, FILES, SUBJECTS, ScenarioStep, pages
-from rmap.lab.conform.stage import Stage
-from rmap.live.bpf import KernelMemory
+from rmap.structs.memory import KernelMemory
 
 FINDINGS = (Diverged, InvariantError, ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
 """What is a finding: a divergence, and whatever else the model should never do. Any other error ends the run."""
@@ -58,7 +57,7 @@ class Totals:
 
 
 class ScenarioPlayer:
-    """Plays scenarios on one stage, each in a world of its own. A context manager.
+    """Plays scenarios with one group of puppets, each in a world of its own. A context manager.
 
     Args:
         design, profile: of the model.
@@ -78,13 +77,13 @@ class ScenarioPlayer:
         self.profile = profile
         self._memory = memory
         self._stopped = stopped
-        self._stage: Stage | None = None
+        self._puppets: Puppets | None = None
 
     def close(self) -> None:
         """Every process goes."""
-        if self._stage is not None:
-            self._stage.close()
-            self._stage = None
+        if self._puppets is not None:
+            self._puppets.close()
+            self._puppets = None
 
     def __enter__(self) -> ScenarioPlayer:
         return self
@@ -99,13 +98,13 @@ class ScenarioPlayer:
         totals = totals or Totals()
         played = ScenarioPlayed()
         try:
-            if self._stage is None:
-                self._stage = Stage()
+            if self._puppets is None:
+                self._puppets = Puppets()
             with Pair(
                 self.design,
                 profile=self.profile,
                 nr_pages=nr_pages_for(steps),
-                stage=self._stage,
+                puppets=self._puppets,
                 memory=self._memory,
                 compared=totals.compared,
             ) as pair:
@@ -118,7 +117,7 @@ class ScenarioPlayer:
             played.why = f"{played.kind}: {found}"
         except PuppetDied as died:
             played.why, played.kind, played.lost = str(died), type(died).__name__, True
-            self.close()  # whoever took one puppet may have taken the stage as well
+            self.close()  # whoever took one puppet may have taken all of them
         return played
 
     def _tell(self, world: _World, steps: Sequence[ScenarioStep], totals: Totals, played: ScenarioPlayed) -> None:
@@ -155,8 +154,8 @@ class _World:
     def _acts(self, process: int) -> bool:
         return process in self._there and process not in self._waits_for.values()
 
-    # Whether it was refused, by both alike.
     def make(self, step: ScenarioStep) -> bool:
+        # Whether it was refused, by both alike.
         how = {key: self._files[value] if key == "file" else value for key, value in step.how.items()}
         subject: Any = self._pair if step.call == "spawn" else self._there.get(step.process)
         if subject is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rmap.errors import NotPermitted
 from rmap.live.sources.kpage_columns import KpageFile
 from rmap.live.sources.pagemap_columns import Pagemap
+from rmap.live.sources.procfs import capabilities
 
 SOURCE = Path(__file__).with_name("puppet.c")
 SHIPPED = Path(__file__).with_name("puppet")
@@ -30,7 +31,7 @@ def missing_ability() -> str | None:
         return "x86-64 (the model is of that machine)"
     if os.geteuid() != 0:
         return "root: page frames are hidden from others"
-    held = _capabilities()
+    held = capabilities()
     lacking = [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
     if lacking:
         return ", ".join(lacking)
@@ -59,14 +60,14 @@ def puppet_program() -> Path:
     return found
 
 
-# Built from a source that speaks as we do: in a working copy it may have changed since.
 def _is_shipped() -> bool:
+    # Built from a source that speaks as we do: in a working copy it may have changed since.
     return os.access(SHIPPED, os.X_OK) and PROTOCOL in SHIPPED.read_bytes()
 
 
-# The reason why not, where it cannot be compiled.
 @lru_cache(maxsize=1)
 def _compiled() -> Path | str:
+    # The reason why not, where it cannot be compiled.
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return f"a C compiler ({', '.join(COMPILERS)}): this rmap was installed without a built puppet program"
@@ -79,11 +80,3 @@ def _compiled() -> Path | str:
         reason = built.stderr.strip().splitlines()[-1:] or ["no reason given"]
         return f"a C compiler that links statically ({compiler}: {reason[0]})"
     return program
-
-
-def _capabilities() -> int:
-    # The effective ones of this process, a bit for each.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0

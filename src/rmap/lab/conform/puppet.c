@@ -5,13 +5,14 @@
  *
  * SOCKET is a name in the abstract namespace, which no file system holds.
  *
- * The first process is the stage. It prepares an address space like the one the model starts with (no randomisation,
+ * The first process is the root of all others. It prepares an address space like the one the model starts with (no randomisation,
  * nothing mapped where mmap places things, an empty heap at START_BRK, no huge pages), connects to SOCKET and waits for
  * requests. Every child it or another puppet makes connects to SOCKET by itself, greets with its pid and waits
  * likewise. A request is six numbers and perhaps a file descriptor; an answer is two: the result and errno.
  *
  * All of them stay on one CPU, and between calls its batches of pages are emptied (DRAIN): a page that waits in one has
- * a reference more, and is copied where it could be taken over. Whoever loses its connection exits; nobody leaves a zombie; orphans go to the stage, which dies with its parent.
+ * a reference more, and is copied where it could be taken over. Whoever loses its connection exits; nobody leaves a
+ * zombie; orphans go to the root, which dies with its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,7 +1,7 @@
 """Real processes on strings: each makes, one at a time, the memory calls it is told to make.
 
-A :class:`Puppet` has the methods of ``rmap.Process``, so that one story runs on both. The program that they run is
-``puppet.c``.
+A :class:`Puppet` has the methods of ``rmap.Process``, so that one story runs on both. :class:`Puppets` is the real
+counterpart of a ``Kernel``: a group of them, and the files that they map. The program that they run is ``puppet.c``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,26 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
 
+from rmap.errors import NotPermitted
+from rmap.lab.conform.program import puppet_program
+from rmap.live.sources.pagemap import open_pagemap
+from rmap.live.sources.procfs import file_systems, own_descriptor
+from rmap.mm.mm_types import START_BRK
 from rmap.uapi.mman import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -44,12 +56,11 @@ from rmap.uapi.mman import (
     PROT_WRITE,
 )
 
-if TYPE_CHECKING:
-    from rmap.lab.conform.stage import Stage
-
 T = TypeVar("T")
 
 PAGE = 4096
+BACKLOG = 64
+IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 PATIENCE = 20.0  # seconds to wait for an answer: a puppet that needs longer is dead or stuck
 
 # Same order as `enum operation` in puppet.c.
@@ -63,6 +74,7 @@ PROT = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 
 _REQUEST = struct.Struct("=q6Q")
 _ANSWER = struct.Struct("=qq")
+_CREDENTIALS = struct.Struct("3i")
 _WORD = (1 << 64) - 1
 
 
@@ -79,8 +91,8 @@ class RealFile:
     key: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = os.fstat(self.fd)
-        self.key = (found.st_dev, found.st_ino)
+        inode = os.fstat(self.fd)
+        self.key = (inode.st_dev, inode.st_ino)
 
     def truncate(self, size: int) -> None:
         """Set the size in bytes; pages beyond it leave every process."""
@@ -103,13 +115,14 @@ class Puppet:
     A refused call raises ``OSError`` with Linux's errno; a touch that ends in SIGSEGV or SIGBUS raises EFAULT.
 
     Attributes:
+        puppets: the group that it belongs to.
         pid: its number.
         mm: a number for its address space, equal for those that share one.
         pagemap: a descriptor of its page map.
     """
 
-    def __init__(self, stage: Stage, connection: socket.socket, pid: int, mm: int) -> None:
-        self.stage = stage
+    def __init__(self, puppets: Puppets, connection: socket.socket, pid: int, mm: int) -> None:
+        self.puppets = puppets
         self.pid = pid
         self.mm = mm
         self._connection = connection
@@ -117,7 +130,7 @@ class Puppet:
         self._blocked = False
         try:
             self._pidfd = os.pidfd_open(pid)
-            self.pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
+            self.pagemap = open_pagemap(pid)
         except OSError:
             raise PuppetDied(f"puppet {pid} is gone") from None
 
@@ -204,7 +217,7 @@ class Puppet:
 
     def fork(self) -> Puppet:
         self._ask("fork")
-        return self._admit(self.stage.new_mm())
+        return self._admit(self.puppets.new_mm())
 
     def clone_vm(self) -> Puppet:
         self._ask("borrow", 0)
@@ -214,14 +227,14 @@ class Puppet:
         """A child in this address space; this puppet answers again when the child has exited."""
         self._ask("borrow", 1)
         self._blocked = True
-        return self.stage.admit(None, self.mm)
+        return self.puppets.admit(None, self.mm)
 
     def exit(self) -> None:
         """Exit, and wait until the address space is gone: the kernel drops it before it closes the connection."""
         self._ask("exit")
         if self._received():
             raise PuppetDied(f"puppet {self.pid} answered instead of exiting")
-        self.stage.dismiss(self)
+        self.puppets.dismiss(self)
 
     # -- how it is done
 
@@ -262,7 +275,7 @@ class Puppet:
         pid, error = self._answer()
         if error:
             raise OSError(error, f"fork: {os.strerror(error)}")
-        return self.stage.admit(pid, mm)
+        return self.puppets.admit(pid, mm)
 
     def _fd_of(self, file: RealFile) -> int:
         if id(file) not in self._files:
@@ -304,11 +317,205 @@ class Puppet:
             raise PuppetDied(f"puppet {self.pid} is gone ({error.strerror})") from None
 
 
-def greeting(connection: socket.socket) -> int:
-    """The pid with which a new puppet introduces itself; 0 if it went away before it did."""
+class Puppets:
+    """Real processes, and the files that they map. Close it, and every process is gone.
+
+    Args:
+        cpu: where all of them run; the last of this process's if None.
+
+    Attributes:
+        living: the puppets that have not exited, in the order they were made.
+        names: what the story calls a file, by device and inode.
+    """
+
+    LOW, HIGH = 0x10000000, 0x7FFFF9000000
+    """The addresses looked at: above a puppet's own program, below its stack."""
+
+    def __init__(self, cpu: int | None = None) -> None:
+        program = puppet_program()
+        self.living: list[Puppet] = []
+        self.names: dict[tuple[int, int], str] = {}
+        self._files: list[RealFile] = []
+        self._made: dict[str, int] = {}
+        self._mms = count()
+        # Nothing in any file system: whatever happens to us, nothing of it is left.
+        address = f"rmap-conform-{os.getpid()}-{secrets.token_hex(8)}"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.settimeout(PATIENCE)
+        self._listener.bind(f"\0{address}")
+        self._listener.listen(BACKLOG)
+        self._cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
+        # A session of their own: Ctrl-C at a terminal is for whoever drives them.
+        command = [str(program), address, str(self._cpu)]
+        self._process = subprocess.Popen(command, start_new_session=True)
+        try:
+            self._master = self.admit(self._process.pid, self.new_mm())
+            if self._master.brk(0) != START_BRK:
+                raise NotPermitted("a puppet could not place its heap", needed="prctl(PR_SET_MM_MAP)")
+        except BaseException:
+            self._process.kill()
+            self._leave()
+            raise
+        self.living.clear()
+
+    def spawn(self) -> Puppet:
+        """A process with nothing mapped where stories happen."""
+        return self._master.fork()
+
+    def open(self, name: str, size: int, *, shmem: bool = False, writable: bool = True) -> RealFile:
+        """Open a file; the first time it is made, with ``size`` bytes, all of them in the page cache.
+
+        Written page by page: a file system that writes more at once puts it into large folios, which are mapped,
+        and split on truncation, as a whole. And written on the CPU of the puppets: a page that waits in another CPU's
+        batch is on no list of the kernel's, so it cannot be paged out.
+
+        Args:
+            name: of a file on disk, or in memory only (``shmem``); or ``/dev/zero``.
+            writable: opened for reading and writing.
+        """
+        if name != "/dev/zero" and name not in self._made:
+            self._made[name] = self._make_file(name, size, shmem)
+        path = name if name == "/dev/zero" else own_descriptor(self._made[name])
+        file = RealFile(name, os.open(path, os.O_RDWR if writable else os.O_RDONLY))
+        self.names[file.key] = name
+        self._files.append(file)
+        return file
+
+    def _make_file(self, name: str, size: int, shmem: bool) -> int:
+        if shmem:
+            fd = os.memfd_create(name)
+        else:
+            with tempfile.TemporaryFile(dir=disk_folder()) as file:  # it never has a name
+                fd = os.dup(file.fileno())
+        with _running_on(self._cpu):
+            for offset in range(0, size, PAGE):
+                os.pwrite(fd, b"\x01" * min(PAGE, size - offset), offset)
+        return fd
+
+    def drain(self) -> None:
+        """Empty the batches in which the puppets' CPU keeps pages that are on their way to a list of the kernel's.
+
+        A page that waits there has a reference more, so that a write copies it which else would take it over. That is
+        true of the kernel, but no rule: what waits, and how long, depends on whatever else runs.
+        """
+        self._master.drain()
+
+    # -- who is there
+
+    def new_mm(self) -> int:
+        """A number for a new address space."""
+        return next(self._mms)
+
+    def admit(self, pid: int | None, mm: int) -> Puppet:
+        """Let the next process in.
+
+        Args:
+            pid: which process it must be, if that is known.
+            mm: the number of its address space.
+        """
+        try:
+            connection = self._accept()
+            greeted = _greeting(connection)
+        except TimeoutError:
+            raise PuppetDied(f"puppet {pid or ''} did not come within {PATIENCE:.0f} seconds") from None
+        if not greeted or (pid is not None and greeted != pid):
+            connection.close()
+            raise PuppetDied(f"expected puppet {pid}, but {greeted or 'nobody'} came")
+        puppet = Puppet(self, connection, greeted, mm)
+        self.living.append(puppet)
+        return puppet
+
+    def _accept(self) -> socket.socket:
+        # Anybody can find the address; only processes of this user are let in.
+        while True:
+            connection, _ = self._listener.accept()
+            connection.settimeout(PATIENCE)
+            _, uid, _ = _CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+            if uid == os.geteuid():
+                return connection
+            connection.close()
+
+    def dismiss(self, puppet: Puppet) -> None:
+        """A puppet has exited."""
+        self.living.remove(puppet)
+        puppet.kill()
+
+    @property
+    def pid(self) -> int:
+        """The process from which all puppets come."""
+        return self._process.pid
+
+    def must_be_alive(self) -> None:
+        """Make sure that what is seen is seen of living processes.
+
+        Raises:
+            PuppetDied: one has ended without being told to.
+        """
+        for puppet in self.living:
+            if not puppet.is_alive:
+                raise PuppetDied(f"puppet {puppet.pid} is gone")
+
+    # -- the end
+
+    def clear(self) -> None:
+        """Kill every process that stories had, and forget every file: the next scenario finds nothing."""
+        self.kill_living()
+        for fd in (*self._made.values(), *(file.fd for file in self._files)):
+            os.close(fd)
+        self._made.clear()
+        self._files.clear()
+        self.names.clear()
+
+    def kill_living(self) -> None:
+        """Kill every process that stories had."""
+        for puppet in self.living:
+            puppet.kill()
+        self.living.clear()
+
+    def close(self) -> None:
+        """Kill every process, by pid, and remove what they left."""
+        self.clear()
+        self._master.kill()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._process.wait()
+        self._listener.close()
+
+
+def _greeting(connection: socket.socket) -> int:
+    # The pid with which a new puppet introduces itself; 0 if it went away before it did.
     data = connection.recv(_ANSWER.size)
     return int(_ANSWER.unpack(data)[0]) if len(data) == _ANSWER.size else 0
 
 
 def _prot(letters: str) -> int:
     return sum(bit for letter, bit in PROT.items() if letter in letters)
+
+
+@contextmanager
+def _running_on(cpu: int) -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@lru_cache(maxsize=1)
+def disk_folder() -> Path:
+    """A folder whose files are not memory only: those are faulted in otherwise.
+
+    Raises:
+        NotPermitted: none of the usual ones is.
+    """
+    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()]
+    for folder in candidates:
+        if os.access(folder, os.W_OK) and file_systems().get(folder.stat().st_dev, "") not in IN_MEMORY:
+            return folder
+    raise NotPermitted(
+        "no file on disk can be made here", needed=f"one of {', '.join(map(str, candidates))} on a file system on disk"
+    )

@@ -17,7 +17,7 @@ from rmap.lab.conform.scenario import FEWEST_PROCESSES, MOST_PROCESSES, Scenario
 from rmap.lab.conform.script import script_of
 from rmap.lab.conform.shrink import shrink
 from rmap.lab.conform.swap import swap_to_zram, why_no_zram
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import open_memory, why_not
 from rmap.live.undo import machine_state, undo_left_behind
 from rmap.mm.profile import PROFILES
 
@@ -146,7 +146,7 @@ def conform(
     result = ConformRun(design, profile, os.uname().release, seed, seed, processes, swap, why_not())
     result.undone = undone
     with ExitStack() as stack:
-        memory = None if result.bpf else stack.enter_context(KernelMemory())
+        memory = None if result.bpf else stack.enter_context(open_memory())
         player = stack.enter_context(ScenarioPlayer(design, profile=profile, memory=memory, stopped=stopped))
         _Run(result, player, stopped, progress, steps, seconds).play_all()
     return result
@@ -216,8 +216,8 @@ class _Run:
             return True
         return self.seconds is not None and time.monotonic() - self.began >= self.seconds
 
-    # Those with swap come last, so that the machine's swap is changed once for all of them.
     def _play_block(self) -> None:
+        # Those with swap come last, so that the machine's swap is changed once for all of them.
         first = self.result.next_seed
         drawn = [
             scenario(seed, processes=self.result.processes, swap=self.result.swap)
@@ -258,9 +258,9 @@ class _Run:
             if self.lost_in_a_row == MOST_LOST_IN_A_ROW:
                 raise SourceError(f"puppets die again and again, last in the scenario of seed {one.seed}: {played.why}")
 
-    # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
-    # At which try it came; 0: not again.
     def _repeats(self, one: Scenario, played: ScenarioPlayed) -> int:
+        # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
+        # At which try it came; 0: not again.
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)

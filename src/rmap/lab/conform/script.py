@@ -9,7 +9,7 @@ from typing import Any
 from rmap.lab.conform.pair import NR_PAGES, Pair
 from rmap.lab.conform.scenario import FILE_PAGES, FILES, SUBJECTS, ScenarioStep, pages, spell_number
 from rmap.lab.conform.swap import swap_to_zram
-from rmap.live.bpf import KernelMemory, why_not
+from rmap.live.bpf import open_memory, why_not
 from rmap.live.undo import machine_state
 
 
@@ -30,7 +30,7 @@ def in_step(
         if swap:
             stack.enter_context(machine_state())
             stack.enter_context(swap_to_zram())
-        memory = stack.enter_context(KernelMemory()) if why_not() is None else None
+        memory = stack.enter_context(open_memory()) if why_not() is None else None
         yield stack.enter_context(Pair(design, profile=profile, nr_pages=nr_pages, memory=memory))
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmap.errors import NotPermitted
+from rmap.live.sources import procfs, sysfs
 from rmap.live.undo import undo_left_behind, undone_at_last
 
 SWAP_BYTES = 64 << 20
@@ -27,7 +28,7 @@ def why_no_zram() -> str | None:
     """Why there can be no swap to zram just now, in words; None if there can."""
     if os.geteuid() != 0:
         return "root"
-    if len(Path("/proc/swaps").read_text().splitlines()) > 1:
+    if procfs.swap_areas():
         return "a machine without swap of its own: whose pages go where would not be ours to say"
     missing = [command for command in ("mkswap", "swapon") if shutil.which(command) is None]
     if missing:
@@ -60,15 +61,14 @@ def swap_to_zram() -> Iterator[None]:
 
 @contextmanager
 def _no_readahead() -> Iterator[None]:
-    before = _PAGE_CLUSTER.read_text().strip()
+    before = procfs.sysctl("vm/page-cluster")
     with undone_at_last({"kind": "setting", "path": str(_PAGE_CLUSTER), "value": before}):
         _PAGE_CLUSTER.write_text("0")
         yield
 
 
 def _idle_zram() -> str | None:
-    devices = sorted(path.name for path in _BLOCK.glob("zram*"))
-    return next((name for name in devices if (_BLOCK / name / "initstate").read_text().strip() == "0"), None)
+    return next((name for name in sysfs.zram_devices() if sysfs.value(f"block/{name}/initstate") == "0"), None)
 
 
 def _swap_on(path: Path) -> None:

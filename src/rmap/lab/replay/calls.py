@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rmap.errors import SyscallError
 from rmap.kernel.exec import UNKNOWN_BRK
 from rmap.lab.replay.results import NOTED
+from rmap.lab.replay.state import ReplayState
 from rmap.mm import brk as brk_calls
 from rmap.mm import madvise as madvise_calls
 from rmap.mm import mlock as mlock_calls
@@ -50,9 +50,6 @@ from rmap.uapi.mman import (
 from rmap.uapi.unistd import NAMES, NR
 from rmap.uapi.vm_flags import VM_ACCESS, VM_EXEC, VM_GROWSDOWN, VM_READ, VM_WRITE
 from rmap.units import PAGE_MASK, PAGE_SHIFT, page_align
-
-if TYPE_CHECKING:
-    from rmap.lab.replay.player import TracePlayer
 
 HARMLESS = frozenset(
     ("msync", "mincore", "shmget", "shmctl", "memfd_create", "pkey_alloc", "pkey_free", "get_mempolicy",
@@ -93,7 +90,7 @@ class NotModelled(Exception):
         self.start, self.length = start, length
 
 
-def mmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mmap(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Map where the kernel did."""
     _, length, prot, flags, _, offset = (unsigned(a) for a in args)
     if flags & MAP_HUGETLB:
@@ -103,20 +100,20 @@ def mmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) ->
         raise NotModelled(f"mmap of type {kind:#x}", result, length)
     if not flags & MAP_ANONYMOUS and file_row < 0:
         raise NotModelled("mmap of a file the recorder does not know", result, length)
-    file = None if flags & MAP_ANONYMOUS else player.files[file_row]
+    file = None if flags & MAP_ANONYMOUS else state.files[file_row]
     if file is not None and file.special is not None:
         raise NotModelled(f"mmap of the device {file.name}", result, length)
     length = page_align(length)
     replaces = bool(flags & MAP_FIXED)
     if not replaces and mm.overlapping(result, result + length):
-        player.finding("mmap: the model has areas where the kernel had none", f"at {result:#x}")
+        state.finding("mmap: the model has areas where the kernel had none", f"at {result:#x}")
         replaces = True
-    player.seen(mm).forget(result, length)
+    state.seen(mm).forget(result, length)
     populate = flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
     if populate:
-        player.seen(mm).populate(result, length)
+        state.seen(mm).populate(result, length)
     mmap_calls.mmap(
-        player.core,
+        state.core,
         mm,
         length,
         prot=prot & VM_ACCESS,
@@ -134,13 +131,13 @@ def mmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) ->
     )
 
 
-def munmap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munmap(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unmap."""
-    mmap_calls.munmap(player.core, mm, unsigned(args[0]), unsigned(args[1]))
-    player.seen(mm).forget(unsigned(args[0]), unsigned(args[1]))
+    mmap_calls.munmap(state.core, mm, unsigned(args[0]), unsigned(args[1]))
+    state.seen(mm).forget(unsigned(args[0]), unsigned(args[1]))
 
 
-def mprotect(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mprotect(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Change a protection. With PROT_GROWSDOWN the range begins where the stack does."""
     start, length, prot = (unsigned(a) for a in args[:3])
     if prot & PROT_GROWSDOWN:
@@ -148,17 +145,17 @@ def mprotect(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int
         if vma is not None and vma.flags & VM_GROWSDOWN:
             length += start - vma.start
             start = vma.start
-    mprotect_calls.mprotect(player.core, mm, start, length, prot & VM_ACCESS)
+    mprotect_calls.mprotect(state.core, mm, start, length, prot & VM_ACCESS)
 
 
-def pkey_mprotect(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def pkey_mprotect(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """The same; a key is not modelled."""
     if args[3] != -1:
         raise NotModelled("pkey_mprotect with a key", unsigned(args[0]), unsigned(args[1]))
-    mprotect(player, mm, args, result, file_row)
+    mprotect(state, mm, args, result, file_row)
 
 
-def brk(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def brk(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Move the heap's end. The first call, which asks, tells where the heap begins."""
     asked, result = unsigned(args[0]), unsigned(result)
     if mm.start_brk == UNKNOWN_BRK:
@@ -168,22 +165,22 @@ def brk(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> 
         return
     if asked:
         if asked < mm.brk:
-            player.seen(mm).forget(page_align(asked), mm.brk - asked)
-        brk_calls.brk(player.core, mm, asked)
+            state.seen(mm).forget(page_align(asked), mm.brk - asked)
+        brk_calls.brk(state.core, mm, asked)
     if mm.brk != result:
         if page_align(mm.brk) != page_align(result):
-            player.finding("brk: another end of the heap", f"{mm.brk:#x}, the kernel {result:#x}")
+            state.finding("brk: another end of the heap", f"{mm.brk:#x}, the kernel {result:#x}")
         mm.brk = result
 
 
-def mremap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mremap(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Resize or move a mapping to where the kernel moved it."""
     start, old_size, new_size, flags = (unsigned(a) for a in args[:4])
     moved = result != start or bool(flags & MREMAP_DONTUNMAP)
     if moved:
-        player.seen(mm).forget(result, new_size)
+        state.seen(mm).forget(result, new_size)
     mremap_calls.mremap(
-        player.core,
+        state.core,
         mm,
         start,
         old_size,
@@ -193,53 +190,53 @@ def mremap(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) 
         dontunmap=bool(flags & MREMAP_DONTUNMAP),
     )
     if moved:
-        player.seen(mm).forget(start, old_size)
-        player.seen(mm).add_present(player.core, mm, result, result + page_align(new_size))
-        player.seen(mm).move(start, result, min(old_size, new_size))
+        state.seen(mm).forget(start, old_size)
+        state.seen(mm).add_present(state.core, mm, result, result + page_align(new_size))
+        state.seen(mm).move(start, result, min(old_size, new_size))
     elif new_size < old_size:
-        player.seen(mm).forget(start + page_align(new_size), old_size - new_size)
+        state.seen(mm).forget(start + page_align(new_size), old_size - new_size)
 
 
-def madvise(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def madvise(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Give advice."""
     advice = ADVICE.get(args[2])
     start, length = unsigned(args[0]), unsigned(args[1])
     if advice in madvise_calls.NOT_MODELLED:
         raise NotModelled(f"madvise of {advice}", start, length)
     if advice == "pageout":
-        player.reclaimed = True
+        state.reclaimed = True
     if advice in madvise_calls.POPULATE_ADVICE:
-        player.seen(mm).populate(start, length)
+        state.seen(mm).populate(start, length)
     if advice == "free":
-        player.seen(mm).freed.append((start & PAGE_MASK, start + length))
+        state.seen(mm).freed.append((start & PAGE_MASK, start + length))
     if advice in DROPPING:
-        player.seen(mm).forget(start, length)
-    madvise_calls.madvise(player.core, mm, start, length, advice or f"advice {args[2]}")
+        state.seen(mm).forget(start, length)
+    madvise_calls.madvise(state.core, mm, start, length, advice or f"advice {args[2]}")
 
 
-def mlock(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlock(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range."""
-    player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
-    mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+    state.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
+    mlock_calls.mlock(state.core, mm, unsigned(args[0]), unsigned(args[1]))
 
 
-def mlock2(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlock2(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock a range, on fault if asked to."""
-    player.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
-    mlock_calls.mlock(player.core, mm, unsigned(args[0]), unsigned(args[1]), onfault=bool(args[2] & 1))
+    state.seen(mm).populate(unsigned(args[0]), unsigned(args[1]))
+    mlock_calls.mlock(state.core, mm, unsigned(args[0]), unsigned(args[1]), onfault=bool(args[2] & 1))
 
 
-def munlock(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munlock(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unlock a range."""
-    mlock_calls.munlock(player.core, mm, unsigned(args[0]), unsigned(args[1]))
+    mlock_calls.munlock(state.core, mm, unsigned(args[0]), unsigned(args[1]))
 
 
-def mlockall(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def mlockall(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Lock everything."""
-    player.seen(mm).populate(0, TASK_SIZE)
+    state.seen(mm).populate(0, TASK_SIZE)
     flags = args[0]
     mlock_calls.mlockall(
-        player.core,
+        state.core,
         mm,
         current=bool(flags & MCL_CURRENT),
         future=bool(flags & MCL_FUTURE),
@@ -247,48 +244,48 @@ def mlockall(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int
     )
 
 
-def munlockall(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def munlockall(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unlock everything."""
-    mlock_calls.munlockall(player.core, mm)
+    mlock_calls.munlockall(state.core, mm)
 
 
-def ftruncate(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def ftruncate(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Set a file's size. A file that nobody maps does not matter."""
     if file_row >= 0:
-        resize(player, file_row, unsigned(args[1]))
+        resize(state, file_row, unsigned(args[1]))
 
 
-def resize(player: TracePlayer, file_row: int, size: int) -> None:
+def resize(state: ReplayState, file_row: int, size: int) -> None:
     """A file has another size now."""
-    mapping = player.files[file_row].mapping
+    mapping = state.files[file_row].mapping
     if mapping is None:
         return
     if size < mapping.size:
-        player.dropped(mapping, page_align(size) >> PAGE_SHIFT, mapping.nr_pages)
-        truncate_calls.truncate(player.core, mapping, size)
+        state.dropped(mapping, page_align(size) >> PAGE_SHIFT, mapping.nr_pages)
+        truncate_calls.truncate(state.core, mapping, size)
     else:
-        player.inodes.grow(mapping, size)
+        state.inodes.grow(mapping, size)
 
 
-def open_truncating(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def open_truncating(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """An open with O_TRUNC: the trace has the size that the file had afterwards as the last argument."""
     if file_row >= 0:
-        resize(player, file_row, unsigned(args[5]))
+        resize(state, file_row, unsigned(args[5]))
 
 
-def shmat(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def shmat(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Map a SysV segment, whole."""
     if file_row < 0:
         raise NotModelled("shmat of a segment the recorder does not know")
-    file = player.files[file_row]
+    file = state.files[file_row]
     if file.mapping is None or not file.mapping.size:
         raise NotModelled("shmat of a segment without a size")
     prot = VM_READ | (0 if args[2] & SHM_RDONLY else VM_WRITE) | (VM_EXEC if args[2] & SHM_EXEC else 0)
     length = page_align(file.mapping.size)
-    mmap_calls.mmap(player.core, mm, length, prot=prot, shared=True, file=file, addr=result, fixed=True)
+    mmap_calls.mmap(state.core, mm, length, prot=prot, shared=True, file=file, addr=result, fixed=True)
 
 
-def shmdt(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def shmdt(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Unmap a SysV segment: what is left of it behind its beginning."""
     start = unsigned(args[0])
     vma = mm.find(start)
@@ -296,27 +293,27 @@ def shmdt(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -
         raise SyscallError(errno.EINVAL, "shmdt", f"nothing is attached at {start:#x}")
     for piece in mm.overlapping(start, start + page_align(vma.mapping.size)):
         if piece.file is vma.file:
-            mmap_calls.munmap(player.core, mm, piece.start, piece.end - piece.start)
+            mmap_calls.munmap(state.core, mm, piece.start, piece.end - piece.start)
 
 
-def fallocate(player: TracePlayer, mm: Mm, args: Args, result: int, file_row: int) -> None:
+def fallocate(state: ReplayState, mm: Mm, args: Args, result: int, file_row: int) -> None:
     """Punch a hole, or make a file longer."""
     if file_row < 0:
         return
     mode, offset, length = (unsigned(a) for a in args[1:4])
-    mapping = player.files[file_row].mapping
+    mapping = state.files[file_row].mapping
     if mapping is None:
         return
     if mode & FALLOC_FL_PUNCH_HOLE:
-        player.dropped(mapping, page_align(offset) >> PAGE_SHIFT, ((offset + length) >> PAGE_SHIFT) - 1)
-        truncate_calls.punch_hole(player.core, mapping, offset, length)
+        state.dropped(mapping, page_align(offset) >> PAGE_SHIFT, ((offset + length) >> PAGE_SHIFT) - 1)
+        truncate_calls.punch_hole(state.core, mapping, offset, length)
     elif mode & ~FALLOC_FL_KEEP_SIZE:
         raise NotModelled(f"fallocate with mode {mode:#x}")
     else:
-        player.inodes.grow(mapping, unsigned(args[5]))
+        state.inodes.grow(mapping, unsigned(args[5]))
 
 
-Call = Callable[["TracePlayer", Mm, Args, int, int], None]
+Call = Callable[[ReplayState, Mm, Args, int, int], None]
 
 CALLS: dict[int, Call] = {
     NR["open"]: open_truncating,
@@ -351,50 +348,50 @@ def is_error(result: int) -> bool:
     return -4095 <= result < 0
 
 
-def play(player: TracePlayer, mm: Mm, nr: int, args: Args, result: int, file_row: int) -> None:
+def play(state: ReplayState, mm: Mm, nr: int, args: Args, result: int, file_row: int) -> None:
     """Let the model do a call, and compare its answer with the kernel's."""
     name = NAMES.get(nr, f"system call {nr}")
     call = CALLS.get(nr)
     if is_error(result) and nr not in CHANGE_WHEN_REFUSED:
-        player.refused += 1
+        state.refused += 1
         return
     if call is None:
         if name not in HARMLESS:
-            _unknown(player, mm, name, args, result)
+            _unknown(state, mm, name, args, result)
         return
     wanted = -result if is_error(result) else 0
     try:
-        call(player, mm, args, result, file_row)
+        call(state, mm, args, result, file_row)
     except NotModelled as unknown:
-        player.not_modelled(f"call not modelled: {unknown}", mm, unknown.start, unknown.length)
+        state.not_modelled(f"call not modelled: {unknown}", mm, unknown.start, unknown.length)
     except SyscallError as refusal:
         got = refusal.errno or 0
         if got != wanted:
-            player.finding(f"{name}: {_said(got)}, the kernel {_said(wanted)}", f"process {player.pid}: {refusal}")
+            state.finding(f"{name}: {_said(got)}, the kernel {_said(wanted)}", f"process {state.pid}: {refusal}")
     else:
         if wanted:
-            player.finding(f"{name}: done, the kernel {_said(wanted)}", f"process {player.pid}: {name}{args[:3]}")
+            state.finding(f"{name}: done, the kernel {_said(wanted)}", f"process {state.pid}: {name}{args[:3]}")
 
 
-def _unknown(player: TracePlayer, mm: Mm, name: str, args: Args, result: int) -> None:
+def _unknown(state: ReplayState, mm: Mm, name: str, args: Args, result: int) -> None:
     # A call that the model does not have: what it may have changed, as narrowly as it says itself.
     what = f"call not modelled: {name}{f' option {args[0]}' if name == 'prctl' else ''}"
     if name in WITHOUT_TRACE:
-        player.finding(what, f"process {player.pid}", NOTED)
+        state.finding(what, f"process {state.pid}", NOTED)
     elif name in RANGES:
         start, length = (unsigned(a) for a in args[RANGES[name] : RANGES[name] + 2])
-        player.not_modelled(what, mm, start, length)
+        state.not_modelled(what, mm, start, length)
     elif name == "prctl" and args[0] == PR_SET_VMA:
-        player.not_modelled(what, mm, unsigned(args[2]), unsigned(args[3]))
+        state.not_modelled(what, mm, unsigned(args[2]), unsigned(args[3]))
     elif name == "map_shadow_stack":
-        player.not_modelled(what, mm, result, unsigned(args[1]))
+        state.not_modelled(what, mm, result, unsigned(args[1]))
     elif name == "process_madvise" and ADVICE.get(args[3]) in ("cold", "willneed", "pageout", "collapse"):
         # Of whichever process: entries in swap and huge pages are seen to be such, the others change nothing.
-        player.reclaimed |= ADVICE[args[3]] == "pageout"
-        player.finding(f"{what} of {ADVICE[args[3]]}", f"process {player.pid}", NOTED)
+        state.reclaimed |= ADVICE[args[3]] == "pageout"
+        state.finding(f"{what} of {ADVICE[args[3]]}", f"process {state.pid}", NOTED)
     else:
         # Other advice is given only by a process to itself, by ranges that the trace does not have.
-        player.not_modelled(what, mm)
+        state.not_modelled(what, mm)
 
 
 def _said(error: int) -> str:

@@ -7,7 +7,6 @@ What is compared, and why an entry may differ without fault of the model, is in 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,53 +18,51 @@ from rmap.lab.replay.anon_vmas import topology
 from rmap.lab.replay.causes import Judge, Known, by_cause
 from rmap.lab.replay.pairs import Entry, Side, page_of, pid_of
 from rmap.lab.replay.seen import Seen
+from rmap.lab.replay.state import ReplayState
 from rmap.mm.costs import ADOPT
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.trace import Picture
 
-if TYPE_CHECKING:
-    from rmap.lab.replay.player import TracePlayer
 
-
-def hold_against(player: TracePlayer, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
+def hold_against(state: ReplayState, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
     """Compare the model with a picture of every process, then make it equal.
 
     Args:
         number: of the picture, and ``time_ns`` when it was taken, for the answer.
     """
     theirs = picture.snapshot
-    left, right = resync.sides(player, theirs)
+    left, right = resync.sides(state, theirs)
     entries = Entry(left, right)
-    known = Known(_seen(player, theirs), player.trace.about["lost"], player.reclaimed)
+    known = Known(_seen(state, theirs), state.trace.about["lost"], state.reclaimed)
     judge = Judge(entries, known)
-    rows = tuple(_rows(player, judge))
-    notes = _notes(player, theirs)
-    has_anon_vmas = player.core.rmap.topology() is not None
-    player.core.costs.enter(ADOPT)
-    areas = resync.put_areas_right(player, theirs)
+    rows = tuple(_rows(state, judge))
+    notes = _notes(state, theirs)
+    has_anon_vmas = state.core.rmap.topology() is not None
+    state.core.costs.enter(ADOPT)
+    areas = resync.put_areas_right(state, theirs)
     if has_anon_vmas:
-        areas += resync.cut_like(player, theirs)
+        areas += resync.cut_like(state, theirs)
     why = judge.why
     if areas:
         before = {int(key): cause for key, cause in zip(entries.key, why)}
-        entries = Entry(left, Side(player.kernel.snapshot()))
+        entries = Entry(left, Side(state.kernel.snapshot()))
         judge = Judge(entries, known)
         why = np.array([c and (before.get(k) or r.AREA) for k, c in zip(entries.key.tolist(), judge.why)], object)
     differing = np.flatnonzero(~entries.alike)
-    anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(player, theirs)
+    anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(state, theirs)
     # An entry that the model cannot have leaves what it has.
     possible = differing[entries.kind[differing] != OTHER]
-    left_out = resync.put_entries_right(player, entries, possible, anywhere=anew or not has_anon_vmas)
+    left_out = resync.put_entries_right(state, entries, possible, anywhere=anew or not has_anon_vmas)
     permissions = resync.permissions_differ(entries)
     present = differing[np.isin(entries.kind[differing], (ANON, FILE, SHMEM))]
-    resync.put_permissions_right(player, entries, np.concatenate((present, permissions)))
-    if anew and not resync.put_structure_right(player, entries):
+    resync.put_permissions_right(state, entries, np.concatenate((present, permissions)))
+    if anew and not resync.put_structure_right(state, entries):
         notes.append("the anon_vmas of the picture could not be given to the model")
-    resync.evict_swapped(player, entries)
+    resync.evict_swapped(state, entries)
     if left_out:
         notes.append(f"{left_out:,} entries of the picture have no place in the model")
-    _restart(player, entries)
+    _restart(state, entries)
     return r.Checkpoint(
         number=number,
         cause=picture.cause,
@@ -91,10 +88,10 @@ def _structure_differs(rows: tuple[r.Agreement, ...], entries: Entry, differing:
     return bool(private.any()) or any(not row.complete for row in rows if row.what in structure)
 
 
-def _rows(player: TracePlayer, judge: Judge) -> list[r.Agreement]:
+def _rows(state: ReplayState, judge: Judge) -> list[r.Agreement]:
     # What is compared, in the order of r.UNITS; what the picture does not know is left out.
     entries = judge.entries
-    names = partial(_file_name, player)
+    names = partial(_file_name, state)
     rows = [
         agreement.layout(entries.theirs, entries.mine, names, judge),
         agreement.sharing(entries, judge),
@@ -102,11 +99,11 @@ def _rows(player: TracePlayer, judge: Judge) -> list[r.Agreement]:
         agreement.anonymous_mapcounts(entries, judge),
         agreement.file_mapcounts(entries),
     ]
-    known = (agreement.exclusive(entries, judge), agreement.writable(entries, judge))
-    return [*rows, *(row for row in known if row is not None), *topology(entries, judge)]
+    permissions = (agreement.exclusive(entries, judge), agreement.writable(entries, judge))
+    return [*rows, *(row for row in permissions if row is not None), *topology(entries, judge)]
 
 
-def _file_name(player: TracePlayer, picture: Snapshot, vma: int) -> object:
+def _file_name(state: ReplayState, picture: Snapshot, vma: int) -> object:
     # What both sides call a VMA's file. The model numbers its own; shared anonymous memory has no name both know.
     row, label = int(picture.vmas.file[vma]), picture.vmas.label[vma]
     if row < 0:
@@ -115,21 +112,21 @@ def _file_name(player: TracePlayer, picture: Snapshot, vma: int) -> object:
     if files.kind[row] == f.FILE_DEVICE:
         return files.path[row]
     if picture.about["source"] == "model":
-        return player.inodes.by_mapping.get(int(files.inode[row]))
+        return state.inodes.by_mapping.get(int(files.inode[row]))
     return int(files.dev[row]), int(files.inode[row])
 
 
-def _seen(player: TracePlayer, theirs: Snapshot) -> dict[int, Seen]:
-    found = {}
+def _seen(state: ReplayState, theirs: Snapshot) -> dict[int, Seen]:
+    seen_of = {}
     for pid in theirs.processes.pid.tolist():
-        process = player.kernel.processes.get(pid)
+        process = state.kernel.processes.get(pid)
         if process is not None:
-            found[pid] = player.seen(process.mm)
-    return found
+            seen_of[pid] = state.seen(process.mm)
+    return seen_of
 
 
-def _notes(player: TracePlayer, theirs: Snapshot) -> list[str]:
-    ours = _lowest_pids(player)
+def _notes(state: ReplayState, theirs: Snapshot) -> list[str]:
+    ours = _lowest_pids(state)
     pids = set(theirs.processes.pid.tolist())
     notes = []
     if pids - ours:
@@ -139,17 +136,17 @@ def _notes(player: TracePlayer, theirs: Snapshot) -> list[str]:
     return notes
 
 
-def _restart(player: TracePlayer, entries: Entry) -> None:
+def _restart(state: ReplayState, entries: Entry) -> None:
     # From here on the model is equal to the picture: its anonymous pages are accounted for.
     anon = entries.kind == ANON
     pids, pages = pid_of(entries.key[anon]), page_of(entries.key[anon])
-    for pid in _lowest_pids(player):
-        player.seen(player.kernel.processes[pid].mm).restart(pages[pids == pid])
+    for pid in _lowest_pids(state):
+        state.seen(state.kernel.processes[pid].mm).restart(pages[pids == pid])
 
 
-def _lowest_pids(player: TracePlayer) -> set[int]:
+def _lowest_pids(state: ReplayState) -> set[int]:
     # One process of each mm: the one that a picture names.
     lowest: dict[int, int] = {}
-    for pid, process in player.kernel.processes.items():
+    for pid, process in state.kernel.processes.items():
         lowest[process.mm.id] = min(pid, lowest.get(process.mm.id, pid))
     return set(lowest.values())

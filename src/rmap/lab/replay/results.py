@@ -237,7 +237,7 @@ class TracePlayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class TraceSummary:
     """Which trace it was.
 
     Attributes:
@@ -269,7 +269,7 @@ class ReplayReport:
     """A trace, played under one design.
 
     Attributes:
-        film: which.
+        trace: which.
         design, profile: under what.
         played: what happened.
         correctness: the design's walks against the page tables, when the last picture had been met; where there is
@@ -279,7 +279,7 @@ class ReplayReport:
         costs: every counter, by operation and name, of the whole.
     """
 
-    film: Film
+    trace: TraceSummary
     design: str
     profile: str
     played: TracePlayed

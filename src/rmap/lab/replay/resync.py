@@ -1,6 +1,6 @@
 """Putting the model right after a checkpoint: its VMAs and entries become those of the picture.
 
-Entries first that are wrong go, then what the picture has comes: pages of files, the zero page, new anonymous pages,
+Wrong entries go first, then what the picture has comes: pages of files, the zero page, new anonymous pages,
 and entries that share one with another process.
 """
 
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmap.columns import I64, Bool
 from rmap.kernel import Process
-from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon
-from rmap.kernel.exec import make_vma, write_entries
-from rmap.kernel.structure import take_over_topology
+from rmap.kernel.entries import ANON, FILE, NONE, OTHER, SHMEM, SWAPPED, drop, map_new_anon, share_anon, write_entries
+from rmap.kernel.structure import count_locked, make_vma, take_over_topology
 from rmap.lab.replay.pairs import Entry, Side, key_of, page_of, pid_of
+from rmap.lab.replay.state import ReplayState
 from rmap.mm.frames import ANON as ANON_PAGE
 from rmap.mm.frames import EXCLUSIVE, SWAPCACHE
 from rmap.mm.merge import set_range, split_vma, unlink_vma
@@ -27,15 +26,12 @@ from rmap.mm.page_tables import ptep_of
 from rmap.mm.pte import PRESENT, RW, TRACKED_MASK
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.uapi.vm_flags import VM_LOCKED, VM_SHARED
+from rmap.uapi.vm_flags import VM_SHARED
 from rmap.units import PAGE_SHIFT
-
-if TYPE_CHECKING:
-    from rmap.lab.replay.player import TracePlayer
 
 
 # -- areas ------------------------------------------------------------------------------------------------------------
-def put_areas_right(player: TracePlayer, theirs: Snapshot) -> int:
+def put_areas_right(state: ReplayState, theirs: Snapshot) -> int:
     """Give every process the areas of the picture where it has others; returns how many were made or cut.
 
     Where only the borders between areas differ, the model's stay: a design may merge what another does not.
@@ -43,13 +39,13 @@ def put_areas_right(player: TracePlayer, theirs: Snapshot) -> int:
     changed = 0
     bounds = np.searchsorted(theirs.vmas.process, np.arange(len(theirs.processes) + 1)).tolist()
     for process, pid in enumerate(theirs.processes.pid.tolist()):
-        known = player.kernel.processes.get(pid)
-        if known is not None:
-            changed += _areas_of(player, theirs, known.mm, range(bounds[process], bounds[process + 1]))
+        own = state.kernel.processes.get(pid)
+        if own is not None:
+            changed += _areas_of(state, theirs, own.mm, range(bounds[process], bounds[process + 1]))
     return changed
 
 
-def _areas_of(player: TracePlayer, theirs: Snapshot, mm: Mm, rows: range) -> int:
+def _areas_of(state: ReplayState, theirs: Snapshot, mm: Mm, rows: range) -> int:
     vmas = theirs.vmas
     edges = {int(x) for row in rows for x in (vmas.start[row], vmas.end[row])}
     edges |= {x for vma in mm.vmas for x in (vma.start, vma.end)}
@@ -60,17 +56,17 @@ def _areas_of(player: TracePlayer, theirs: Snapshot, mm: Mm, rows: range) -> int
         current = row_at.get(low, current)
         row = current if current >= 0 and low < int(vmas.end[current]) else -1
         own = mm.find(low)
-        if _same_area(player, theirs, row, low, own):
+        if _same_area(state, theirs, row, low, own):
             continue
         changed += 1
         if own is not None:
-            do_munmap(player.core, mm, low, high, "munmap")
+            do_munmap(state.core, mm, low, high, "munmap")
         if row >= 0:
-            _make_area(player, theirs, mm, row, low, high)
+            _make_area(state, theirs, mm, row, low, high)
     return changed
 
 
-def _same_area(player: TracePlayer, theirs: Snapshot, row: int, at: int, own: Vma | None) -> bool:
+def _same_area(state: ReplayState, theirs: Snapshot, row: int, at: int, own: Vma | None) -> bool:
     if row < 0 or own is None:
         return row < 0 and own is None
     vmas = theirs.vmas
@@ -82,72 +78,69 @@ def _same_area(player: TracePlayer, theirs: Snapshot, row: int, at: int, own: Vm
     has_file = int(vmas.file[row]) >= 0
     if not has_file or own.mapping is None:
         return not has_file or own.file is not None
-    known = player.inodes.by_mapping.get(own.mapping.id)
+    inode = state.inodes.by_mapping.get(own.mapping.id)
     file = int(vmas.file[row])
-    return known is None or known == (int(theirs.files.dev[file]), int(theirs.files.inode[file]))
+    return inode is None or inode == (int(theirs.files.dev[file]), int(theirs.files.inode[file]))
 
 
-def _make_area(player: TracePlayer, theirs: Snapshot, mm: Mm, row: int, low: int, high: int) -> None:
+def _make_area(state: ReplayState, theirs: Snapshot, mm: Mm, row: int, low: int, high: int) -> None:
     files: dict[int, File] = {}
     file_row = int(theirs.vmas.file[row])
     if file_row >= 0:
         wanted = (int(theirs.files.dev[file_row]), int(theirs.files.inode[file_row]))
         for other in mm.vmas:
-            if other.mapping is not None and player.inodes.by_mapping.get(other.mapping.id) == wanted:
+            if other.mapping is not None and state.inodes.by_mapping.get(other.mapping.id) == wanted:
                 assert other.file is not None
                 files[file_row] = other.file
-    brk = mm.start_brk, mm.brk
-    locked = mm.locked_vm
-    vma = make_vma(player.core, mm, theirs, row, player.inodes, files)
-    mm.start_brk, mm.brk = brk
+    vma = make_vma(state.core, mm, theirs, row, state.inodes, files)
     vma.pgoff += (low - vma.start) >> PAGE_SHIFT
     vma.start, vma.end = low, high
-    mm.locked_vm = locked + (vma.pages if vma.flags & VM_LOCKED else 0)
+    count_locked(vma)
     mm.insert(vma)
-    player.core.link_file(vma)
+    state.core.link_file(vma)
 
 
-def cut_like(player: TracePlayer, theirs: Snapshot) -> int:
+def cut_like(state: ReplayState, theirs: Snapshot) -> int:
     """Cut areas of the model where the kernel's end; returns how many cuts."""
     cuts = 0
     for process, start in zip(theirs.vmas.process.tolist(), theirs.vmas.start.tolist()):
-        known = player.kernel.processes.get(int(theirs.processes.pid[process]))
-        own = known.mm.find(start) if known is not None else None
+        ours = state.kernel.processes.get(int(theirs.processes.pid[process]))
+        own = ours.mm.find(start) if ours is not None else None
         if own is not None and own.start < start:
-            split_vma(player.core, own, start, new_below=False)
+            split_vma(state.core, own, start, new_below=False)
             cuts += 1
     return cuts
 
 
-def structure_is_known(player: TracePlayer, theirs: Snapshot) -> bool:
+def structure_is_known(state: ReplayState, theirs: Snapshot) -> bool:
     """Whether the picture's own anon_vmas can be given to the model.
 
     Not if the picture does not know them, the design has none, there are other processes, or pages that nobody maps
     wait in the swap cache with an anon_vma of their own.
     """
-    core = player.core
+    core = state.core
     if theirs.about["topology"] == "none" or core.rmap.topology() is None or (core.frames.flags & SWAPCACHE).any():
         return False
-    return _mms(player, theirs) is not None
+    return _mms(state, theirs) is not None
 
 
-def _mms(player: TracePlayer, theirs: Snapshot) -> list[Mm] | None:
+def _mms(state: ReplayState, theirs: Snapshot) -> list[Mm] | None:
     # The mm of each process of the picture; None if the model has other ones.
-    processes = [player.kernel.processes.get(pid) for pid in theirs.processes.pid.tolist()]
+    processes = [state.kernel.processes.get(pid) for pid in theirs.processes.pid.tolist()]
     mms = [process.mm for process in processes if process is not None]
-    return mms if {mm.id for mm in mms} == set(player.core.mms) and len(mms) == len(processes) else None
+    return mms if {mm.id for mm in mms} == set(state.core.mms) and len(mms) == len(processes) else None
 
 
-def put_structure_right(player: TracePlayer, entries: Entry) -> bool:
+def put_structure_right(state: ReplayState, entries: Entry) -> bool:
     """Give the model the picture's own areas and anon_vmas, areas and entries being equal already.
 
     False: they do not correspond, and nothing was changed.
     """
-    core, theirs = player.core, entries.theirs.picture
-    parts = _parts_of_areas(player, theirs)
+    core, theirs = state.core, entries.theirs.picture
+    parts = _parts_of_areas(state, theirs)
     kept = (entries.kind == OTHER) & (entries.my_kind == ANON)
     rows = np.flatnonzero(np.isin(entries.kind, (ANON, SWAPPED)) | kept)
-    pfns = np.array([_pfn_at(player, entries, row) for row in rows.tolist()], np.int64)
+    pfns = np.array([_pfn_at(state, entries, row) for row in rows.tolist()], np.int64)
     rows, pfns = rows[pfns > 0], pfns[pfns > 0]
     anon_vma, index = _anchors(entries, rows)
     if parts is None or (anon_vma < 0).any() or (core.frames.flags & SWAPCACHE).any():
@@ -179,28 +172,28 @@ def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
     return anon_vma, index
 
 
-def _parts_of_areas(player: TracePlayer, theirs: Snapshot) -> list[list[Vma]] | None:
+def _parts_of_areas(state: ReplayState, theirs: Snapshot) -> list[list[Vma]] | None:
     # For each VMA of the picture, in order, the model's that it is made of; None if some do not correspond.
-    mms, vmas = _mms(player, theirs), theirs.vmas
+    mms, vmas = _mms(state, theirs), theirs.vmas
     if mms is None:
         return None
-    found = []
+    all_parts = []
     for process, start, end in zip(vmas.process.tolist(), vmas.start.tolist(), vmas.end.tolist()):
         parts = mms[process].overlapping(start, end)
         if not parts or parts[0].start != start or parts[-1].end != end or not mms[process].covers(start, end):
             return None
-        found.append(parts)
-    return found if sum(map(len, found)) == sum(len(mm.vmas) for mm in mms) else None
+        all_parts.append(parts)
+    return all_parts if sum(map(len, all_parts)) == sum(len(mm.vmas) for mm in mms) else None
 
 
-def _pfn_at(player: TracePlayer, entries: Entry, row: int) -> int:
-    at = _place(player, entries, row)
-    entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])] if at is not None else 0
+def _pfn_at(state: ReplayState, entries: Entry, row: int) -> int:
+    at = _place(state, entries, row)
+    entry = state.core.tables.mv[ptep_of(at[0].mm, at[1])] if at is not None else 0
     return entry >> PAGE_SHIFT if entry & TRACKED_MASK == PRESENT else 0
 
 
 # -- entries ----------------------------------------------------------------------------------------------------------
-def put_entries_right(player: TracePlayer, entries: Entry, differing: I64, *, anywhere: bool) -> int:
+def put_entries_right(state: ReplayState, entries: Entry, differing: I64, *, anywhere: bool) -> int:
     """Make the model's entries those of the picture.
 
     Args:
@@ -214,16 +207,16 @@ def put_entries_right(player: TracePlayer, entries: Entry, differing: I64, *, an
     left = 0
     moved = _to_be_shared_anew(entries, differing)
     gone = differing[moved & (entries.my_kind[differing] != NONE)]
-    for vma, addrs, _ in _by_area(player, entries, gone):
-        drop(player.core, vma, addrs)
+    for vma, addrs, _ in _by_area(state, entries, gone):
+        drop(state.core, vma, addrs)
     anon = np.isin(entries.kind[differing], (ANON, SWAPPED))
     plain = differing[~anon & (entries.kind[differing] != NONE)]
-    for vma, addrs, rows in _by_area(player, entries, plain):
+    for vma, addrs, rows in _by_area(state, entries, plain):
         for kind in np.unique(entries.kind[rows]).tolist():
             here = addrs[entries.kind[rows] == kind]
-            if not write_entries(player.core, vma, here, kind):
+            if not write_entries(state.core, vma, here, kind):
                 left += len(here)
-    left += _put_anonymous_right(player, entries, differing[anon & moved], anywhere)
+    left += _put_anonymous_right(state, entries, differing[anon & moved], anywhere)
     return left
 
 
@@ -244,25 +237,25 @@ def _to_be_shared_anew(entries: Entry, differing: I64) -> Bool:
     return moved
 
 
-def _by_area(player: TracePlayer, entries: Entry, rows: I64) -> list[tuple[Vma, I64, I64]]:
+def _by_area(state: ReplayState, entries: Entry, rows: I64) -> list[tuple[Vma, I64, I64]]:
     # The rows area by area: (area of the model, addresses, rows). Rows where it has none are left out.
-    found: list[tuple[Vma, I64, I64]] = []
+    by_area: list[tuple[Vma, I64, I64]] = []
     keys = entries.key[rows]
     pids, addrs = pid_of(keys), page_of(keys) << PAGE_SHIFT
     at = 0
     while at < len(rows):
-        process = player.kernel.processes.get(int(pids[at]))
+        process = state.kernel.processes.get(int(pids[at]))
         vma = process.mm.find(int(addrs[at])) if process is not None else None
         if vma is None:
             at += 1
             continue
         stop = int(np.searchsorted(keys, key_of(int(pids[at]), vma.end)))
-        found.append((vma, addrs[at:stop], rows[at:stop]))
+        by_area.append((vma, addrs[at:stop], rows[at:stop]))
         at = stop
-    return found
+    return by_area
 
 
-def _put_anonymous_right(player: TracePlayer, entries: Entry, rows: I64, anywhere: bool) -> int:
+def _put_anonymous_right(state: ReplayState, entries: Entry, rows: I64, anywhere: bool) -> int:
     # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
     left = 0
     theirs = entries.theirs.entries
@@ -270,13 +263,13 @@ def _put_anonymous_right(player: TracePlayer, entries: Entry, rows: I64, anywher
     names, mappers = np.unique(_page_names(theirs.frame, theirs.kind)[private], return_counts=True)
     page = _page_names(entries.of("frame", rows), entries.kind[rows])
     alone = mappers[np.searchsorted(names, page)] == 1
-    for vma, addrs, _ in _by_area(player, entries, rows[alone]):
-        if not write_entries(player.core, vma, addrs, ANON):
+    for vma, addrs, _ in _by_area(state, entries, rows[alone]):
+        if not write_entries(state.core, vma, addrs, ANON):
             left += len(addrs)
     by_page: dict[int, list[int]] = defaultdict(list)
     for name, row in zip(page[~alone].tolist(), rows[~alone].tolist()):
         by_page[name].append(row)
-    return left + sum(_share_page(player, entries, members, anywhere) for members in by_page.values())
+    return left + sum(_share_page(state, entries, members, anywhere) for members in by_page.values())
 
 
 def _page_names(frame: I64, kind: I64) -> I64:
@@ -292,25 +285,25 @@ def _sharers(entries: Entry, row: int) -> list[int]:
     return [int(np.searchsorted(entries.key, entries.theirs.key[at])) for at in same.tolist() if at != own]
 
 
-def _share_page(player: TracePlayer, entries: Entry, members: list[int], anywhere: bool) -> int:
+def _share_page(state: ReplayState, entries: Entry, members: list[int], anywhere: bool) -> int:
     left = 0
     waiting = set(members)
     source: tuple[Vma, int] | None = None
     for row in _sharers(entries, members[0]):
         if row not in waiting:
-            source = _place(player, entries, row)
+            source = _place(state, entries, row)
             break
-    places = [place for place in (_place(player, entries, row) for row in members) if place is not None]
+    places = [place for place in (_place(state, entries, row) for row in members) if place is not None]
     left += len(members) - len(places)
     for vma, addr in sorted(places, key=lambda place: len(_ancestors(place[0].mm))):
         where = np.array([addr], np.int64)
         if vma.flags & VM_SHARED:
             left += 1
         elif source is None or not (anywhere or _may_share(source[0], vma)):
-            map_new_anon(player.core, vma, where)
+            map_new_anon(state.core, vma, where)
             source = source or (vma, addr)
         else:
-            share_anon(player.core, vma, addr, *source)
+            share_anon(state.core, vma, addr, *source)
     return left
 
 
@@ -330,14 +323,14 @@ def permissions_differ(entries: Entry) -> I64:
     return both[unlike]
 
 
-def put_permissions_right(player: TracePlayer, entries: Entry, rows: I64) -> None:
+def put_permissions_right(state: ReplayState, entries: Entry, rows: I64) -> None:
     """Make entries as writable, and anonymous pages as exclusive, as the picture says; the pages are equal already."""
-    about, core = entries.theirs.picture.about, player.core
+    about, core = entries.theirs.picture.about, state.core
     if not (about["anon_exclusive"] and about["pte_write"]):
         return
     exclusive, writable = entries.of("exclusive", rows).tolist(), entries.of("writable", rows).tolist()
     for row, is_exclusive, may_write in zip(rows.tolist(), exclusive, writable):
-        at = _place(player, entries, row)
+        at = _place(state, entries, row)
         ptep = ptep_of(at[0].mm, at[1]) if at is not None else 0
         entry = core.tables.mv[ptep]
         if not ptep or entry & TRACKED_MASK != PRESENT:
@@ -351,9 +344,9 @@ def put_permissions_right(player: TracePlayer, entries: Entry, rows: I64) -> Non
         core.tables.mv[ptep] = entry & ~RW | (RW if may_write else 0)
 
 
-def _place(player: TracePlayer, entries: Entry, row: int) -> tuple[Vma, int] | None:
+def _place(state: ReplayState, entries: Entry, row: int) -> tuple[Vma, int] | None:
     key = int(entries.key[row])
-    process: Process | None = player.kernel.processes.get(pid_of(key))
+    process: Process | None = state.kernel.processes.get(pid_of(key))
     addr = page_of(key) << PAGE_SHIFT
     vma = process.mm.find(addr) if process is not None else None
     return None if vma is None else (vma, addr)
@@ -373,21 +366,21 @@ def _may_share(source: Vma, vma: Vma) -> bool:
     return source.mm.id in _ancestors(vma.mm)
 
 
-def evict_swapped(player: TracePlayer, entries: Entry) -> int:
+def evict_swapped(state: ReplayState, entries: Entry) -> int:
     """Pages that the kernel has swapped out everywhere go to swap in the model too; returns how many were asked to."""
     rows = np.flatnonzero(entries.kind == SWAPPED)
     pfns = set()
     for row in rows.tolist():
-        at = _place(player, entries, row)
+        at = _place(state, entries, row)
         if at is not None:
-            entry = player.core.tables.mv[ptep_of(at[0].mm, at[1])]
+            entry = state.core.tables.mv[ptep_of(at[0].mm, at[1])]
             if entry & PRESENT:
                 pfns.add(entry >> PAGE_SHIFT)
     if pfns:
-        player.kernel.reclaim(sorted(pfns))
+        state.kernel.reclaim(sorted(pfns))
     return len(pfns)
 
 
-def sides(player: TracePlayer, theirs: Snapshot) -> tuple[Side, Side]:
+def sides(state: ReplayState, theirs: Snapshot) -> tuple[Side, Side]:
     """The picture, and one of the model now."""
-    return Side(theirs), Side(player.kernel.snapshot())
+    return Side(theirs), Side(state.kernel.snapshot())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rmap.kernel import Kernel
 from rmap.lab.correctness import correctness
 from rmap.lab.replay.player import TracePlayer
-from rmap.lab.replay.results import Checkpoint, Film, ReplayReport
+from rmap.lab.replay.results import Checkpoint, ReplayReport, TraceSummary
 from rmap.lab.results import Correctness
 from rmap.trace import Trace
 
@@ -56,17 +56,17 @@ def replay(
     last = len(trace.pictures) - 1
     moments: list[Moment] = []
 
-    def watch(player: TracePlayer, checkpoint: Checkpoint) -> None:
+    def watch(kernel: Kernel, checkpoint: Checkpoint) -> None:
         say(f"picture {checkpoint.number + 1} of {last + 1}")
         if checkpoint.number == last:
-            moments.append(look(player.kernel))
+            moments.append(look(kernel))
 
     player = TracePlayer(trace, design, profile, watch=watch)
     say(f"playing {len(trace.events):,} events")
     played = player.play()
     moment = moments[0] if moments else look(player.kernel)
     return ReplayReport(
-        film=film_of(trace, source),
+        trace=summary_of(trace, source),
         design=design,
         profile=profile,
         played=played,
@@ -84,10 +84,10 @@ def look(kernel: Kernel) -> Moment:
     return Moment.of(kernel)
 
 
-def film_of(trace: Trace, source: str | os.PathLike[str] | Trace) -> Film:
+def summary_of(trace: Trace, source: str | os.PathLike[str] | Trace) -> TraceSummary:
     """Which trace this is."""
     about, time = trace.about, trace.events.time
-    return Film(
+    return TraceSummary(
         name="trace" if isinstance(source, Trace) else os.path.basename(os.fspath(source).rstrip("/")),
         command=tuple(about["command"]),
         recorder=about["recorder"],

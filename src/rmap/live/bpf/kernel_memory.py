@@ -9,18 +9,21 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from rmap.columns import I64, Bool
+from rmap.columns import I64
 from rmap.errors import NotPermitted
 from rmap.live.bpf.libbpf import BpfObject, refusal, run
-from rmap.live.bpf.topology import Topology, parse
+from rmap.live.bpf.topology import parse
+from rmap.live.sources import procfs, sysfs
 from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.uapi.pagemap import PM_PFRAME_MASK
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import EntryAt, RawPtes, StructPages, TreeNodes
+from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 OBJECT = Path(__file__).with_name("memory.bpf.o")
@@ -32,123 +35,11 @@ _NODE_WORDS = 11
 _ANON_VMA_TREE, _I_MMAP_TREE = 0, 1
 _PTE_WORDS = 2
 _EXCHANGE_BYTES = (_BATCH + _BATCH * _PAGE_WORDS + 2) * 8
-_FRAME = 0x000FFFFFFFFFF000
-_PRESENT, _PROTNONE = 1, 1 << 8
 _TOP_SHIFTS = (39, 48)  # four levels, five levels
 _MOST_GIBIBYTES = 1 << 12
 
 
-@dataclass(frozen=True)
-class StructPages:
-    """``struct page`` of some frames, in the order asked; int64 columns unless stated.
-
-    Attributes:
-        pfn: as asked.
-        valid: bool: there is such a struct page. The other columns of an invalid row are 0.
-        flags: of the folio's head.
-        mapping: of the head: a tagged pointer (rule 1.1); trustworthy only while the page is mapped.
-        index: of this page: its head's, and its place in the folio (rule 1.3).
-        mapcount: how many entries map this page (rule 1.4; of a large folio: by entries and as a whole).
-        refcount: of the folio.
-        head: PFN of the folio's head.
-        order: of the folio.
-        large_mapcount, entire_mapcount, nr_pages_mapped: counters of a large folio (rule 1.5), as stored.
-        exclusive: bool: PG_anon_exclusive, where this page keeps it (rule 1.7).
-    """
-
-    pfn: I64
-    valid: Bool
-    flags: I64
-    mapping: I64
-    index: I64
-    mapcount: I64
-    refcount: I64
-    head: I64
-    order: I64
-    large_mapcount: I64
-    entire_mapcount: I64
-    nr_pages_mapped: I64
-    exclusive: Bool
-
-
-@dataclass(frozen=True)
-class TreeNodes:
-    """The nodes of one interval tree, a parent before its children; int64 columns.
-
-    Attributes:
-        node, left, right: addresses of ``rb_node``, 0 for none.
-        subtree_last: as the node keeps it: the last page index of any interval below it.
-        vma, start, end, pgoff, mm, flags: of the VMA behind the node.
-        mm_users: of the VMA's mm: 0 from when its last user left it.
-        truncated: there are more nodes than are read of one tree (65,536).
-        i_mmap_writable: of a file's tree; 0 for an anon_vma's.
-    """
-
-    node: I64
-    left: I64
-    right: I64
-    subtree_last: I64
-    vma: I64
-    start: I64
-    end: I64
-    pgoff: I64
-    mm: I64
-    flags: I64
-    mm_users: I64
-    truncated: bool
-    i_mmap_writable: int
-
-    def __len__(self) -> int:
-        return len(self.node)
-
-
-@dataclass(frozen=True)
-class RawPtes:
-    """Page-table entries as the machine has them, in the order asked (x86-64).
-
-    Attributes:
-        entry: int64: the entry that decides about the address: of the lowest level reached.
-        shift: int64: what that entry covers, as a power of two in bytes: 12 for a page, 21 for a PMD, and so on.
-    """
-
-    entry: I64
-    shift: I64
-
-    @property
-    def present(self) -> Bool:
-        """Whether the entry maps a page, or a huge page; also where nobody may use it now (PROT_NONE, NUMA hints)."""
-        return (self.entry & (_PRESENT | _PROTNONE) != 0) & ((self.shift == 12) | (self.entry & 1 << 7 != 0))
-
-    @property
-    def write(self) -> Bool:
-        """Whether it allows writing."""
-        return self.present & (self.entry & 1 << 1 != 0)
-
-    @property
-    def dirty(self) -> Bool:
-        """Whether the page was written through it. Where writing is not allowed, the bit is kept elsewhere (58)."""
-        return self.present & (self.entry & (1 << 6 | 1 << 58) != 0)
-
-    @property
-    def pfn(self) -> I64:
-        """The frame of the entry; of a huge page, its first."""
-        # Against L1TF, an entry that the processor must not follow has the bits of its frame inverted.
-        entry = np.where(self.entry & _PRESENT != 0, self.entry, ~self.entry)
-        first = np.int64(-1) << self.shift  # a huge page has other bits below its frame
-        return np.where(self.present, (entry & _FRAME & first) >> PAGE_SHIFT, 0)
-
-    def maps(self, addresses: I64, pfns: I64) -> Bool:
-        """Which entries map these frames at these addresses (int64, bytes, as asked), be it within a huge page."""
-        inside = addresses >> PAGE_SHIFT & (np.int64(1) << self.shift - PAGE_SHIFT) - 1
-        return self.present & (self.pfn + inside == pfns)
-
-    @property
-    def swap_exclusive(self) -> Bool:
-        """The exclusive marker of a swap entry (rule 4.12); makes no sense for others."""
-        return ~self.present & (self.shift == 12) & (self.entry & 1 << 3 != 0)
-
-
-class KernelMemory:
+class BpfMemory(KernelMemory):
     """Reads the running kernel's memory. A context manager; one reader at a time.
 
     Raises:
@@ -190,7 +81,7 @@ class KernelMemory:
             self._exchange = None
         self._object.close()
 
-    def __enter__(self) -> KernelMemory:
+    def __enter__(self) -> BpfMemory:
         return self
 
     def __exit__(self, *stopped_by: object) -> None:
@@ -220,8 +111,24 @@ class KernelMemory:
             rows[first : first + len(part)] = self._answer[: len(part) * _PAGE_WORDS].reshape(-1, _PAGE_WORDS)
         return self._decode(pfns, rows)
 
+    @property
+    def release(self) -> str:
+        """As uname says."""
+        return os.uname().release
+
+    def comm(self, pid: int) -> str:
+        """The command of a process, ``"(ended)"`` if there is none."""
+        try:
+            return procfs.read_stat(pid).comm
+        except OSError:
+            return "(ended)"
+
+    def ksm_references(self) -> int:
+        """How many references KSM holds to anon_vmas: one per page in its stable tree (rule 2.9)."""
+        return sysfs.ksm_items()
+
     @cached_property
-    def page_tables(self) -> str | None:
+    def why_no_ptes(self) -> str | None:
         """What is missing for :meth:`ptes`, in words; None if nothing is."""
         return "x86-64" if os.uname().machine != "x86_64" else None if self._direct_map else "a known direct map"
 
@@ -234,10 +141,10 @@ class KernelMemory:
             addresses: int64, bytes, in any order.
 
         Raises:
-            NotPermitted: :attr:`page_tables` says why.
+            NotPermitted: :attr:`why_no_ptes` says why.
         """
-        if self.page_tables is not None or self._direct_map is None:
-            raise refusal(self.page_tables or "a known direct map")
+        if self.why_no_ptes is not None or self._direct_map is None:
+            raise refusal(self.why_no_ptes or "a known direct map")
         base, top_shift = self._direct_map
         rows = np.empty((len(addresses), _PTE_WORDS), np.int64)
         for first in range(0, len(addresses), _BATCH):
@@ -245,17 +152,29 @@ class KernelMemory:
             rows[first : first + len(part)] = self._read_ptes(mm, base, top_shift, part)
         return RawPtes(rows[:, 0], rows[:, 1])
 
+    def entry_at(self, pid: int, mm: int, address: int) -> EntryAt | None:
+        """What the page tables of a process hold at one address, None where it is gone or not readable.
+
+        Asked of ``/proc/PID/pagemap``, which looks under the lock of the memory map.
+        """
+        try:
+            with Pagemap(pid) as pagemap:
+                entry = pagemap.entry(address) & (1 << 64) - 1
+        except OSError:
+            return None
+        return EntryAt(entry & PM_PFRAME_MASK if entry & PM_PRESENT else -1, bool(entry & PM_SWAP))
+
     def _read_ptes(self, mm: int, base: int, top_shift: int, addresses: I64) -> I64:
         n = len(addresses)
         self._asked[:n] = addresses
         run(self._programs["ptes"], np.array([mm, base, top_shift, n], np.int64))
         return self._answer[: n * _PTE_WORDS].reshape(-1, _PTE_WORDS)
 
-    # Where the kernel maps all memory in one piece, and how many levels page tables have. The base is a multiple of
-    # 1 GiB below every object of the kernel's; the right one is that under which this process's own page tables lead
-    # from an address to the frame that pagemap tells for it.
     @cached_property
     def _direct_map(self) -> tuple[int, int] | None:
+        # Where the kernel maps all memory in one piece, and how many levels page tables have. The base is a multiple of
+        # 1 GiB below every object of the kernel's; the right one is that under which this process's own page tables
+        # lead from an address to the frame that pagemap tells for it.
         mm = self._number("own_mm")
         with mmap.mmap(-1, PAGE_SIZE) as page, Pagemap(os.getpid()) as pagemap:
             page[0] = 1
@@ -321,8 +240,8 @@ class KernelMemory:
             exclusive=exclusive,
         )
 
-    # Tell the iterator whose VMAs are wanted; only what changed since the last time.
     def _ask_for(self, pids: set[int] | None) -> None:
+        # Tell the iterator whose VMAs are wanted; only what changed since the last time.
         if pids == self._asked_for:
             return
         if pids is not None:
@@ -343,9 +262,9 @@ class KernelMemory:
         run(self._object.program(program), answer)
         return int(answer[0])
 
-    # Where the array of struct pages begins. A file of one page keeps that page's folio where its tree of pages would
-    # be; pagemap tells its frame; the rest is arithmetic. No symbol of the kernel is needed (rule 8.7).
     def _find_vmemmap(self) -> int:
+        # Where the array of struct pages begins. A file of one page keeps that page's folio where its tree of pages
+        # would be; pagemap tells its frame; the rest is arithmetic. No symbol of the kernel is needed (rule 8.7).
         fd = os.memfd_create("rmap")
         try:
             os.ftruncate(fd, PAGE_SIZE)
@@ -362,11 +281,28 @@ class KernelMemory:
         return folio - pfn * self._page_size
 
 
+def open_memory() -> BpfMemory:
+    """The running kernel's memory, a context manager.
+
+    Raises:
+        NotPermitted: what is missing is in ``needed``.
+    """
+    return BpfMemory()
+
+
+def memory_or_none() -> BpfMemory | None:
+    """The running kernel's memory, None where it cannot be read."""
+    try:
+        return BpfMemory()
+    except NotPermitted:
+        return None
+
+
 @lru_cache(maxsize=1)
 def why_not() -> str | None:
-    """What is missing for :class:`KernelMemory`, in words; None if nothing is. Tried once."""
+    """What is missing for :class:`BpfMemory`, in words; None if nothing is. Tried once."""
     try:
-        KernelMemory().close()
+        BpfMemory().close()
     except NotPermitted as error:
         return error.needed
     return None

@@ -98,8 +98,8 @@ def refusal(missing: str) -> NotPermitted:
 _messages: list[str] = []
 
 
-# libbpf would print to stderr; what it says is kept, as the reason of a refusal.
 def _keep_message(level: int, template: bytes, arguments: int) -> int:
+    # libbpf would print to stderr; what it says is kept, as the reason of a refusal.
     text = ctypes.create_string_buffer(1 << 12)
     ctypes.CDLL(None).vsnprintf(text, ctypes.c_size_t(len(text)), template, ctypes.c_void_p(arguments))
     if level == 0:
@@ -288,15 +288,15 @@ def _why_refused(error: int) -> str:
     return f"a kernel that takes the BPF programs: {_said(error)}"
 
 
-# Whether this process has one of the capabilities that loading takes: root without them is nobody here.
 def _may_load() -> bool:
+    # Whether this process has one of the capabilities that loading takes: root without them is nobody here.
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
     return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_BPF))
 
 
-# What libbpf complained about, in one line; it says most in the message before the last.
 def _said(error: int) -> str:
+    # What libbpf complained about, in one line; it says most in the message before the last.
     told = [line for message in _messages for line in message.splitlines() if line.startswith("libbpf:")]
     reason = os.strerror(error)
     return f"{reason} ({told[0].removeprefix('libbpf:').strip()})" if told else reason

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmap.columns import I64, keep_temporaries
-from rmap.errors import NotPermitted
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import memory_or_none
 from rmap.live.capture.frames import DEVICE_FILE, Extents, VmaColumns, describe, mark_races, mark_special
 from rmap.live.capture.kernel_view import KernelView, add_topology
 from rmap.live.doctor.abilities import refuse_without_frames
@@ -31,6 +30,7 @@ from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read, s
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.snapshot import flags as f
+from rmap.structs.memory import KernelMemory
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
 
 Progress = Callable[[int, int], None]
@@ -132,12 +132,9 @@ def _capture(
     return builder.build()
 
 
-# The kernel's own memory to read from, None where it cannot be read.
 def _kernel_memory(stack: ExitStack) -> KernelMemory | None:
-    try:
-        return stack.enter_context(KernelMemory())
-    except NotPermitted:
-        return None
+    memory = memory_or_none()
+    return None if memory is None else stack.enter_context(memory)
 
 
 def _has_memory(pid: int) -> bool:
@@ -147,8 +144,8 @@ def _has_memory(pid: int) -> bool:
         return False
 
 
-# None for a process without memory of its own: a kernel thread, a zombie.
 def _read_process(world: _World, pid: int) -> _ReadProcess | None:
+    # None for a process without memory of its own: a kernel thread, a zombie.
     before = procfs.read_stat(pid)
     if before.kernel_thread:
         return None
@@ -167,10 +164,11 @@ def _read_process(world: _World, pid: int) -> _ReadProcess | None:
     return _ReadProcess(before, status, vmas, address, entry, count, cgroup)
 
 
-# Every process in order, read on all processors (it is mostly the kernel's work), or one after the other to be gentle.
 def _read_all(
     world: _World, pids: list[int], share_of_time: float
 ) -> Iterator[tuple[int, _ReadProcess | Exception | None]]:
+    # Every process in order, read on all processors (it is mostly the kernel's work), or one after the other to be
+    # gentle.
     def read(pid: int) -> tuple[int, _ReadProcess | Exception | None]:
         began = time.monotonic()
         try:
@@ -192,16 +190,16 @@ def _add_process(world: _World, pid: int, sharers: list[int], read: _ReadProcess
         return
     if read is None:
         return
-    namespace = procfs.read_link(f"/proc/{pid}/ns/pid").strip("pid:[]")
+    namespace = procfs.namespace(pid, "pid")
     process = builder.add_process(
         pid,
         ppid=read.stat.ppid,
         pgid=read.stat.pgid,
         start_time=read.stat.start_time,
-        pidns=int(namespace) if namespace else -1,
+        pidns=-1 if namespace is None else namespace,
         uid=int(read.status["Uid"].split()[0]),
         comm=read.stat.comm,
-        exe=procfs.read_link(f"/proc/{pid}/exe"),
+        exe=procfs.exe(pid),
         cgroup=read.cgroup,
         page_table_bytes=int(read.status["VmPTE"].split()[0]) * 1024 if "VmPTE" in read.status else -1,
         sharers=sharers,
@@ -219,15 +217,15 @@ def _add_process(world: _World, pid: int, sharers: list[int], read: _ReadProcess
     world.extents.append((vma, read.address, pfn, read.count, flags.astype(np.int64)))
 
 
-# The file behind a VMA, by device and inode; -1 for none.
 def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
+    # The file behind a VMA, by device and inode; -1 for none.
     if not line.inode:
         return -1
     key = (line.dev, line.inode)
     if key not in world.files:
         size, allocated, mode = -1, -1, 0
         try:
-            found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
+            found = os.stat(procfs.map_file(pid, line.start, line.end))
             size, allocated, mode = found.st_size, found.st_blocks * _BLOCK, found.st_mode
         except OSError:  # not permitted, or unmapped meanwhile: the size stays unknown
             pass
@@ -242,17 +240,12 @@ def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
     return world.files[key]
 
 
-# What keeps the memory of the mapped files besides their mappings: open descriptors, names, SysV identifiers.
 def _add_holders(world: _World) -> None:
+    # What keeps the memory of the mapped files besides their mappings: open descriptors, names, SysV identifiers.
     builder = world.builder
     for process, row in enumerate(builder.rows("processes")):
-        held: set[int] = set()
-        try:
-            for name in os.listdir(f"/proc/{row['pid']}/fd"):
-                link = f"/proc/{row['pid']}/fd/{name}"
-                held.add(_open_file(world, link, os.stat(link)))
-        except OSError:  # ended, refused, or a descriptor closed meanwhile: what was seen counts
-            pass
+        pid = row["pid"]
+        held = {_open_file(world, procfs.descriptor(pid, fd), found) for fd, found in procfs.descriptors(pid)}
         for file in sorted(held - {-1}):
             builder.add_holder(file, f.HOLDER_FD, process)
     doomed = procfs.doomed_segments()
@@ -265,8 +258,8 @@ def _add_holders(world: _World) -> None:
             builder.add_holder(file, f.HOLDER_PATH)
 
 
-# The file behind a descriptor: one that somebody maps, or shared memory that nobody does; else -1.
 def _open_file(world: _World, link: str, found: os.stat_result) -> int:
+    # The file behind a descriptor: one that somebody maps, or shared memory that nobody does; else -1.
     key = (found.st_dev, found.st_ino)
     if key not in world.files and found.st_dev in world.shmem_devices and stat.S_ISREG(found.st_mode):
         world.files[key] = world.builder.add_file(
@@ -280,8 +273,8 @@ def _open_file(world: _World, link: str, found: os.stat_result) -> int:
     return world.files.get(key, -1)
 
 
-# The entries found, marked; and the frames they map.
 def _add_pages(world: _World, view: KernelView | None) -> None:
+    # The entries found, marked; and the frames they map.
     if not world.extents:
         return
     extents = Extents(*(np.concatenate(column) for column in zip(*world.extents)))

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
-from rmap.live.bpf import KernelMemory, Topology
 from rmap.live.capture.frames import Described, Extents, VmaColumns, single_pages
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.builder import join_extents
+from rmap.snapshot.rules.anon_vmas import member_counts
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import anchors
+from rmap.structs.snapshot import complete_vmas
 from rmap.uapi.kpageflags import KPF_LRU
 
-_ANON_TAG = 1
-_TAG_MASK = 3
 _NOWHERE = -1
 _READINGS = 4
 """How often all VMAs are read until the counters of their anon_vmas agree with what was read. A millisecond each."""
@@ -53,7 +55,7 @@ class KernelView:
         pages = self.memory.struct_pages(state.pfn)
         tracked = ~np.isin(frames.kind, f.UNTRACKED)
         anon = frames.kind == f.ANON
-        tagged = pages.mapping & _TAG_MASK == _ANON_TAG
+        tagged, _, anchor = anchors(pages.mapping)
         doubtful = tracked & (~pages.valid | (pages.mapcount != state.mapcount))
         doubtful |= anon & (~tagged | (pages.exclusive & (pages.mapcount != 1)))
         # A driver's page in a file's VMA has no mapping, and is on no list of reclaim: it is not in the page cache,
@@ -69,7 +71,7 @@ class KernelView:
         doubtful |= senseless
         frames.file[senseless] = frames.index[senseless] = _NOWHERE
         state.flags[anon & pages.exclusive] |= f.KPF_ANON_EXCLUSIVE
-        frames.anon_vma = np.where(anon & tagged, self._row_of(pages.mapping & ~_TAG_MASK), _NOWHERE)
+        frames.anon_vma = np.where(anon & tagged, self._row_of(anchor), _NOWHERE)
         return doubtful
 
     def mark_ptes(self, extents: Extents, vmas: VmaColumns, frames: Described, doubtful: Bool) -> Extents:
@@ -95,7 +97,7 @@ class KernelView:
         """Which of these frames are not any more what their struct pages said: index, anon_vma, exclusive mark."""
         pages = self.memory.struct_pages(frames.state.pfn[rows])
         index, hung = frames.index[rows], frames.anon_vma[rows]
-        now = self._row_of(pages.mapping & ~_TAG_MASK)
+        now = self._row_of(anchors(pages.mapping)[2])
         exclusive = (frames.state.flags[rows] & f.KPF_ANON_EXCLUSIVE) != 0
         moved: Bool = (index >= 0) & (pages.index != index) | (hung >= 0) & (now != hung)
         return moved | (hung >= 0) & (pages.exclusive != exclusive)
@@ -121,8 +123,8 @@ class KernelView:
             state.raced[at[rows[~stays]]] = True
             rows = rows[stays]
 
-    # Which of these pages their entries map writable, now.
     def _still_writable(self, pages: Extents, vmas: VmaColumns) -> Bool:
+        # Which of these pages their entries map writable, now.
         writable = np.zeros(len(pages.pfn), np.bool_)
         pid = vmas.pid[pages.vma]
         for one in np.unique(pid).tolist():
@@ -145,30 +147,17 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     """
     topology = _read_steady(memory)
     kernel_row = _matched(topology, builder)
-    matched = np.zeros(len(topology.vmas), np.bool_)
-    matched[kernel_row[kernel_row >= 0]] = True
-    ids = _add_anon_vmas(topology, matched, builder)
-    vmas, rows = topology.vmas, builder.rows("vmas")
-    columns = (kernel_row, vmas.flags[kernel_row] & f.VM_ALL, vmas.pgoff[kernel_row], vmas.anon_vma[kernel_row])
-    first = np.searchsorted(topology.links.vma, np.arange(len(vmas) + 1)).tolist()
-    linked = ids[topology.links.anon_vma].tolist()
-    for number, (row, at, flags, pgoff, active) in enumerate(zip(rows, *(column.tolist() for column in columns))):
-        if at < 0:
-            continue
-        row["flags"], row["pgoff"] = flags, pgoff
-        row["anon_vma"] = int(ids[active]) if active >= 0 else _NOWHERE
-        builder.add_chain(number, linked[first[at] : first[at + 1]])
-    builder.about.update(topology="kernel", vma_flags="smaps", anon_exclusive=True)
-    order = np.flatnonzero(ids >= 0)
-    builder.about["pte_write"] = memory.page_tables is None
+    ids = complete_vmas(builder, topology, kernel_row)
+    builder.about["pte_write"] = memory.why_no_ptes is None
+    order, vmas = np.flatnonzero(ids >= 0), topology.vmas
     mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
     return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
 
 
-# A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time in
-# the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those whose
-# tree has VMAs of nobody: of a process on its way out or in, which does not show them.
 def _read_steady(memory: KernelMemory) -> Topology:
+    # A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time
+    # in the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those
+    # whose tree has VMAs of nobody: of a process on its way out or in, which does not show them.
     before: set[tuple[int, ...]] = set()
     for _ in range(_READINGS):
         topology = memory.topology()
@@ -192,18 +181,16 @@ def _has_strangers(memory: KernelMemory, topology: Topology, row: int) -> bool:
     return bool((~np.isin(tree.vma, topology.vmas.address)).any())
 
 
-# Which anon_vmas count other children or other active VMAs than were read.
 def _unaccounted(topology: Topology) -> Bool:
+    # Which anon_vmas count other children or other active VMAs than were read.
     table, vmas = topology.anon_vmas, topology.vmas
     _, first = np.unique(vmas.address, return_index=True)  # a shared mm shows its VMAs once per process
-    active = vmas.anon_vma[first]
-    counted = np.bincount(active[active >= 0], minlength=len(table))
-    children = np.bincount(table.parent[table.parent >= 0], minlength=len(table))
-    return (counted != table.num_active_vmas) | (children != table.num_children)
+    counted = member_counts(vmas.anon_vma[first], topology.links.anon_vma, table.parent)
+    return (counted.active != table.num_active_vmas) | (counted.children != table.num_children)
 
 
-# For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
 def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
+    # For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
     pids = [process["pid"] for process in builder.rows("processes")]
     wanted = {(pids[row["process"]], row["start"], row["end"]): i for i, row in enumerate(builder.rows("vmas"))}
     found = np.full(len(wanted), _NOWHERE, np.int64)
@@ -215,39 +202,3 @@ def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
         if place is not None and whole[at]:
             found[place] = at
     return found
-
-
-# Those that a VMA of the picture is linked to; the id of each row of the kernel's table, -1 for the others.
-def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) -> I64:
-    table, links = topology.anon_vmas, topology.links
-    wanted = np.zeros(len(table), np.bool_)
-    wanted[links.anon_vma[matched[links.vma]]] = True
-    whole = ~table.torn
-    # A process that shares another's mm shows its VMAs once more, under another pid: the same VMAs.
-    seen = np.isin(topology.vmas.address, topology.vmas.address[matched])
-    whole[links.anon_vma[~seen[links.vma]]] = False
-    for above in (table.root, table.parent):
-        known = (above >= 0) & wanted[above]
-        whole[wanted & ~known] = False
-    ids = np.where(wanted, np.cumsum(wanted) - 1, _NOWHERE)
-    own = np.flatnonzero(wanted)
-    columns = (
-        table.root,
-        table.parent,
-        table.refcount,
-        table.num_children,
-        table.num_active_vmas,
-        table.address,
-        whole,
-    )
-    for root, parent, refcount, children, active, address, is_whole in zip(*(c[own].tolist() for c in columns)):
-        builder.add_anon_vma(
-            root=int(ids[root]) if root >= 0 else _NOWHERE,
-            parent=int(ids[parent]) if parent >= 0 else _NOWHERE,
-            refcount=refcount,
-            num_children=children,
-            num_active_vmas=active,
-            address=address,
-            whole=is_whole,
-        )
-    return ids

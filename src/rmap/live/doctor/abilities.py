@@ -134,7 +134,7 @@ def refused_processes() -> dict[int, int]:
     refused = {}
     for pid in procfs.pids():
         try:
-            owner = os.stat(f"/proc/{pid}").st_uid
+            owner = procfs.owner_of(pid)
             if not procfs.read_stat(pid).kernel_thread:
                 procfs.read_maps(pid)
         except PermissionError:

@@ -33,8 +33,8 @@ from rmap.live.evict.plan import (
     plan,
     stays,
 )
-from rmap.live.evict.targets import FileTarget, Target, free_swap, major_faults
-from rmap.live.sources import memcg
+from rmap.live.evict.targets import FileTarget, Target, free_swap
+from rmap.live.sources import memcg, procfs
 from rmap.live.sources.residency import mapped
 from rmap.live.sources.syscalls import cachestat, madvise, process_madvise, sync_range
 from rmap.snapshot import flags as f
@@ -125,8 +125,8 @@ class _Run:
         went = len(np.setdiff1d(pages, self.target.remaining()))
         self.answer.tried.append(Tried(_HOW[means], len(pages), went, note))
 
-    # Dirty pages would stay. Those of the named range alone are written.
     def _sync(self) -> None:
+        # Dirty pages would stay. Those of the named range alone are written.
         target = self.target
         if not isinstance(target, FileTarget) or not len(self._with(FADVISE, PAGEOUT)):
             return
@@ -139,10 +139,10 @@ class _Run:
                 return
             self.answer.written = stat.dirty + stat.writeback if stat is not None else 0
 
-    # Answers what the kernel claims, which is no proof.
     def _pageout(self, pages: I64) -> str:
+        # Answers what the kernel claims, which is no proof.
         places = self.target.places(pages)
-        self.paged = {pid: (self.target.of_process(pid, pages), major_faults(pid)) for pid in places}
+        self.paged = {pid: (self.target.of_process(pid, pages), procfs.major_faults(pid)) for pid in places}
         claimed, refused = 0, {}
         for pid, ranges in places.items():
             try:
@@ -162,8 +162,8 @@ class _Run:
         _, now = self.target.look()
         return np.intersect1d(pages, now.page[(now.mapcount == 0) & (now.kind == f.FILE)])
 
-    # A folio is dropped as a whole, or not at all: so the range is made to end where folios do.
     def _fadvise(self, target: FileTarget, pages: I64) -> None:
+        # A folio is dropped as a whole, or not at all: so the range is made to end where folios do.
         pfn = target.frames(pages)
         first, count = target.whole_folios(pages[pfn >= 0], pfn[pfn >= 0])
         for page, n in zip(first.tolist(), count.tolist()):
@@ -177,8 +177,8 @@ class _Run:
         names = self.classes[left].tolist()
         self._reclaim_or_not(len(names), [name for name in names if name not in FINAL], allowed, act=True)
 
-    # Whether it was, or would be, reclaimed.
     def _reclaim_or_not(self, left: int, helped: Sequence[str], allowed: bool, *, act: bool) -> bool:
+        # Whether it was, or would be, reclaimed.
         if not left or not helped or not self.answer.charged:
             return False
         main, *others = self.answer.charged
@@ -234,8 +234,9 @@ class _Run:
         answer.swap_cache = target.swap_cached() if answer.went else 0
         answer.neighbours_went = max(0, answer.neighbours - neighbours)
 
-    # Which of the pages that were tried on are in another frame than before, or were waited for since by their process.
     def _elsewhere(self, which: Bool) -> Bool:
+        # Which of the pages that were tried on are in another frame than before, or were waited for since by their
+        # process.
         answer = np.zeros(len(which), np.bool_)
         rows = np.flatnonzero(which & (np.isin(self.classes.astype(str), MEANS) | self.reclaimed))
         if not len(rows):
@@ -244,7 +245,7 @@ class _Run:
         answer[rows] = (frame >= 0) & (frame != self.pages.pfn[rows])
         for pid, (pages, faults) in self.paged.items():
             mine = rows[~answer[rows] & np.isin(self.pages.page[rows], pages)]
-            if len(mine) and major_faults(pid) - faults >= len(mine):
+            if len(mine) and procfs.major_faults(pid) - faults >= len(mine):
                 answer[mine] = True
         return answer
 
@@ -272,8 +273,8 @@ def _named(charge: Charge) -> str:
     return f"cgroup {charge.cgroup}" if charge.cgroup else f"a cgroup with inode {charge.inode}"
 
 
-# A page of tmpfs that nobody maps has its one mapper in us: then PAGEOUT sends it to swap.
 def _own_pageout(fd: int, pages: I64) -> str:
+    # A page of tmpfs that nobody maps has its one mapper in us: then PAGEOUT sends it to swap.
     for first, count in zip(*(column.tolist() for column in runs(pages))):
         with mapped(fd, first, count) as address:
             try:

@@ -194,8 +194,8 @@ class AnonTarget(Target):
             folio_most=most[row], folio_outside=outside[row], cgroup=state.cgroup[row],
         )  # fmt: skip
 
-    # Where the other pages of its folio are, if they are mapped as they lie in it.
     def _neighbours_of(self, mapping: Mapping) -> list[int]:
+        # Where the other pages of its folio are, if they are mapped as they lie in it.
         who = self._who
         if not who.order or who.head is None or who.pfn is None:
             return []
@@ -215,8 +215,8 @@ class AnonTarget(Target):
         now = self._now()
         return EvictionFound(1 if now or self._hidden() else 0, len(now), len({pid for pid, _ in now}))
 
-    # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
     def _hidden(self) -> bool:
+        # Whether entries that cannot be seen map it still: then all that is known is that the kernel counts them.
         who = self._who
         if who.pfn is None or (who.mapcount or 0) <= who.found:
             return False
@@ -250,8 +250,8 @@ class AnonTarget(Target):
         return len(there & set(range(who.head, who.head + (1 << who.order))))
 
 
-# The frame that a process has at an address now, -1 if none.
 def _frame_at(pid: int, address: int) -> int:
+    # The frame that a process has at an address now, -1 if none.
     try:
         with Pagemap(pid) as pagemap:
             entry = pagemap.entry(address) & (1 << 64) - 1
@@ -269,8 +269,8 @@ def _count(values: I64, of: I64) -> I64:
     return np.searchsorted(ordered, of, side="right") - np.searchsorted(ordered, of, side="left")
 
 
-# Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
 def _folios(state: PageState, pfn: I64) -> tuple[I64, Bool]:
+    # Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
     head, folio = np.unique(state.pfn - state.head_offset, return_inverse=True)
     most = np.zeros(len(head), np.int64)
     np.maximum.at(most, folio, state.mapcount)
@@ -328,13 +328,13 @@ def _of_file(file: OpenedFile, key: Key, path: str) -> Target | Nothing:
     return FileTarget(file, page, 1, f"{path}, page {page:,}")
 
 
-# The page of a file can be asked for in the file itself, which a mapper of it leads to.
 def _way_to_file(who: Who) -> tuple[str | None, int]:
+    # The page of a file can be asked for in the file itself, which a mapper of it leads to.
     if who.kind not in _FILE_KINDS:
         return None, 0
     for one in who.mappings:
         if one.offset is not None and one.file is not None:
-            link = f"/proc/{one.pid}/map_files/{one.vma_start:x}-{one.vma_end:x}"
+            link = procfs.map_file(one.pid, one.vma_start, one.vma_end)
             if os.path.exists(link):
                 return link, one.offset >> PAGE_SHIFT
     return None, 0
@@ -352,20 +352,6 @@ def _unmapped(who: Who) -> Nothing:
     return Nothing(f"{frame} {words.get(who.kind, 'is in no address space')}: nobody maps it")
 
 
-def major_faults(pid: int) -> int:
-    """How often a process had to wait for a page; 0 if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[9])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def free_swap() -> bool:
     """Whether there is swap space that is not in use."""
-    return procfs.nr_swap_areas() > 0 and _meminfo("SwapFree") > 0
-
-
-def _meminfo(name: str) -> int:
-    with open("/proc/meminfo") as file:
-        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:")), 0)
+    return procfs.nr_swap_areas() > 0 and procfs.meminfo("SwapFree") > 0

@@ -1,8 +1,8 @@
 """Who maps a file of the running machine, and who holds it open.
 
-A file is known by what our own mapping of it looks like in /proc: device and inode in maps may be others than those of
-stat (btrfs, overlayfs). So neither its path nor its mount namespace matters, and a deleted file or a memfd, opened by
-way of /proc/PID/fd/N or /proc/PID/map_files/..., is a file like any other.
+A file is known by what our own mapping of it looks like in /proc (:mod:`rmap.live.sources.areas`). So neither its path
+nor its mount namespace matters, and a deleted file or a memfd, opened by way of /proc/PID/fd/N or
+/proc/PID/map_files/..., is a file like any other.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.errors import NotPermitted, UsageError
-from rmap.live.lookup.place import area_at
 from rmap.live.sources import procfs
+from rmap.live.sources.areas import FileIdentity, Numbers, areas_of, identity_of
 from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.live.sources.residency import mapped
 from rmap.live.sources.same_mm import compare_mms, groups
 from rmap.uapi.pagemap import PM_FILE, PM_PFRAME_MASK
 from rmap.units import PAGE_MASK, PAGE_SHIFT
@@ -33,15 +32,15 @@ class OpenedFile:
         fd: open for reading.
         path: as the kernel names it now.
         size: bytes.
-        identity: device and inode as in /proc/PID/maps.
+        identity: what it is known by, in maps and elsewhere.
         key: device and inode as of stat.
     """
 
     fd: int
     path: str
     size: int
-    identity: tuple[int, int]
-    key: tuple[int, int]
+    identity: FileIdentity
+    key: Numbers
 
     @property
     def pages(self) -> int:
@@ -73,8 +72,8 @@ def open_file(path: str) -> OpenedFile:
         if not stat.S_ISREG(found.st_mode):
             raise UsageError(f"{path} is {_what(found.st_mode)}: only a regular file has pages of its own")
         return OpenedFile(
-            fd, procfs.read_link(f"/proc/self/fd/{fd}"), found.st_size, _identity(fd, found),
-            (found.st_dev, found.st_ino),
+            fd, procfs.read_link(procfs.own_descriptor(fd)), found.st_size,
+            identity_of(fd, found), (found.st_dev, found.st_ino),
         )  # fmt: skip
     except BaseException:
         os.close(fd)
@@ -87,15 +86,6 @@ def _what(mode: int) -> str:
         (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
     )  # fmt: skip
     return next((name for test, name in kinds if test(mode)), "no file")
-
-
-def _identity(fd: int, found: os.stat_result) -> tuple[int, int]:
-    try:
-        with mapped(fd, 0, 1) as address:
-            area = area_at(os.getpid(), address)
-    except OSError:  # a file that cannot be mapped: nobody maps it
-        area = None
-    return (area.dev, area.inode) if area is not None and area.inode else (found.st_dev, found.st_ino)
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ def mappers_of(file: OpenedFile, first: int = 0, count: int | None = None) -> Ma
     areas: dict[int, list[procfs.MapsLine]] = {}
     for pid in procfs.pids():
         try:
-            lines = _areas(pid, file)
+            lines = areas_of(pid, file.identity)
         except (FileNotFoundError, ProcessLookupError):
             answer.ended += 1
         except PermissionError:
@@ -158,28 +148,6 @@ def mappers_of(file: OpenedFile, first: int = 0, count: int | None = None) -> Ma
         except PermissionError:
             answer.refused.append(pid)
     return answer
-
-
-def _areas(pid: int, file: OpenedFile) -> list[procfs.MapsLine]:
-    dev, inode = file.identity
-    mark = f" {os.major(dev):02x}:{os.minor(dev):02x} {inode} ".encode()
-    with open(f"/proc/{pid}/maps", "rb") as maps:
-        text = maps.read()
-    if mark not in text:
-        return []
-    lines = [procfs.parse_maps_line(line.decode(errors="replace")) for line in text.splitlines() if mark in line]
-    if file.identity == file.key:
-        return lines
-    return [line for line in lines if _is_it(pid, line, file)]
-
-
-# Subvolumes of one btrfs have one device in maps, and inode numbers of their own.
-def _is_it(pid: int, line: procfs.MapsLine, file: OpenedFile) -> bool:
-    try:
-        found = os.stat(f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}")
-    except OSError:
-        return True
-    return (found.st_dev, found.st_ino) == file.key
 
 
 def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) -> Mapper:
@@ -201,7 +169,7 @@ def _read(pid: int, lines: list[procfs.MapsLine], first: int, last: int | None) 
     return Mapper(pid, procfs.read_stat(pid).comm, page, address, pfn, copies)
 
 
-def open_by(key: tuple[int, int]) -> dict[int, list[int]]:
+def open_by(key: Numbers) -> dict[int, list[int]]:
     """Who holds a file open: pid -> descriptors. This process is left out.
 
     Args:
@@ -209,25 +177,10 @@ def open_by(key: tuple[int, int]) -> dict[int, list[int]]:
     """
     holders: dict[int, list[int]] = {}
     for pid in _others():
-        for name, found in descriptors(pid):
+        for name, found in procfs.descriptors(pid):
             if (found.st_dev, found.st_ino) == key:
                 holders.setdefault(pid, []).append(int(name))
     return {pid: sorted(fds) for pid, fds in holders.items()}
-
-
-def descriptors(pid: int) -> list[tuple[str, os.stat_result]]:
-    """The open files of a process, number and stat; what may not be seen, or is closed meanwhile, is left out."""
-    found = []
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return []
-    for name in names:
-        try:
-            found.append((name, os.stat(f"/proc/{pid}/fd/{name}")))
-        except OSError:
-            continue
-    return found
 
 
 def _others() -> Iterable[int]:

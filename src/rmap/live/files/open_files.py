@@ -10,13 +10,10 @@ Files that nobody has open or mapped keep their cache; they cannot be found this
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from rmap.live.files.mappers import descriptors
 from rmap.live.sources import procfs
 from rmap.live.sources.residency import frames_of, may_ask, mincore_pages
 from rmap.live.sources.syscalls import cachestat
@@ -92,7 +89,7 @@ def cached_files(*, progress: Progress = lambda done, total: None) -> OpenFiles:
             answer.refused.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             answer.ended += 1
-    here = procfs.read_link("/proc/self/ns/mnt")
+    here = procfs.namespace(procfs.SELF, "mnt")
     below: dict[tuple[int, int], int] = {}
     for done, found in enumerate(walk.files.values(), 1):
         progress(done, len(walk.files))
@@ -110,13 +107,12 @@ def _of_process(walk: _Walk, pid: int) -> None:
             continue
         name = (line.dev, line.inode, line.path)
         if name not in walk.named:
-            link = f"/proc/{pid}/map_files/{line.start:x}-{line.end:x}"
-            walk.named[name] = _note(walk, link, line.path, pid)
+            walk.named[name] = _note(walk, procfs.map_file(pid, line.start, line.end), line.path, pid)
         key = walk.named[name]
         if key is not None:
             walk.files[key].mapped.add(pid)
-    for number, found in descriptors(pid):
-        link = f"/proc/{pid}/fd/{number}"
+    for number, found in procfs.descriptors(pid):
+        link = procfs.descriptor(pid, number)
         key = _noted(walk, link, found, pid, lambda link=link: procfs.read_link(link))  # type: ignore[misc]
         if key is not None:
             walk.files[key].opened.add(pid)
@@ -126,7 +122,7 @@ def _note(walk: _Walk, link: str, path: str, pid: int) -> _Key | None:
     try:
         found = os.stat(link)
     except PermissionError:  # only the administrator may follow map_files; the path may lead there as well
-        link = f"/proc/{pid}/root{path}"
+        link = procfs.below_root(pid, path)
         try:
             found = os.stat(link)
         except OSError:
@@ -148,7 +144,7 @@ def _noted(walk: _Walk, link: str, found: os.stat_result, pid: int, path: Callab
     return key
 
 
-def _ask(rows: list[CachedFile], found: _File, here: str, below: dict[tuple[int, int], int]) -> None:
+def _ask(rows: list[CachedFile], found: _File, here: int | None, below: dict[tuple[int, int], int]) -> None:
     fd = os.open(found.handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         size = os.fstat(fd).st_size
@@ -176,9 +172,9 @@ def _ask(rows: list[CachedFile], found: _File, here: str, below: dict[tuple[int,
         os.close(fd)
 
 
-# Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. Of those mounted
-# elsewhere only it is not known: then it may.
 def _overlaid(fd: int) -> bool:
+    # Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. Of those mounted
+    # elsewhere only it is not known: then it may.
     return procfs.file_systems().get(os.fstat(fd).st_dev, "overlay") == "overlay"
 
 
@@ -190,11 +186,11 @@ def _has_cachestat() -> bool:
         os.close(fd)
 
 
-def _row(found: _File, here: str, pages: int | None, dirty: int | None, size: int) -> CachedFile:
+def _row(found: _File, here: int | None, pages: int | None, dirty: int | None, size: int) -> CachedFile:
     path = found.path
-    elsewhere = procfs.read_link(f"/proc/{found.pid}/ns/mnt") not in (here, "")
+    elsewhere = procfs.namespace(found.pid, "mnt") not in (here, None)
     if elsewhere and path.startswith("/") and not path.endswith(" (deleted)"):
-        path = f"/proc/{found.pid}/root{path}"
+        path = procfs.below_root(found.pid, path)
     return CachedFile(
         path,
         found.handle,
@@ -204,9 +200,3 @@ def _row(found: _File, here: str, pages: int | None, dirty: int | None, size: in
         sorted(found.mapped),
         sorted(found.opened),
     )
-
-
-def meminfo(name: str) -> int:
-    """A line of /proc/meminfo, in bytes."""
-    match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(match[1]) * 1024 if match else 0

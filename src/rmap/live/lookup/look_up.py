@@ -1,9 +1,8 @@
 """Who maps one page of the running machine, found as an object-based reverse map would find it.
 
-First where it is likely: a page of a file in every area of that file, at the place that its offset gives; an anonymous
-page at the same address of every process, for a fork keeps addresses. As soon as as many entries are found as the
-kernel counts, the answer is complete. Only else everything is searched, for what was moved, merged by KSM, or is of a
-device.
+A KEY leads to a place (:mod:`.place`), and a place has ways that lead to the entries (:mod:`.ways`), the likely ones
+first. As soon as as many entries are found as the kernel counts, the answer is complete. Only else everything is
+searched, for what was moved, merged by KSM, or is of a device.
 
 What was found is read again before it is told, and the kernel's count before and after. If either has changed, all is
 done anew; what changes each time is said to be raced. What is missing is hidden, and the reasons for that are named.
@@ -14,25 +13,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from rmap.live.lookup import search
-from rmap.live.lookup.mappings import changed, reasons, told
+from rmap.live.lookup.mappings import changed, mappings_of, reasons
 from rmap.live.lookup.place import NoPage as NoPage
-from rmap.live.lookup.place import Place, area_at, at, is_device, place_of
-from rmap.live.lookup.place import file_identity as file_identity
-from rmap.live.lookup.search import Search
+from rmap.live.lookup.place import Place, at, place_of
+from rmap.live.lookup.search import Hit, Search, for_page, for_slot
+from rmap.live.lookup.ways import Everywhere
 from rmap.live.sources import procfs
+from rmap.live.sources.areas import is_device
 from rmap.live.sources.kpage import OnePage, count_of, mapcount_kind, page_at
 from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
 from rmap.snapshot.questions.answer import NOTES, Mapping, Who
 from rmap.units import PAGE_SHIFT
 
-__all__ = ["NoPage", "area_at", "file_identity", "look_up"]
+__all__ = ["NoPage", "look_up"]
 
 Say = Callable[[str], None]
 
 _READINGS = 3
-_ALL = "a scan of every page table"
+_SLOWLY = "searching every page table"
 
 
 def look_up(key: Key, *, say: Say = lambda doing: None) -> Who | NoPage:
@@ -60,15 +59,15 @@ def look_up(key: Key, *, say: Say = lambda doing: None) -> Who | NoPage:
 
 def _who_page(place: Place, pfn: int, say: Say) -> Who:
     page, counted = page_at(pfn), count_of(pfn)
-    looked = search.for_page(pfn)
+    search = for_page(pfn)
     # Entries that the kernel does not count: of the zero page, of its own pages, of devices.
     uncounted = page.kind in f.UNTRACKED or (not counted and place.address is not None)
-    ways = _search(looked, place, None if uncounted else counted, say)
-    hits = looked.distinct()
+    ways = _search(search, place, None if uncounted else counted, say)
+    hits = search.distinct()
     own = sum(hit.pid == os.getpid() for hit in hits)
-    known, gone = told(hit for hit in hits if hit.pid != os.getpid())
-    raced = changed(looked, known) or gone or _moved(page, counted)
-    mappings = [one.mapping for one in known]
+    live, gone = mappings_of(hit for hit in hits if hit.pid != os.getpid())
+    raced = changed(search, live) or gone or _moved(page, counted)
+    mappings = [one.mapping for one in live]
     file, offset = _file_of(page.kind, place, mappings)
     kind = f.KERNEL if page.kind in (f.FILE, f.SHMEM) and mappings and file is None else page.kind
     status, note = _status(page, kind, counted, len(mappings) + own, raced)
@@ -85,7 +84,7 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
         file_offset=offset,
         note="; ".join(filter(None, (note, place.note))),
         found_by=", then ".join(ways),
-        hidden=reasons(looked, counted - own - len(mappings)) if status in ("hidden", "raced") else [],
+        hidden=reasons(search.unread, counted - own - len(mappings)) if status in ("hidden", "raced") else [],
         own=own,
         flags=page.flags,
     )
@@ -93,14 +92,14 @@ def _who_page(place: Place, pfn: int, say: Say) -> Who:
 
 def _who_swap(place: Place, say: Say) -> Who:
     assert place.slot is not None
-    looked = search.for_slot(*place.slot)
-    ways = _search(looked, place, None, say)
-    known, gone = told(hit for hit in looked.distinct() if hit.pid != os.getpid())
-    mappings = [one.mapping for one in known]
+    search = for_slot(*place.slot)
+    ways = _search(search, place, None, say)
+    live, gone = mappings_of(hit for hit in search.distinct() if hit.pid != os.getpid())
+    mappings = [one.mapping for one in live]
     status, note = "unmapped", "no entry names it: the slot is free, or what it holds is in memory only"
     if mappings:
         status, note = "approximate", "the kernel does not show how many entries name a swap slot"
-    if gone or changed(looked, known):
+    if gone or changed(search, live):
         status, note = "raced", "some of these entries changed while they were looked for"
     return Who(
         None,
@@ -112,71 +111,66 @@ def _who_swap(place: Place, say: Say) -> Who:
         swap=place.slot,
         note=note,
         found_by=", then ".join(ways),
-        hidden=reasons(looked, 1) if looked.refused else [],
+        hidden=reasons(search.unread, 1) if search.unread.refused else [],
     )
 
 
-# Where it is likely, and everywhere if that is not enough. Answers the ways it went, in words.
-def _search(looked: Search, place: Place, expected: int | None, say: Say) -> list[str]:
+def _search(search: Search, place: Place, expected: int | None, say: Say) -> list[str]:
+    # On one way after the other, until as many entries are found as are expected. Answers the ways, in words.
     if expected == 0:
         return ["the kernel's own count: nothing maps it"]
 
     def enough() -> bool:
-        return expected is not None and len(looked.hits) >= expected and len(looked.distinct()) >= expected
+        return expected is not None and len(search.hits) >= expected and len(search.distinct()) >= expected
 
     pids = procfs.pids()
-    ways: list[str] = []
-    if place.file is None and place.address is None:
-        say("searching every page table")
-        _scan(looked, pids, enough if expected is None else lambda: True)
-        if enough() or expected is None or not looked.hits:
-            return [_ALL]
-        ways.append(f"a scan until it was found ({_found(looked)})")
-        first = min(looked.hits)
-        there = at(first.pid, first.address)
-        if isinstance(there, NoPage) or there.pfn != place.pfn:  # it has gone from there already
-            there = Place(place.pfn, address=first.address)
-        place = there
-    before = _found(looked)
-    if place.file is not None:
-        search.in_file(looked, pids, *place.file, enough)
-        ways.append("dev:inode and offset in every VMA of the file")
-    elif place.address is not None:
-        search.at_address(looked, pids, place.address, enough)
-        ways.append(f"same address in the fork family ({_found(looked) - before})")
-    if enough():
-        return ways
-    if expected is not None and place.pfn is not None and count_of(place.pfn) != expected:
-        return ways  # it was mapped or unmapped meanwhile: no reason to search everything
-    say("searching every page table")
-    before = _found(looked)
-    _scan(looked, pids, enough)
-    return [*ways, f"a scan of the rest ({_found(looked) - before})"]
+    words: list[str] = []
+    if expected is not None and not place.is_located:
+        # The first entry says where the others may be.
+        scan = Everywhere()
+        say(_SLOWLY)
+        scan.look(search, pids, lambda: True)
+        if enough() or not search.hits:
+            return [scan.in_words(_hits(search))]
+        words.append(f"a scan until it was found ({_hits(search)})")
+        place = _located_at(min(search.hits), place)
+    for way in place.ways():
+        if way.slow:
+            if expected is not None and place.pfn is not None and count_of(place.pfn) != expected:
+                break  # it was mapped or unmapped meanwhile: no reason to search everything
+            say(_SLOWLY)
+        before = _hits(search)
+        way.look(search, pids, enough)
+        words.append(way.in_words(_hits(search) - before))
+        if enough():
+            break
+    return words
 
 
-def _scan(looked: Search, pids: list[int], enough: search.Enough) -> None:
-    from rmap.live.lookup.scan import everywhere  # and with it NumPy
-
-    everywhere(looked, pids, enough)
-
-
-def _found(looked: Search) -> int:
-    return sum(hit.pid != os.getpid() for hit in looked.distinct())
+def _located_at(hit: Hit, page: Place) -> Place:
+    there = at(hit.pid, hit.address)
+    if isinstance(there, NoPage) or there.pfn != page.pfn:  # it has gone from there already
+        return Place(page.pfn, address=hit.address)
+    return there
 
 
-# Whether the frame is another page now, or is mapped more or less often. Flags alone flicker.
+def _hits(search: Search) -> int:
+    return sum(hit.pid != os.getpid() for hit in search.distinct())
+
+
 def _moved(page: OnePage, counted: int) -> bool:
+    # Whether the frame is another page now, or is mapped more or less often. Flags alone flicker.
     again = page_at(page.pfn)
     same = (again.kind, again.order, again.head) == (page.kind, page.order, page.head)
     return page.torn or not same or count_of(page.pfn) != counted
 
 
-# Path and offset (bytes) of the file that a page belongs to.
 def _file_of(kind: int, place: Place, mappings: Iterable[Mapping]) -> tuple[str | None, int | None]:
+    # Path and offset (bytes) of the file that a page belongs to.
     if kind not in (f.FILE, f.SHMEM, f.HUGETLB):
         return None, None
     if place.file is not None and place.address is None:
-        return place.path, place.file[1] << PAGE_SHIFT
+        return place.path, place.page << PAGE_SHIFT
     for one in mappings:
         if one.file is not None and not is_device(one.pid, one.vma_start, one.vma_end, one.file):
             return one.file, one.offset

@@ -1,4 +1,4 @@
-"""From entries found to what is told of them: whose, in which area; whether they still are; why others are missing."""
+"""From hits to mappings: whose they are, in which area; whether they still are there; why others are missing."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
-from rmap.live.lookup.place import area_at
-from rmap.live.lookup.search import Hit, Search
+from rmap.live.lookup.search import Hit, Search, Unread
 from rmap.live.sources import procfs
+from rmap.live.sources.areas import area_at
 from rmap.live.sources.pagemap import PagemapFile
 from rmap.snapshot.questions.answer import Mapping
 from rmap.uapi.vm_flags import perms
 
-_INIT_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _NAMED = 4
 _FEW = 2
 
 
-class Told(NamedTuple):
+class LiveMapping(NamedTuple):
     """A mapping, and when its process began: a pid may be given away."""
 
     mapping: Mapping
     start_time: int
 
 
-def told(hits: Iterable[Hit]) -> tuple[list[Told], bool]:
-    """What there is to tell of these entries (in order); and whether any process or area of theirs has gone since."""
-    known: list[Told] = []
+def mappings_of(hits: Iterable[Hit]) -> tuple[list[LiveMapping], bool]:
+    """The mappings that hits (in order) are; and whether any process or area of theirs has gone since."""
+    mappings: list[LiveMapping] = []
     gone = False
     for pid, group in groupby(hits, lambda hit: hit.pid):
         addresses = [hit.address for hit in group]
@@ -39,20 +38,20 @@ def told(hits: Iterable[Hit]) -> tuple[list[Told], bool]:
             gone = True
             continue
         gone = gone or None in areas
-        known += [
-            Told(_mapping(who, address, area), who.start_time) for address, area in zip(addresses, areas) if area
+        mappings += [
+            LiveMapping(_mapping(who, address, area), who.start_time) for address, area in zip(addresses, areas) if area
         ]
-    return known, gone
+    return mappings, gone
 
 
-# The area of each of these addresses (ascending): read one by one, or all at once where they are many.
 def _areas(pid: int, addresses: list[int]) -> list[procfs.MapsLine | None]:
+    # The area of each of these addresses (ascending): read one by one, or all at once where they are many.
     if len(addresses) <= _FEW:
         return [area_at(pid, address) for address in addresses]
     lines = procfs.read_maps(pid)
     starts = [line.start for line in lines]
-    below = (lines[bisect(starts, address) - 1] if address >= starts[0] else None for address in addresses)
-    return [line if line and address < line.end else None for address, line in zip(addresses, below)]
+    below = ((bisect(starts, address), address) for address in addresses)
+    return [lines[row - 1] if row and address < lines[row - 1].end else None for row, address in below]
 
 
 def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
@@ -60,13 +59,13 @@ def _mapping(who: procfs.Stat, address: int, area: procfs.MapsLine) -> Mapping:
     return Mapping(who.pid, who.comm, address, area.start, area.end, perms(area.flags), path, offset)
 
 
-def changed(looked: Search, known: Iterable[Told]) -> bool:
+def changed(search: Search, mappings: Iterable[LiveMapping]) -> bool:
     """Whether one of these is not any more what it was: another page, another process of that pid."""
-    for pid, group in groupby(known, lambda one: one.mapping.pid):
+    for pid, group in groupby(mappings, lambda one: one.mapping.pid):
         ours = list(group)
         try:
             with PagemapFile(pid) as entries:
-                if not all(looked.matches(entries.entry(one.mapping.address)) for one in ours):
+                if not all(search.matches(entries.entry(one.mapping.address)) for one in ours):
                     return True
             if procfs.read_stat(pid).start_time != ours[0].start_time:
                 return True
@@ -75,25 +74,26 @@ def changed(looked: Search, known: Iterable[Told]) -> bool:
     return False
 
 
-def reasons(looked: Search, missing: int) -> list[str]:
+def reasons(unread: Unread, missing: int) -> list[str]:
     """Why entries that the kernel counts were not found.
 
     Args:
+        unread: whom the search could not look at.
         missing: how many.
     """
     if missing <= 0:
         return []
-    found = []
-    if looked.refused:
-        found.append(_refused(sorted(looked.refused)))
+    answer = []
+    if unread.refused:
+        answer.append(_refused(sorted(unread.refused)))
     if _inside_a_namespace():
-        n = f"{missing:,} {'mapper' if missing == 1 else 'mappers'}" if not looked.refused else "mappers"
-        found.append(f"{n} outside this PID namespace: rmap sees only the processes within")
-    if ended := looked.ended():
-        found.append(f"{ended:,} {'process' if ended == 1 else 'processes'} ended while the page was looked for")
-    if not found:
-        found.append("no process that is visible here has them: the kernel itself, or one that /proc does not show")
-    return found
+        n = f"{missing:,} {'mapper' if missing == 1 else 'mappers'}" if not unread.refused else "mappers"
+        answer.append(f"{n} outside this PID namespace: rmap sees only the processes within")
+    if ended := unread.ended():
+        answer.append(f"{ended:,} {'process' if ended == 1 else 'processes'} ended while the page was looked for")
+    if not answer:
+        answer.append("no process that is visible here has them: the kernel itself, or one that /proc does not show")
+    return answer
 
 
 def _refused(pids: list[int]) -> str:
@@ -104,14 +104,13 @@ def _refused(pids: list[int]) -> str:
     return f"{len(pids):,} processes do not show their memory to {whom}: {named}"
 
 
-# ``1 (init, uid 0)``: what can be told of a process that shows no more.
 def _name(pid: int) -> str:
+    # ``1 (init, uid 0)``: what can be told of a process that shows no more.
     try:
-        return f"{pid} ({procfs.read_stat(pid).comm}, uid {os.stat(f'/proc/{pid}').st_uid})"
+        return f"{pid} ({procfs.read_stat(pid).comm}, uid {procfs.owner_of(pid)})"
     except OSError:
         return str(pid)
 
 
 def _inside_a_namespace() -> bool:
-    number = procfs.read_link("/proc/self/ns/pid").strip("pid:[]")
-    return number.isdigit() and int(number) != _INIT_PIDNS
+    return procfs.namespace(procfs.SELF, "pid") not in (None, procfs.FIRST_NAMESPACES["pid"])

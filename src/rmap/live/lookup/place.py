@@ -8,8 +8,10 @@ import time
 from dataclasses import dataclass
 
 from rmap.errors import UsageError
-from rmap.live.lookup import search
+from rmap.live.lookup.search import looking_at
+from rmap.live.lookup.ways import AtAddress, Everywhere, InFile, Way
 from rmap.live.sources import procfs
+from rmap.live.sources.areas import FileIdentity, Numbers, address_in, area_at, areas_of, identity_at, is_device
 from rmap.live.sources.pagemap import entry_of, slot_of
 from rmap.snapshot import flags as f
 from rmap.snapshot.keys import Key
@@ -35,7 +37,7 @@ class Place:
     Attributes:
         pfn, slot: one of them.
         address: where some process has it (bytes).
-        file: device and inode as maps shows them, with the page's number; None for a page that is not a file's.
+        file, page: the file that it is of, and its number there; None for a page that is not a file's.
         path: of the file.
         note: what a reader must know about how it was understood.
     """
@@ -43,9 +45,26 @@ class Place:
     pfn: int | None = None
     slot: tuple[int, int] | None = None
     address: int | None = None
-    file: tuple[search.FileId, int] | None = None
+    file: FileIdentity | None = None
+    page: int = 0
     path: str | None = None
     note: str = ""
+
+    @property
+    def is_located(self) -> bool:
+        """Whether a place is known where some process may have it."""
+        return self.file is not None or self.address is not None
+
+    def ways(self) -> list[Way]:
+        """How to look for its entries, in this order: where the kernel's reverse map would look, then everywhere.
+
+        Of a page that is known by its frame or slot alone, only everywhere.
+        """
+        if self.file is not None:
+            return [InFile(self.file, self.page), Everywhere(rest=True)]
+        if self.address is not None:
+            return [AtAddress(self.address), Everywhere(rest=True)]
+        return [Everywhere()]
 
 
 def place_of(key: Key) -> Place | NoPage:
@@ -90,10 +109,11 @@ def at(pid: int, address: int) -> Place | NoPage:
     except (FileNotFoundError, ProcessLookupError):
         return NoPage(f"process {pid} has ended")
     if entry & PM_PRESENT:
+        pfn = entry & PM_PFRAME_MASK
         if not area.inode or not entry & PM_FILE:
-            return Place(pfn=entry & PM_PFRAME_MASK, address=address)
-        page = (area.offset + address - area.start) >> PAGE_SHIFT
-        return Place(pfn=entry & PM_PFRAME_MASK, address=address, file=((area.dev, area.inode), page), path=area.path)
+            return Place(pfn=pfn, address=address)
+        file, page = FileIdentity((area.dev, area.inode)), (area.offset + address - area.start) >> PAGE_SHIFT
+        return Place(pfn=pfn, address=address, file=file, page=page, path=area.path)
     where = f"{address:#x} of process {pid}"
     if entry & PM_GUARD_REGION:
         return NoPage(f"{where} holds a guard marker: no page, and every access is refused")
@@ -107,8 +127,8 @@ def at(pid: int, address: int) -> Place | NoPage:
     return Place(slot=slot, address=address)
 
 
-# While a page is moved to another frame, its entries name neither: that takes some microseconds.
 def _settled_entry(pid: int, address: int) -> int:
+    # While a page is moved to another frame, its entries name neither: that takes some microseconds.
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE)
@@ -118,99 +138,93 @@ def _settled_entry(pid: int, address: int) -> int:
     return entry
 
 
-def area_at(pid: int, address: int) -> procfs.MapsLine | None:
-    """The VMA of a process at an address (bytes), None if there is none."""
-    with open(f"/proc/{pid}/maps", "rb", buffering=1 << 16) as file:
-        for line in file:
-            end = line[line.index(b"-") + 1 : line.index(b" ")]
-            if address < int(end, 16):
-                area = procfs.parse_maps_line(line.decode(errors="replace").rstrip("\n"))
-                return area if area.start <= address else None
-    return None
-
-
-def is_device(pid: int, start: int, end: int, path: str) -> bool:
-    """Whether what an area maps is no file with pages of its own: a device, a socket, a ring of the kernel.
-
-    Args:
-        start, end, path: of the area, as maps shows them.
-    """
-    if not path.startswith("/"):
-        return path.startswith(("anon_inode:", "socket:"))
-    try:
-        mode = os.stat(f"/proc/{pid}/map_files/{start:x}-{end:x}").st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISBLK(mode)
-
-
 # -- a page of a file --------------------------------------------------------------------------------------------------
 
 
 def _of_file(path: str, offset: int) -> Place | NoPage:
     real, page = os.path.realpath(path), offset >> PAGE_SHIFT
     try:
-        found = os.stat(real)
+        status = os.stat(real)
     except (FileNotFoundError, NotADirectoryError):
         return _of_mapped_file(path, page)
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path} is a directory: only a file has pages")
-    if stat.S_ISREG(found.st_mode) and page << PAGE_SHIFT >= found.st_size:
-        return NoPage(f"{path} has no page {page:,}: it is {found.st_size:,} bytes long")
-    identity = file_identity(real, found)
-    file = identity, page
+    if stat.S_ISREG(status.st_mode) and page << PAGE_SHIFT >= status.st_size:
+        return NoPage(f"{path} has no page {page:,}: it is {status.st_size:,} bytes long")
+    file = identity_at(real, status)
     try:
-        pfn = search.cached_page(real, page)
+        pfn = cached_page(real, page)
     except OSError:  # it may not be opened, or not be mapped by us: whoever maps it shows the frame
-        pfn = search.page_by_maps(procfs.pids(), *file)
+        pfn = mapped_page(file, page)
         if pfn is None:
             return NoPage(f"page {page:,} of {path}: no process maps it, and it cannot be looked at otherwise")
     if pfn is None:
         return NoPage(f"page {page:,} of {path} is not in memory: nobody maps it")
-    return Place(pfn=pfn, file=file, path=real)
+    return Place(pfn=pfn, file=file, page=page, path=real)
 
 
-# A file that has no such name here: deleted, a memfd, in another mount namespace.
 def _of_mapped_file(path: str, page: int) -> Place | NoPage:
+    # A file that has no such name here: deleted, a memfd, in another mount namespace.
     mapped = _mapped_under(path)
     if not mapped:
         raise FileNotFoundError(2, "there is no such file here, and no process maps one of this name", path)
-    identity = max(mapped, key=lambda one: mapped[one])
-    pfn = search.page_by_maps(procfs.pids(), identity, page)
+    file = FileIdentity(max(mapped, key=lambda one: mapped[one]))
+    pfn = mapped_page(file, page)
     if pfn is None:
         return NoPage(f"no process maps page {page:,} of {path} (there is no such file here, but processes map one)")
     others = len(mapped) - 1
     note = f"{others} more mapped {'file has' if others == 1 else 'files have'} this name" if others else ""
-    return Place(pfn=pfn, file=(identity, page), path=path, note=note)
+    return Place(pfn=pfn, file=file, page=page, path=path, note=note)
 
 
-# The files that processes map under a name, and how many areas each has.
-def _mapped_under(path: str) -> dict[search.FileId, int]:
-    areas: dict[search.FileId, int] = {}
-    looked = search.Search(0)
+def _mapped_under(path: str) -> dict[Numbers, int]:
+    # The files that processes map under a name, and how many areas each has.
+    areas: dict[Numbers, int] = {}
     for pid in procfs.pids():
-        lines: list[procfs.MapsLine] = []
-        with looked.looking_at(pid):
-            lines = procfs.read_maps(pid)
-        for line in lines:
-            if line.inode and line.path in (path, path + _DELETED):
-                areas[line.dev, line.inode] = areas.get((line.dev, line.inode), 0) + 1
+        with looking_at(pid):
+            for line in procfs.read_maps(pid):
+                if line.inode and line.path in (path, path + _DELETED):
+                    areas[line.dev, line.inode] = areas.get((line.dev, line.inode), 0) + 1
     return areas
 
 
-def file_identity(path: str, found: os.stat_result) -> search.FileId:
-    """Device and inode of a file as /proc/PID/maps shows them: on btrfs and overlayfs not those of stat."""
-    from rmap.live.sources.syscalls import map_file, unmap
+def mapped_page(file: FileIdentity, page: int) -> int | None:
+    """The frame that some process maps as one page of a file, None if none does.
 
-    area = None
+    Args:
+        page: its number in the file.
+    """
+    for pid in procfs.pids():
+        with looking_at(pid):
+            for area in areas_of(pid, file):
+                address = address_in(area, page)
+                entry = 0 if address is None else entry_of(pid, address)
+                if entry & PM_PRESENT and entry & PM_FILE:
+                    return entry & PM_PFRAME_MASK
+    return None
+
+
+def cached_page(path: str, page: int) -> int | None:
+    """The frame that holds a page of a file, if it is in memory; the file is not read for it.
+
+    Args:
+        page: its number in the file; the file has one of that number.
+
+    Raises:
+        OSError: the file cannot be opened, or not be mapped.
+    """
+    from rmap.live.sources.syscalls import is_resident, map_file, touch, unmap
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        address = map_file(fd, PAGE_SIZE, page << PAGE_SHIFT)
         try:
-            address = map_file(fd, PAGE_SIZE)
-            area = area_at(os.getpid(), address)
-            unmap(address, PAGE_SIZE)
+            if not is_resident(address):
+                return None
+            touch(address)  # it is there: that maps it, and reads nothing
+            entry = entry_of(os.getpid(), address)
+            return entry & PM_PFRAME_MASK if entry & PM_PRESENT else None
         finally:
-            os.close(fd)
-    except OSError:  # a file that we cannot open or map; the numbers of stat are the best there is
-        pass
-    return (area.dev, area.inode) if area is not None and area.inode else (found.st_dev, found.st_ino)
+            unmap(address, PAGE_SIZE)
+    finally:
+        os.close(fd)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rmap.columns import I64, Bool
-from rmap.live.lookup.search import STATE, Enough, Hit, Search
+from rmap.live.lookup.search import STATE, Enough, Hit, Search, looking_at
 from rmap.live.sources import procfs
 from rmap.live.sources.pagemap_columns import Pagemap, ranges_to_read
 from rmap.live.sources.same_mm import compare_mms, groups
@@ -74,20 +74,20 @@ class _Work:
                 return
             pid, runs = piece
             hits: set[Hit] = set()
-            with self.search.looking_at(pid), Pagemap(pid) as pagemap:
+            with looking_at(pid, self.search.unread), Pagemap(pid) as pagemap:
                 hits = _scan(self.search, pagemap, runs, buffers)
             with self.lock:
                 new = hits - self.search.hits
                 self.search.hits |= new
                 self.done = self.done or (bool(new) and self.enough())
 
-    # All entries of a process before those of the next; whoever is begun with is read to the end.
     def _pieces(self, pids: list[int]) -> Iterator[tuple[int, list[_Run]]]:
+        # All entries of a process before those of the next; whoever is begun with is read to the end.
         for pid in pids:
             if self.done:
                 return
             runs: list[_Run] = []
-            with self.search.looking_at(pid):
+            with looking_at(pid, self.search.unread):
                 runs = list(_runs(pid))
             piece: list[_Run] = []
             size = 0
@@ -104,11 +104,9 @@ class _Work:
             self.search.scanned.add(pid)
 
 
-# Runs of page numbers that hold all entries of a process.
 def _runs(pid: int) -> Iterator[_Run]:
-    with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
-        text = file.readall()
-    spans = [(int(start, 16), int(end, 16)) for start, end in _SPAN.findall(text)]
+    # Runs of page numbers that hold all entries of a process.
+    spans = [(int(start, 16), int(end, 16)) for start, end in _SPAN.findall(procfs.maps_text(pid))]
     spans = [span for span in spans if span[1] <= 1 << 63]  # not [vsyscall]: it lies beyond every offset
     if not spans:
         return
@@ -144,8 +142,8 @@ def _scan(search: Search, pagemap: Pagemap, runs: list[_Run], buffers: tuple[I64
     return hits
 
 
-# One pass over both halves of every entry: only if a half equals that of the page are entries looked at as a whole.
 def _hits(search: Search, pid: int, entries: I64, equal: Bool, filled: list[_Run]) -> set[Hit]:
+    # One pass over both halves of every entry: only if a half equals that of the page are entries looked at as a whole.
     np.equal(entries.view(np.uint32), np.uint32(search.wanted & _LOW), out=equal)
     if not equal.any():
         return set()

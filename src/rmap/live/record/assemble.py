@@ -19,6 +19,7 @@ import numpy as np
 
 from rmap.columns import I64
 from rmap.live.record import raw
+from rmap.live.sources import procfs
 from rmap.snapshot import Snapshot
 from rmap.trace import tables as t
 from rmap.trace.spool import Spool
@@ -96,8 +97,8 @@ class Assembler:
         execs = (raw.low(rows[:, raw.KIND_NR]) == t.EXEC) & (raw.low(rows[:, raw.TGID_TID]) == pid)
         return int(np.count_nonzero(execs)) > len(self._pictures[pid])
 
-    # The rows up to the first exec whose picture is not there yet.
     def _flush(self) -> None:
+        # The rows up to the first exec whose picture is not there yet.
         rows = self._waiting
         start = 0
         for row in np.flatnonzero(raw.low(rows[:, raw.KIND_NR]) == t.EXEC).tolist():
@@ -116,14 +117,14 @@ class Assembler:
         self._convert(rows[start:])
         self._waiting = raw.empty()
 
-    # Whose picture is missing was killed before one could be taken: it has done nothing since.
     def _give_up_waiting(self) -> None:
+        # Whose picture is missing was killed before one could be taken: it has done nothing since.
         while len(self._waiting):
             self._pictures[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
             self._flush()
 
-    # Between two introductions of files, an address stands for one open.
     def _convert(self, rows: I64) -> None:
+        # Between two introductions of files, an address stands for one open.
         if not len(rows):
             return
         kind = raw.low(rows[:, raw.KIND_NR])
@@ -153,8 +154,8 @@ class Assembler:
                 self._inode_of[opened].size = size
         return made
 
-    # Clocks of two processors may differ by less than it takes to write a record; the order of rows is right.
     def _write(self, events: I64) -> None:
+        # Clocks of two processors may differ by less than it takes to write a record; the order of rows is right.
         if not len(events):
             return
         events[0, 0] = max(int(events[0, 0]), self._time)
@@ -251,8 +252,8 @@ class LateAssembler(Assembler):
         self._late.append(events)
 
 
-# Killed between its exec and the stop that was to follow: it has done nothing in the new memory.
 def _ends_after(rows: I64, row: int, pid: int) -> bool:
+    # Killed between its exec and the stop that was to follow: it has done nothing in the new memory.
     later = rows[row + 1 :]
     return bool(((raw.low(later[:, raw.KIND_NR]) == t.EXIT) & (raw.low(later[:, raw.TGID_TID]) == pid)).any())
 
@@ -267,12 +268,12 @@ def _event(time: int, kind: int, pid: int, tid: int, a0: int, a1: int = 0) -> I6
     return np.array([[time, kind, pid, tid, 0, a0, a1, 0, 0, 0, 0, 0, -1]], np.int64)
 
 
-# The path behind a descriptor, if it is still open and still the same file.
 def _path_of(pid: int, fd: int, dev: int, inode: int) -> str:
-    link = f"/proc/{pid}/fd/{fd}"
+    # The path behind a descriptor, if it is still open and still the same file.
+    link = procfs.descriptor(pid, fd)
     if fd >= 0:
         with suppress(OSError):
             found = os.stat(link)
             if (found.st_dev, found.st_ino) == (dev, inode):
-                return os.readlink(link)
+                return procfs.read_link(link)
     return ""

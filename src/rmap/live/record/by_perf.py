@@ -24,6 +24,7 @@ import numpy as np
 from rmap.columns import I64
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.record import raw
+from rmap.live.sources import procfs
 from rmap.trace import tables as t
 from rmap.uapi.mman import MAP_ANONYMOUS, MAP_SHARED, PROT_WRITE
 from rmap.uapi.unistd import NR
@@ -76,7 +77,7 @@ class PerfRecorder:
             )
         if os.geteuid() != 0:
             with suppress(OSError, ValueError):
-                if int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > -1:
+                if int(procfs.sysctl("kernel/perf_event_paranoid")) > -1:
                     raise NotPermitted(
                         "programs cannot be recorded by perf here",
                         needed="CAP_PERFMON, or kernel.perf_event_paranoid -1 (tracepoints)",
@@ -166,8 +167,8 @@ class PerfRecorder:
         """Stop perf."""
         self._stop()
 
-    # It may be at its end already, if the program is; a signal would then keep it from completing its file.
     def _stop(self) -> None:
+        # It may be at its end already, if the program is; a signal would then keep it from completing its file.
         if self._control:
             with suppress(OSError):
                 os.write(self._control[0], b"stop\n")
@@ -193,8 +194,8 @@ class PerfRecorder:
 
 
 class _Script:
-    # The lines of `perf script`, while it runs.
     def __init__(self, command: list[str]) -> None:
+        # The lines of `perf script`, while it runs.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -304,8 +305,8 @@ class _Reader:
             return
         self.add(time, t.FAULT, 0, pid, tid, address, error, int(in_kernel))
 
-    # No call changes the registers that hold its arguments, but execve and rt_sigreturn.
     def returned(self, pid: int, tid: int, time: int, nr: int, result: int, registers: str) -> None:
+        # No call changes the registers that hold its arguments, but execve and rt_sigreturn.
         if nr not in _MEMORY_CALLS:
             self.calls.pop(tid, None)
             return
@@ -318,8 +319,8 @@ class _Reader:
             file = self.file(pid, tid, time, arguments, result)
         self.add(time, t.SYSCALL, nr, pid, tid, *arguments, result=result, file=file)
 
-    # The open behind an mmap, told of when it is met first. Its address is made up.
     def file(self, pid: int, tid: int, time: int, arguments: tuple[int, ...], result: int) -> int:
+        # The open behind an mmap, told of when it is met first. Its address is made up.
         mapped = self.mapped.get(tid)
         if mapped is None or not mapped.start <= result < mapped.end:
             return 0

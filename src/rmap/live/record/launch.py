@@ -71,8 +71,8 @@ def launch(command: list[str]) -> Launched:
     return Launched(pid, permission, complaint, command[0])
 
 
-# In the child. Nothing of rmap may run on here, whatever happens.
 def _become(command: list[str], permission: int, complaint: int) -> NoReturn:
+    # In the child. Nothing of rmap may run on here, whatever happens.
     try:
         if os.read(permission, 1):
             signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rmap.errors import NotPermitted, TraceError, UsageError
-from rmap.live.bpf import KernelMemory
+from rmap.live.bpf import memory_or_none
 from rmap.live.doctor.abilities import missing_frames
 from rmap.live.record.actors import Actors
 from rmap.live.record.by_bpf import RING_BYTES, BpfRecorder
@@ -32,6 +32,7 @@ from rmap.live.record.session import Checkpoints, Outcome, Session
 from rmap.live.sources.ptrace import wait_for_thread_end
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot.storage import refuse_target
+from rmap.structs.memory import KernelMemory
 from rmap.trace import Trace
 from rmap.trace.spool import Spool, part_of
 from rmap.trace.tables import InodeTable
@@ -164,10 +165,8 @@ def _recorder(choice: str, ring_bytes: int, part: Path, tell: Tell) -> Recorder:
 
 
 def _kernel_memory(stack: ExitStack) -> KernelMemory | None:
-    try:
-        return stack.enter_context(KernelMemory())
-    except NotPermitted:
-        return None
+    memory = memory_or_none()
+    return None if memory is None else stack.enter_context(memory)
 
 
 def _about(command: list[str], recorder: str) -> dict[str, Any]:
@@ -214,8 +213,8 @@ def _run(
     return session, interrupted, time.monotonic() - began
 
 
-# The name of the signal that ended the recording, None if it ended by itself.
 def _wait(session: Session, launched: Launched, tell: Tell) -> str | None:
+    # The name of the signal that ended the recording, None if it ended by itself.
     asked = False
     while session.is_alive():
         info = signal.sigtimedwait({*_STOPPERS, _DONE}, 0.5)
@@ -278,8 +277,8 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
     return trace
 
 
-# A file whose descriptor was closed at once has only its last name: pictures know its path.
 def _named_files(trace: Trace) -> InodeTable:
+    # A file whose descriptor was closed at once has only its last name: pictures know its path.
     paths: dict[tuple[int, int], str] = {}
     for picture in trace.pictures:
         seen = picture.snapshot.files

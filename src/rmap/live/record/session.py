@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rmap.errors import SourceError
-from rmap.live.bpf import KernelMemory
 from rmap.live.capture.capture import capture
 from rmap.live.record.actors import Actors
 from rmap.live.record.assemble import Assembler, LateAssembler
@@ -21,6 +20,7 @@ from rmap.live.record.raw import Recorder
 from rmap.live.record.tracer import Tracer
 from rmap.live.sources.same_mm import kcmp_vm
 from rmap.snapshot import Snapshot
+from rmap.structs.memory import KernelMemory
 from rmap.trace.spool import Spool
 from rmap.trace.tables import AT_CHECKPOINT, AT_END, CLONE_VFORK, CLONE_VM
 
@@ -151,8 +151,8 @@ class Session(threading.Thread):
         else:
             self._due = [at for at in self._due if at > now]
 
-    # Whoever comes to its end while everything is being stopped is in the picture that is about to be taken.
     def _picture(self) -> None:
+        # Whoever comes to its end while everything is being stopped is in the picture that is about to be taken.
         if self._tracer is None or self._pausing:
             return
         missing = self._take_picture(self._tracer)
@@ -161,8 +161,8 @@ class Session(threading.Thread):
         elif missing:
             self.outcome.missed.append(missing)
 
-    # Stop everything, empty the recorder, take the picture, go on. Why there is no picture, if there is none.
     def _take_picture(self, tracer: Tracer) -> str:
+        # Stop everything, empty the recorder, take the picture, go on. Why there is no picture, if there is none.
         self._pausing = True
         try:
             tracer.pause()
@@ -188,13 +188,13 @@ class Session(threading.Thread):
         self._note_absent(pids, snapshot)
         return ""
 
-    # /proc shows no memory of a process whose first thread has ended while others go on.
     def _note_absent(self, pids: list[int], snapshot: Snapshot) -> None:
+        # /proc shows no memory of a process whose first thread has ended while others go on.
         absent = set(pids) - {*snapshot.processes.pid.tolist(), *snapshot.sharers.pid.tolist()}
         self.outcome.absent.update(absent)
 
-    # Between two pictures it does not matter when: nothing but pictures tells what was changed.
     def _note_actors(self) -> None:
+        # Between two pictures it does not matter when: nothing but pictures tells what was changed.
         for actor, pages in self._actors.news().items():
             self._assembler.gone_on(actor, pages, time.monotonic_ns())
 

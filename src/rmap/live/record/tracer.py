@@ -131,8 +131,8 @@ class Tracer:
             return not thread.exiting or thread.held is not None or p.state_of(tid) in "ZX"
         return thread.in_vfork and p.state_of(tid) == "D"
 
-    # Whether anything had happened.
     def _handle_all(self) -> bool:
+        # Whether anything had happened.
         found = False
         while True:
             try:
@@ -176,15 +176,16 @@ class Tracer:
                 self._threads[new] = _Thread(_tgid(new))
             self._watcher.at_fork(tid, new, thread.in_vfork)
 
-    # A child's whole life may have been seen before its parent's report of it: then it is gone, or nobody's any more.
     def _is_ours(self, tid: int) -> bool:
+        # A child's whole life may have been seen before its parent's report of it: then it is gone, or nobody's any
+        # more.
         try:
             return procfs.read_status(tid)["TracerPid"] == self._own
         except (FileNotFoundError, ProcessLookupError):
             return False
 
-    # The thread that called exec is the leader from now on, and the only one.
     def _exec(self, tid: int, status: int) -> _Thread:
+        # The thread that called exec is the leader from now on, and the only one.
         for other in [other for other, thread in self._threads.items() if thread.pid == tid]:
             del self._threads[other]
         thread = self._threads[tid] = _Thread(tid, held=status)

@@ -10,6 +10,7 @@ from array import array
 from dataclasses import dataclass
 
 from rmap.errors import NotPermitted
+from rmap.live.sources.root import root_path
 from rmap.snapshot import flags as f
 from rmap.uapi.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_NOPAGE
 
@@ -26,7 +27,7 @@ def open_kpage(name: str) -> int:
         NotPermitted: this user may not read it, or the kernel does not have it.
     """
     try:
-        return os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(root_path(f"/proc/{name}"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotPermitted(
             f"this kernel has no /proc/{name}", needed="a kernel with CONFIG_PROC_PAGE_MONITOR", works=_WORKS
@@ -98,8 +99,8 @@ def _read(fd: int, pfn: int, count: int, beyond: int) -> array[int]:
     return values
 
 
-# The frame that begins the folio: the last one, up to this, that is not a tail.
 def _head(fd: int, pfn: int) -> int:
+    # The frame that begins the folio: the last one, up to this, that is not a tail.
     high = pfn + 1
     while high > max(0, pfn - _GIGANTIC):
         low = (high - 1) // _WINDOW * _WINDOW
@@ -111,8 +112,8 @@ def _head(fd: int, pfn: int) -> int:
     return pfn
 
 
-# The first frame behind the tails of the folio that begins here.
 def _end(fd: int, head: int) -> int:
+    # The first frame behind the tails of the folio that begins here.
     low = head + 1
     while low <= head + _GIGANTIC:
         values = _read(fd, low, _WINDOW, KPF_NOPAGE)
@@ -134,7 +135,7 @@ def mapcount_kind(release: str) -> str:
     It is not with CONFIG_NO_PAGE_MAPCOUNT (Linux 6.15).
     """
     try:
-        with open(f"/boot/config-{release}", encoding="utf-8", errors="replace") as config:
+        with open(root_path(f"/boot/config-{release}"), encoding="utf-8", errors="replace") as config:
             return "average" if "CONFIG_NO_PAGE_MAPCOUNT=y" in config.read() else "precise"
     except OSError:
         return "precise"

@@ -123,8 +123,8 @@ def read_counts(pfns: I64) -> I64:
         file.close()
 
 
-# Aligned windows that cover the runs, joined where they touch.
 def _windows(first: I64, count: I64, shift: int) -> tuple[I64, I64]:
+    # Aligned windows that cover the runs, joined where they touch.
     low = first >> shift << shift
     high = ((first + count - 1) >> shift << shift) + (1 << shift)
     if not len(low):
@@ -134,16 +134,16 @@ def _windows(first: I64, count: I64, shift: int) -> tuple[I64, I64]:
     return low[starts], np.maximum.reduceat(high, starts) - low[starts]
 
 
-# Which of these frames are in the runs. Both ascending.
 def _marked(pfn: I64, first: I64, count: I64) -> Bool:
+    # Which of these frames are in the runs. Both ascending.
     if not len(first):
         return np.zeros(len(pfn), np.bool_)
     run = np.searchsorted(first, pfn, side="right") - 1
     return (run >= 0) & (pfn < (first + count)[run])
 
 
-# The windows that hold the large folios among these frames: their numbers, and the shift from a PFN to a number.
 def _windows_of_folios(flags_file: KpageFile, first: I64, count: I64) -> tuple[I64, int]:
+    # The windows that hold the large folios among these frames: their numbers, and the shift from a PFN to a number.
     low, size = _windows(first, count, _BLOCK_SHIFT)
     pfn, flags = expand(low, size), flags_file.read(low, size, KPF_NOPAGE)
     large = pfn[((flags & _LARGE) != 0) & _marked(pfn, first, count)]
@@ -155,8 +155,8 @@ def _windows_of_folios(flags_file: KpageFile, first: I64, count: I64) -> tuple[I
     return wide, _WINDOW_SHIFT
 
 
-# The runs to read: these windows, and besides them the blocks that the frames are in.
 def _blocks(first: I64, count: I64, wide: I64, shift: int) -> tuple[I64, I64]:
+    # The runs to read: these windows, and besides them the blocks that the frames are in.
     low, size = _windows(first, count, _BLOCK_SHIFT)
     each = 1 << (shift - _BLOCK_SHIFT)
     in_windows = expand(wide * each, np.full(len(wide), each, np.int64))
@@ -164,8 +164,9 @@ def _blocks(first: I64, count: I64, wide: I64, shift: int) -> tuple[I64, I64]:
     return _windows(blocks << _BLOCK_SHIFT, np.full(len(blocks), 1 << _BLOCK_SHIFT, np.int64), _BLOCK_SHIFT)
 
 
-# For each frame: order, distance to the head, and whether head and tails made no sense (the folio changed meanwhile).
 def _folios(pfn: I64, flags: I64) -> tuple[I8, I32, Bool]:
+    # For each frame: order, distance to the head, and whether head and tails made no sense (the folio changed
+    # meanwhile).
     n = len(pfn)
     place = np.arange(n)
     tail = (flags & KPF_COMPOUND_TAIL) != 0

@@ -13,15 +13,22 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+
+from rmap.live.sources.root import root_path
 
 _POLL = 0.005
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Where the memory controller is: version 1 or 2, and its folder."""
+    """Where the memory controller is.
+
+    Attributes:
+        version: 1 or 2.
+        folder: where it is mounted, as the kernel says it.
+        whole: from its root on; not so in a namespace of cgroups.
+    """
 
     version: int
     folder: Path
@@ -33,6 +40,7 @@ class MemCgroup:
     """A cgroup of the memory controller.
 
     Attributes:
+        folder: where its files can be read and written.
         path: as in /proc/PID/cgroup.
         root: the root of all: it has no limit, and is not reclaimed by itself.
     """
@@ -57,11 +65,10 @@ class MemCgroup:
         return "memory.force_empty" if self.version == 1 else "memory.reclaim"
 
 
-@cache
 def hierarchy() -> Hierarchy | None:
     """The hierarchy with the memory controller, None if none is mounted here."""
     unified = None
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+    for line in Path(root_path("/proc/self/mountinfo")).read_text(errors="replace").splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         fields = before.split()
@@ -76,30 +83,31 @@ def hierarchy() -> Hierarchy | None:
 
 def _controllers(folder: Path) -> list[str]:
     try:
-        return (folder / "cgroup.controllers").read_text().split()
+        return Path(root_path(f"{folder}/cgroup.controllers")).read_text().split()
     except OSError:
         return []
 
 
 def cgroup_of(inode: int) -> MemCgroup | None:
     """The cgroup with an inode, None if there is none here."""
-    found = hierarchy()
-    if found is None or not inode:
+    memory = hierarchy()
+    if memory is None or not inode:
         return None
-    for folder, below, _ in os.walk(found.folder):
+    top = Path(root_path(str(memory.folder)))
+    for folder, below, _ in os.walk(top):
         path = Path(folder)
         with contextlib.suppress(OSError):
             if path.stat().st_ino == inode:
-                relative = path.relative_to(found.folder)
-                return MemCgroup(found.version, path, "/" + ("" if str(relative) == "." else str(relative)),
-                                 found.whole and path == found.folder and not _limited(found, path))  # fmt: skip
+                relative = path.relative_to(top)
+                return MemCgroup(memory.version, path, "/" + ("" if str(relative) == "." else str(relative)),
+                                 memory.whole and path == top and not _is_limited(memory, path))  # fmt: skip
         below.sort()
     return None
 
 
-# The root of version 2 has no memory.current; inside a namespace of cgroups the topmost is not the root.
-def _limited(found: Hierarchy, path: Path) -> bool:
-    return found.version == 2 and (path / "memory.current").exists()
+def _is_limited(memory: Hierarchy, path: Path) -> bool:
+    # The root of version 2 has no memory.current; inside a namespace of cgroups the topmost is not the root.
+    return memory.version == 2 and (path / "memory.current").exists()
 
 
 def reclaim(cgroup: MemCgroup, done: Callable[[], bool], *, patience: float) -> str:
@@ -137,8 +145,8 @@ def reclaim(cgroup: MemCgroup, done: Callable[[], bool], *, patience: float) -> 
     return f"the kernel answered: {os.strerror(number)}" if number > 0 else ""
 
 
-# The exit status tells the error.
 def _write_and_exit(path: Path, text: str) -> None:
+    # The exit status tells the error.
     code = 0
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from rmap.live.sources import procfs
+from rmap.live.sources.root import root_path
 from rmap.snapshot import flags as f
 from rmap.uapi.pagemap import FIRST_SPECIAL_TYPE, PM_GUARD_REGION, PM_PFRAME_MASK, PM_SWAP
 from rmap.units import PAGE_SHIFT
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _BITS = (1 << 64) - 1
 
 
+def open_pagemap(pid: int) -> int:
+    """Open the pagemap of a process; the descriptor.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: the process has ended.
+        PermissionError: this user may not read it.
+    """
+    return os.open(root_path(f"/proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
+
+
 class PagemapFile:
     """The open pagemap of one process; a context manager.
 
@@ -27,7 +38,7 @@ class PagemapFile:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = open_pagemap(pid)
 
     def __enter__(self) -> Self:
         return self

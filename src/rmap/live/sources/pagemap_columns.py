@@ -110,8 +110,8 @@ class Pagemap(PagemapFile):
             start = int(vector[n - 1, 1])
 
 
-# Ranges that touch as one: a call of the kernel costs as much as a thousand entries.
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    # Ranges that touch as one: a call of the kernel costs as much as a thousand entries.
     first, last = 0, 0
     for start, end in ranges:
         if start != last:
@@ -123,8 +123,8 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-# What a buffer holds, as extents. Present entries are negative numbers, and the next frame is the next number.
 def _extents(buffer: I64, pieces: list[tuple[int, int]]) -> tuple[I64, I64, I64]:
+    # What a buffer holds, as extents. Present entries are negative numbers, and the next frame is the next number.
     follows = np.empty(len(buffer), np.bool_)
     follows[0] = False
     np.equal(buffer[1:], buffer[:-1] + 1, out=follows[1:])

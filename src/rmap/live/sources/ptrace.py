@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rmap.errors import NotPermitted, SourceError
 from rmap.live.sources import procfs
+from rmap.live.sources.root import root_path
 from rmap.live.sources.same_mm import kcmp_vm
 from rmap.uapi.unistd import NR
 
@@ -82,7 +83,7 @@ def resume(tid: int, status: int) -> None:
 def threads_of(pid: int) -> list[int]:
     """The threads of a process; none if it is gone."""
     try:
-        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+        return procfs.threads_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -90,7 +91,7 @@ def threads_of(pid: int) -> list[int]:
 def state_of(tid: int) -> str:
     """The letter of a thread's state (R, S, D, T, t, Z, X); X if it is gone."""
     try:
-        return Path(f"/proc/{tid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return Path(root_path(f"/proc/{tid}/stat")).read_text(errors="replace").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return "X"
 
@@ -228,8 +229,8 @@ class _Freezer(threading.Thread):
                 raise self._too_late(next(tid for tid in waiting if not self._is_held(tid)) if waiting else new[0])
             time.sleep(_PAUSE)
 
-    # A thread that was being made when the others were listed is found the next time round.
     def _seize_new(self) -> list[int]:
+        # A thread that was being made when the others were listed is found the next time round.
         new = []
         for pid in self._pids:
             for tid in threads_of(pid):
@@ -257,8 +258,8 @@ class _Freezer(threading.Thread):
             else:
                 del self._seized[tid]
 
-    # Nothing of it can run: it waits for a vfork child that is stopped, or it is at its end.
     def _is_held(self, tid: int) -> bool:
+        # Nothing of it can run: it waits for a vfork child that is stopped, or it is at its end.
         state = state_of(tid)
         if state in "ZX":
             return True
@@ -274,7 +275,7 @@ class _Freezer(threading.Thread):
             return SourceError(
                 f"process {pid} waits for its vfork child {children[0]}, which uses the same memory: name both"
             )
-        where = procfs.read_link(f"/proc/{tid}/exe")
+        where = procfs.exe(tid)
         return SourceError(
             f"thread {tid} of process {pid} ({where or 'no program'}, state {state_of(tid)}) could not be stopped "
             f"within {self._timeout:g} s; all are released again"
@@ -284,16 +285,16 @@ class _Freezer(threading.Thread):
 def vfork_children(tid: int) -> list[int]:
     """The children that a thread waits for in vfork: those that use its memory. Empty if it waits for none."""
     with suppress(OSError, IndexError):
-        if Path(f"/proc/{tid}/syscall").read_text().split()[0] not in _VFORKS:
+        if Path(root_path(f"/proc/{tid}/syscall")).read_text().split()[0] not in _VFORKS:
             return []
-        children = Path(f"/proc/{tid}/task/{tid}/children").read_text().split()
+        children = Path(root_path(f"/proc/{tid}/task/{tid}/children")).read_text().split()
         return [child for child in map(int, children) if kcmp_vm(tid, child) == 0]
     return []
 
 
 def wait_for_thread_end(native_id: int | None, timeout: float = 5.0) -> None:
     """Wait until the kernel has ended a thread of this process: Python's ``join`` returns a little earlier."""
-    path = Path(f"/proc/self/task/{native_id}")
+    path = Path(root_path(f"/proc/self/task/{native_id}"))
     wait_until(lambda: not path.exists(), timeout)
 
 

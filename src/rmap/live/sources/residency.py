@@ -15,20 +15,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from rmap.columns import I64, Bool, expand, runs
+from rmap.live.sources import procfs
 from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.live.sources.syscalls import (
-    CacheStat,
-    cachestat,
-    madvise,
-    map_file,
-    resident,
-    unmap,
-)
+from rmap.live.sources.syscalls import CacheStat, cachestat, madvise, map_file, resident, unmap
 from rmap.uapi.mman import MADV_POPULATE_READ, MADV_RANDOM
 from rmap.uapi.pagemap import PM_PFRAME_MASK
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -84,10 +77,9 @@ def residency(fd: int) -> Residency:
 
 def may_ask(fd: int) -> bool:
     """Whether mincore tells this user the truth about a file."""
-    if os.fstat(fd).st_uid == os.geteuid() or os.access(f"/proc/self/fd/{fd}", os.W_OK, effective_ids=True):
+    if os.fstat(fd).st_uid == os.geteuid() or os.access(procfs.own_descriptor(fd), os.W_OK, effective_ids=True):
         return True
-    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
-    return bool(int(effective.split()[1], 16) & _CAP_FOWNER)
+    return bool(procfs.capabilities() & _CAP_FOWNER)
 
 
 def resident_pages(fd: int, first: int, count: int) -> I64:
@@ -103,8 +95,6 @@ def resident_pages(fd: int, first: int, count: int) -> I64:
 
 def in_swap_cache_too(fd: int) -> bool:
     """Whether mincore counts pages in the swap cache as those of this file, and cachestat is there to tell better."""
-    from rmap.live.sources import procfs
-
     return os.fstat(fd).st_dev in procfs.shmem_devices() and cachestat(fd) is not None
 
 
@@ -180,13 +170,11 @@ def _windows(first: int, count: int) -> Iterator[tuple[int, int]]:
 
 
 def _overlaid(fd: int) -> bool:
-    from rmap.live.sources import procfs
-
     return procfs.file_systems().get(os.fstat(fd).st_dev, "overlay") == "overlay"
 
 
-# By halves: what is all there, or all not there, is not looked into.
 def _by_cachestat(fd: int, first: int, count: int) -> tuple[I64, I64]:
+    # By halves: what is all there, or all not there, is not looked into.
     whole: list[I64] = [np.empty(0, np.int64)]
     todo = [(first, count)] if count else []
     while todo:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rmap.live.sources import procfs
+from rmap.live.sources.root import root_path
 from rmap.live.sources.same_mm import groups
 from rmap.snapshot.questions.usage import ProcessUsage
 
@@ -48,17 +49,17 @@ def read_rollups(pids: Iterable[int] | None = None, *, share_of_time: float = 1.
     return found
 
 
-# A kernel thread or a zombie: it is there, and its sums are ESRCH.
 def _without_memory(pid: int) -> bool:
+    # A kernel thread or a zombie: it is there, and its sums are ESRCH.
     try:
         return not procfs.read_maps(pid)
     except OSError:
         return False
 
 
-# None for what has no memory any more.
 def _read(pid: int) -> ProcessUsage | None:
-    with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+    # None for what has no memory any more.
+    with open(root_path(f"/proc/{pid}/smaps_rollup"), "rb") as file:
         lines = file.read().splitlines()[1:]
     if not lines:
         return None

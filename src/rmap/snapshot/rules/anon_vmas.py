@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -140,6 +140,32 @@ def _families_with_ksm(picture: Snapshot) -> Bool:
     return np.isin(root, roots)
 
 
+class MemberCounts(NamedTuple):
+    """What each anon_vma should count; int64 columns.
+
+    Attributes:
+        active: VMAs that point at it (I6).
+        children: anon_vmas below it (I7).
+    """
+
+    active: I64
+    children: I64
+
+
+def member_counts(active: I64, linked: I64, parent: I64) -> MemberCounts:
+    """Count what ``num_active_vmas`` and ``num_children`` count (I6, I7).
+
+    An anon_vma counts at its parent while its tree holds a VMA (rule 2.8); a root is its own parent.
+
+    Args:
+        active: int64, of each VMA, the row of its active anon_vma, -1 for none. Each VMA once.
+        linked: int64, rows of anon_vmas that a VMA is linked to, in any order, repeated or not.
+        parent: int64, of each anon_vma, the row of its parent, -1 for one that is not there.
+    """
+    above = parent[np.unique(linked[linked >= 0])]
+    return MemberCounts(*(np.bincount(rows[rows >= 0], minlength=len(parent)) for rows in (active, above)))
+
+
 def inspect_topology(topology: CheckedTopology) -> Iterator[Found]:
     """Check I1 to I11.
 
@@ -158,6 +184,7 @@ class _World:
         self.nr_vmas, self.nr_anon_vmas = len(topology.active), len(topology.root)
         self.length: I64 = np.bincount(topology.link_vma, minlength=self.nr_vmas).astype(np.int64)
         self.begin: I64 = np.cumsum(self.length) - self.length
+        self.counts = member_counts(topology.active, topology.link_anon_vma, topology.parent)
         self.key: I64 = topology.link_vma * max(self.nr_anon_vmas, 1) + topology.link_anon_vma
         self.checks: dict[str, Callable[[str], Found]] = {
             "I1": self._links_iff_active,
@@ -261,16 +288,12 @@ class _World:
         return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), found)
 
     def _active_counts(self, number: str) -> Found:
-        counted = np.bincount(self.t.active[self.t.active >= 0], minlength=self.nr_anon_vmas)
         text = "num_active_vmas is {says:,}; VMAs that point at the anon_vma: {counted:,}"
-        return self._counters(number, self.t.num_active_vmas, counted, text)
+        return self._counters(number, self.t.num_active_vmas, self.counts.active, text)
 
     def _child_counts(self, number: str) -> Found:
-        # An anon_vma counts at its parent while its tree holds a VMA (rule 2.8); a root is its own parent.
-        parent = self._of(self.t.parent, np.unique(self.t.link_anon_vma))
-        counted = np.bincount(parent[parent >= 0], minlength=self.nr_anon_vmas)
         text = "num_children is {says:,}; living anon_vmas whose parent it is: {counted:,}"
-        return self._counters(number, self.t.num_children, counted, text)
+        return self._counters(number, self.t.num_children, self.counts.children, text)
 
     def _refcounts(self, number: str) -> Found:
         t = self.t

@@ -7,37 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.snapshot.rules.anon_vmas import pointer
 from rmap.snapshot.rules.findings import NAMED, Checked, Found, Violation
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import NODE_COLUMNS, Nodes, TreeNodes
 from rmap.uapi.vm_flags import VM_MAYWRITE, VM_SHARED
-from rmap.units import PAGE_SHIFT, format_count
+from rmap.units import format_count
 
-if TYPE_CHECKING:
-    from rmap.live.bpf import KernelMemory, Topology, TreeNodes
-
-NODE_COLUMNS = ("node", "left", "right", "subtree_last", "vma", "start", "end", "pgoff", "mm", "flags", "mm_users")
-"""The columns of nodes, as ``TreeNodes`` has them."""
 _DEEPEST = 128  # a red-black tree of 2^63 nodes is less deep
 _SHARED_MAYWRITE = VM_SHARED | VM_MAYWRITE
 
 
 @dataclass(frozen=True)
-class Trees:
-    """Trees one after the other; int64 columns.
+class Trees(Nodes):
+    """The nodes of many trees, one tree after the other; int64 columns.
 
     Attributes:
         anchor: of each tree: the address of its ``anon_vma`` or ``address_space``; ascending.
         of_anon_vmas: which of the two they are.
-        begin, size: of each tree: its nodes among the following; the first is the root.
+        begin, size: of each tree: its nodes; the first is the root.
         i_mmap_writable: of each tree.
         truncated: bool, of each tree: nodes of it are missing.
         tree: of each node: its tree.
-        node, left, right, subtree_last, vma, start, end, pgoff, mm, flags, mm_users: as in ``TreeNodes``.
     """
 
     anchor: I64
@@ -47,22 +43,6 @@ class Trees:
     i_mmap_writable: I64
     truncated: Bool
     tree: I64
-    node: I64
-    left: I64
-    right: I64
-    subtree_last: I64
-    vma: I64
-    start: I64
-    end: I64
-    pgoff: I64
-    mm: I64
-    flags: I64
-    mm_users: I64
-
-    @property
-    def last(self) -> I64:
-        """The last page index of each node's own interval."""
-        return self.pgoff + ((self.end - self.start) >> PAGE_SHIFT) - 1
 
     def name(self, tree: int) -> str:
         """What to call a tree."""
@@ -123,13 +103,13 @@ def inspect_trees(anon: Trees, files: Trees, topology: Topology, again: Again | 
     yield _file_members(files, topology, own, pids)
 
 
-# The rows of VMAs, each once: processes that share an mm show the same ones.
 def _unique_vmas(topology: Topology) -> I64:
+    # The rows of VMAs, each once: processes that share an mm show the same ones.
     return np.unique(topology.vmas.address, return_index=True)[1]
 
 
-# The processes that have each mm.
 def _owners(topology: Topology) -> dict[int, tuple[int, ...]]:
+    # The processes that have each mm.
     owners: dict[int, tuple[int, ...]] = {}
     for mm, pid in np.unique(np.stack((topology.vmas.mm, topology.vmas.pid)), axis=1).T.tolist():
         owners[mm] = (*owners.get(mm, ()), pid)
@@ -157,8 +137,8 @@ def _order(anon: Trees, files: Trees, owners: dict[int, tuple[int, ...]], again:
     return Found(Checked("I12", what, nodes, "nodes", "", count, note), violations)
 
 
-# The first violations of each kind, the trees they are in, and how many there are in all.
 def _disordered(trees: Trees, owners: dict[int, tuple[int, ...]]) -> tuple[list[Violation], list[int], int]:
+    # The first violations of each kind, the trees they are in, and how many there are in all.
     violations, of_tree, total = [], [], 0
     for text, rows, others in disorder(trees):
         read = ~trees.truncated[trees.tree[rows]]
@@ -229,8 +209,8 @@ _FAULTS = {
 }
 
 
-# Which VMAs the trees should have and do not, or have twice, or have and should not: rows of a tree and a VMA.
 def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tuple[I64, I64]]:
+    # Which VMAs the trees should have and do not, or have twice, or have and should not: rows of a tree and a VMA.
     width = max(len(trees.anchor), 1)
     every, code = np.unique(np.concatenate((vma, trees.vma)), return_inverse=True)
     wanted = code[: len(vma)] * width + tree
@@ -244,10 +224,10 @@ def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tup
     return {name: (keys % width, every[keys // width]) for name, keys in answer.items()}
 
 
-# Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
 def _members(
     trees: Trees, topology: Topology, tree: I64, vma: I64, but: I64, owners: dict[int, tuple[int, ...]], line: Checked
 ) -> Found:
+    # Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
     asked = ~trees.truncated[tree] & ~np.isin(vma, but)
     nodes = ~trees.truncated[trees.tree] & ~np.isin(trees.vma, but)
     compared = _membership(trees, tree[asked], vma[asked], nodes)

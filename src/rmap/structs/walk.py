@@ -2,8 +2,9 @@
 
 ``rmap_walk`` (mm/rmap.c, Linux 6.18) goes from the folio's ``mapping`` to an anon_vma or an address_space, descends the
 interval tree there by the page's index, and computes in each VMA it meets where the page would be (rules 5.1 to 5.5).
-Here the same is done with what BPF reads of those objects; whether an entry maps the page is asked of
-``/proc/PID/pagemap``, in place of ``page_vma_mapped_walk``. So it can be held against the page tables themselves.
+Here the same is done with what a source reads of those objects; whether an entry maps the page is what the source says
+of the page tables (``entry_at``), in place of ``page_vma_mapped_walk``. So it can be held against the page tables
+themselves.
 
 Left out: KSM pages, whose stable nodes are not read (rule 5.6), and hugetlb. No lock is taken: what changes meanwhile
 is a race of the reader's.
@@ -14,19 +15,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from rmap.columns import I32, I64, Bool, rows_of
-from rmap.live.bpf import KernelMemory, Topology, TreeNodes
-from rmap.live.sources.pagemap_columns import Pagemap
-from rmap.live.trees import Trees
-from rmap.uapi.pagemap import PM_PFRAME_MASK, PM_PRESENT, PM_SWAP
+from rmap.structs.anon_vmas import Topology
+from rmap.structs.memory import KernelMemory
+from rmap.structs.page import ANON_TAG, KSM_TAG, TAG_MASK, EntryAt, Nodes
+from rmap.structs.trees import Trees
 from rmap.units import PAGE_SHIFT
-
-TAG_MASK = 3
-ANON_TAG, KSM_TAG = 1, 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class KernelWalk:
         return {(one.pid, one.address) for one in self.candidates if one.found == "hit"}
 
 
-def descend(tree: TreeNodes, start: int, last: int) -> tuple[list[int], int]:
+def descend(tree: Nodes, start: int, last: int) -> tuple[list[int], int]:
     """Every interval of a tree that touches one, as ``interval_tree_iter_first`` and ``_next`` find them.
 
     Args:
@@ -99,13 +96,13 @@ def descend(tree: TreeNodes, start: int, last: int) -> tuple[list[int], int]:
     left = [row.get(node, -1) for node in tree.left.tolist()]
     right = [row.get(node, -1) for node in tree.right.tolist()]
     first = tree.pgoff.tolist()
-    ends = (tree.pgoff + ((tree.end - tree.start) >> PAGE_SHIFT) - 1).tolist()
+    ends = tree.last.tolist()
     reach = tree.subtree_last.tolist()
     looked: set[int] = {0}
     found: list[int] = []
 
-    # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
     def search(node: int) -> None:
+        # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
         below = left[node]
         if below >= 0:
             looked.add(below)
@@ -136,7 +133,7 @@ def walk_page(memory: KernelMemory, pfn: int) -> KernelWalk:
     """Walk from one page as the kernel would.
 
     Args:
-        memory: the kernel's.
+        memory: the kernel's structures.
         pfn: the page.
 
     Raises:
@@ -154,43 +151,33 @@ def walk_page(memory: KernelMemory, pfn: int) -> KernelWalk:
     tree = memory.anon_vma_tree(anchor) if kind == "anon" else memory.i_mmap_tree(anchor)
     met, visited = descend(tree, index, index)
     owner = _owners(memory.topology(), tree.vma[met]) if met else []
-    columns = (tree.vma, tree.start, tree.end, tree.pgoff)
-    nodes = [_Node(pid, *(int(column[row]) for column in columns)) for row, pid in zip(met, owner)]
-    candidates = [_looked_at(node, pfn, index) for node in nodes]
+    places = zip(owner, *(column[met].tolist() for column in (tree.vma, tree.start, tree.end, tree.pgoff, tree.mm)))
+    candidates = [_looked_at(memory, pfn, index, *place) for place in places]
     return KernelWalk(pfn, kind, anchor, index, mapcount, head, order, len(tree), visited, candidates)
 
 
-class _Node(NamedTuple):
-    pid: int
-    vma: int
-    start: int
-    end: int
-    pgoff: int
-
-
-# The lowest pid that has each VMA, -1 for none.
 def _owners(topology: Topology, vmas: I64) -> list[int]:
+    # The lowest pid that has each VMA, -1 for none.
     order = np.argsort(topology.vmas.pid, kind="stable")
     row = rows_of(topology.vmas.address[order], vmas)
     return np.where(row >= 0, topology.vmas.pid[order][row], -1).tolist()
 
 
-# The descent has found that the interval has the index, so the address lies in the VMA.
-def _looked_at(node: _Node, pfn: int, index: int) -> Candidate:
-    address = vma_address(node.start, node.end, node.pgoff, index)
-    if address is None:
-        return Candidate(*node, 0, "not readable")
-    try:
-        with Pagemap(node.pid) as pagemap:
-            entry = pagemap.entry(address) & (1 << 64) - 1
-    except OSError:
-        found = "not readable"
-    else:
-        if entry & PM_PRESENT:
-            found = "hit" if entry & PM_PFRAME_MASK == pfn else "another page"
-        else:
-            found = "swapped out" if entry & PM_SWAP else "nothing"
-    return Candidate(*node, address, found)
+def _looked_at(
+    memory: KernelMemory, pfn: int, index: int, pid: int, vma: int, start: int, end: int, pgoff: int, mm: int
+) -> Candidate:
+    # The descent has found that the interval has the index, so the address lies in the VMA.
+    address = vma_address(start, end, pgoff, index)
+    entry = None if address is None else memory.entry_at(pid, mm, address)
+    return Candidate(pid, vma, start, end, pgoff, address or 0, _in_words(entry, pfn))
+
+
+def _in_words(entry: EntryAt | None, pfn: int) -> str:
+    if entry is None:
+        return "not readable"
+    if entry.pfn >= 0:
+        return "hit" if entry.pfn == pfn else "another page"
+    return "swapped out" if entry.swapped else "nothing"
 
 
 @dataclass(frozen=True)
@@ -235,12 +222,6 @@ def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> WalkDiffer
 
 
 # ---- many pages at once ----------------------------------------------------------------------------------------------
-
-
-def anchors(mapping: I64) -> tuple[Bool, Bool, I64]:
-    """Which tagged pointers (rule 1.1) lead to an anon_vma, which to an address_space; and the pointers without tag."""
-    tag, pointer = mapping & TAG_MASK, mapping & ~TAG_MASK
-    return tag == ANON_TAG, (tag == 0) & (pointer != 0), pointer
 
 
 def meets(trees: Trees, tree: I64, vma: I64, row: I32 | I64, index: I64, address: I64) -> Bool:

@@ -1,0 +1,50 @@
+"""A snapshot made of the running kernel's structures alone is the one that /proc and structures give together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rmap.live.bpf import open_memory
+from rmap.live.capture.capture import capture
+from rmap.snapshot import Snapshot
+from rmap.snapshot import flags as f
+from rmap.structs.snapshot import snapshot_of
+from tests.support import PAGE
+from tests.support.load import load
+from tests.support.needs import need
+
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
+UNKNOWN = f.PTE_FILE | f.PTE_SPECIAL
+"""What structures alone do not tell of the kernel's own pages."""
+
+
+def entries(picture: Snapshot, pids: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Frame and marks by pid and address; of what a reverse map leads to."""
+    ptes, found = picture.ptes, {}
+    for vma, address, pfn, count, flags in zip(*(getattr(ptes, name).tolist() for name in vars(ptes))):
+        pid = int(picture.processes.pid[picture.vmas.process[vma]])
+        if pid in pids and not flags & f.PTE_SPECIAL:
+            for i in range(count):
+                step = i if flags & f.PTE_PRESENT else i * f.SWAP_STEP
+                found[pid, address + i * PAGE] = pfn + step, flags & ~UNKNOWN
+    return found
+
+
+def test_structures_alone_say_what_proc_says() -> None:
+    with load(workers=8, pages=1500, vmas=600, seed=3) as up, open_memory() as memory:
+        need(memory.why_no_ptes)
+        alone, both = snapshot_of(memory), capture(up.pids, memory=memory)
+    assert entries(alone, up.pids) == entries(both, up.pids)
+    kind = both.per_frame("kind")
+    pfns = both.pfns()[np.isin(kind, (f.ANON, f.FILE, f.SHMEM)) & (both.per_frame("raced") == 0)]
+    assert len(pfns) > 1000
+    rows = [picture.numbering.dense(pfns) for picture in (alone, both)]
+    for column in ("mapcount", "order", "head_offset", "index", "mapping"):
+        values = [picture.per_frame(column)[at] for picture, at in zip((alone, both), rows)]
+        assert np.array_equal(*values), column
+    hung = [
+        picture.anon_vmas.address[picture.per_frame("anon_vma")[at][both.per_frame("kind")[rows[1]] == f.ANON]]
+        for picture, at in zip((alone, both), rows)
+    ]
+    assert np.array_equal(*hung)

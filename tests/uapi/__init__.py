@@ -1,0 +1,1 @@
+"""`rmap.uapi`: the kernel's numbers."""
