@@ -128,8 +128,8 @@ def test_the_load_goes_away_with_whoever_made_it() -> None:
     until(lambda: not any(runs(pid) for pid in pids))
 
 
-# A counter is misread: on purpose, each time or once.
 def _misreading(monkeypatch: pytest.MonkeyPatch, pid: int, *, times: int, steps: int = 0) -> None:
+    """A counter is misread: on purpose, each time or once."""
     original, calls = module._columns, [0]
 
     def columns(topology: Any, *rest: Any) -> pure.CheckedTopology:

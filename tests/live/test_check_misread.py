@@ -44,8 +44,8 @@ def messages(found: MachineCheck) -> set[tuple[str, str]]:
     return {(violation.invariant, violation.message) for violation in found.report.violations}
 
 
-# Every reading of trees is changed.
 def misread_trees(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trees], Trees]) -> None:
+    """Every reading of trees is changed."""
     original = of_structs.read_trees
     monkeypatch.setattr(of_structs, "read_trees", lambda *args, **options: change(original(*args, **options)))
 
@@ -225,9 +225,7 @@ def test_more_suspicious_entries_than_were_once_read_again(monkeypatch: pytest.M
 # ---- what is not read whole is left out, and is no violation ---------------------------------------------------------
 
 
-def test_a_vma_with_more_links_than_are_read(
-    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vma_with_more_links_than_are_read(still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     original = BpfMemory.topology
 
     def cut(memory: BpfMemory, pids: Any = None) -> Topology:
@@ -248,9 +246,7 @@ def test_a_vma_with_more_links_than_are_read(
     assert "more links than are read" in notes["I3"] and "not asked of" in notes["I19"]
 
 
-def test_a_tree_with_more_nodes_than_are_read(
-    still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_with_more_nodes_than_are_read(still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     original = BpfMemory._tree
 
     def cut(memory: BpfMemory, address: int, which: int) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmap.live.bpf import open_memory, why_not
+from rmap.live.bpf import open_memory
 from rmap.live.capture.capture import capture
-from rmap.live.doctor.abilities import abilities
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
 from rmap.snapshot import kinds as k
@@ -16,7 +15,7 @@ from tests.support import PAGE
 from tests.support.load import load
 from tests.support.needs import need
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm", "kernel_memory")]
 UNKNOWN = f.PTE_FILE | f.PTE_SPECIAL
 """What structures alone do not tell of the kernel's own pages."""
 
@@ -34,7 +33,6 @@ def entries(picture: Snapshot, pids: list[int]) -> dict[tuple[int, int], tuple[i
 
 
 def test_structures_alone_say_what_proc_says() -> None:
-    need(abilities().missing("frames", "page_state", "same_mm") or why_not())
     with load(workers=8, pages=1500, vmas=600, seed=3) as up, open_memory() as memory:
         need(memory.why_no_ptes)
         alone, both = snapshot_of(memory), capture(up.pids, memory=memory)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from snapshot_worlds import HEAP, PAGE
 
 from rmap.snapshot import flags as f
 from rmap.snapshot.extents import (
@@ -17,6 +16,8 @@ from rmap.snapshot.extents import (
     single_pages,
     step_of,
 )
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP
 
 STEPS = {f.PTE_PRESENT: 1, f.PTE_SWAP: 32, f.PTE_GUARD: 0, f.PTE_OTHER: 0}
 Row = tuple[int, int, int, int, int]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from snapshot_worlds import HEAP, PAGE, RW, column
 
 from rmap.errors import SnapshotError, UntrackedPage
 from rmap.kernel.adopt import adopt
@@ -28,6 +27,8 @@ from rmap.snapshot.questions.badframe import verdict
 from rmap.snapshot.questions.family import family_of
 from rmap.snapshot.questions.freed import freed_by
 from rmap.snapshot.questions.usage import usage
+from tests.support import PAGE
+from tests.support.snapshot_worlds import HEAP, RW, column
 
 BIT = 1 << 60
 NUMBER = len(KINDS)

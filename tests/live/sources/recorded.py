@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmap.live.sources.root import rooted
+from tests.support import ROOT
 
-DATA = Path(__file__).parents[2] / "data/proc"
+DATA = ROOT / "tests/data/proc"
 NOBODY = 65534
 
 
