@@ -159,8 +159,8 @@ def matrix(evidence: Evidence) -> list[str]:
     return lines
 
 
-# The kernels that runs were held against: "6.18.44".
 def _releases(evidence: Evidence) -> str:
+    # The kernels that runs were held against: "6.18.44".
     programs = evidence["recorded"]["programs"].values()
     every = {evidence["differential"]["release"], *(one["release"] for one in programs)}
     return ", ".join(sorted({release.split("-")[0] for release in every}))
@@ -203,14 +203,14 @@ def _place(number: str) -> tuple[bool, int, str]:
     return not number.startswith("I"), int(re.sub(r"\D", "", number.split(".")[0])), number
 
 
-# The text behind *NAME*: up to the next such name.
 def _part(text: str, name: str) -> str:
+    # The text behind *NAME*: up to the next such name.
     found = re.search(rf"\*{name}\*: (.*?)(?=\s\*[A-Z]|$)", text)
     return found[1].rstrip(". ") if found else ""
 
 
-# The beginning of a rule, short enough for a cell: its first clause, or two where that one is only a name.
 def _says(text: str) -> str:
+    # The beginning of a rule, short enough for a cell: its first clause, or two where that one is only a name.
     whole = text.split("*Model*")[0].replace("**", "").replace("|", "\\|").strip()
     ends = [match.end() for match in re.finditer(r"(?<=[A-Za-z0-9`\])])[.:;](?: |$)", whole)] or [len(whole)]
     enough = next((end for end in ends if end >= SHORTEST), ends[-1])

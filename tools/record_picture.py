@@ -68,8 +68,8 @@ def record() -> Snapshot:
         _end(load)
 
 
-# Closing its input tells the load to end what it started. If it does not, its processes are ended from here.
 def _end(load: subprocess.Popen[str]) -> None:
+    # Closing its input tells the load to end what it started. If it does not, its processes are ended from here.
     assert load.stdin is not None
     everything = family(load.pid)
     load.stdin.close()

@@ -88,8 +88,8 @@ def _key(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, int]:
     return function.name, first  # as co_firstlineno has it
 
 
-# Blocks of comments, each as one text, with the line of its last part.
 def _comments(path: Path) -> Iterator[tuple[int, str]]:
+    # Blocks of comments, each as one text, with the line of its last part.
     block: list[str] = []
     last = -1
     with path.open("rb") as stream:
@@ -109,8 +109,8 @@ def _comments(path: Path) -> Iterator[tuple[int, str]]:
         yield last, " ".join(block)
 
 
-# The line of the first statement at or behind a line: what the comment there is about.
 def _statement_at(function: ast.FunctionDef | ast.AsyncFunctionDef, line: int) -> int:
+    # The line of the first statement at or behind a line: what the comment there is about.
     inner = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function]
     behind = [node.lineno for node in inner if node.lineno >= line]
     around = [node.lineno for node in inner if node.lineno <= line <= (node.end_lineno or node.lineno)]

@@ -16,8 +16,8 @@ HELP_WIDTH = 80
 
 
 class _Formatter(RawDescriptionHelpFormatter):
-    # One width everywhere: docs/cli.md must not depend on the terminal it was made in.
     def __init__(self, prog: str) -> None:
+        # One width everywhere: docs/cli.md must not depend on the terminal it was made in.
         super().__init__(prog, width=HELP_WIDTH, max_help_position=24)
 
     def _format_action_invocation(self, action: Action) -> str:

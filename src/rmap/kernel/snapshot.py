@@ -80,8 +80,8 @@ def _maps_zero_device(machine: Machine[Any]) -> bool:
 
 
 class _AnonVmas:
-    # The design's topology as rows of the picture: of each anon_vma, and of each VMA the active one and its chain.
     def __init__(self, builder: SnapshotBuilder, topology: dict[str, I64] | None) -> None:
+        # The design's topology as rows of the picture: of each anon_vma, and of each VMA the active one and its chain.
         self.row: dict[int, int] = {}
         self.active: dict[tuple[int, int], int] = {}
         self.chain: dict[tuple[int, int], list[int]] = {}

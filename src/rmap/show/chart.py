@@ -51,8 +51,8 @@ def line_chart(points: Sequence[str], lines: Sequence[Line], title: str) -> str:
 
 
 class _Scale:
-    # log(1 + value): zero is at the bottom.
     def __init__(self, top: float) -> None:
+        # log(1 + value): zero is at the bottom.
         self._top = math.log10(1 + top)
         self._decades = math.ceil(self._top)
 

@@ -185,8 +185,8 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
     return made
 
 
-# Up to the first event that names what was not written any more; and the pictures that remain named.
 def _known_only(rows: npt.NDArray[np.int64], nr_opens: int, pictures: list[Any]) -> tuple[Any, list[Any]]:
+    # Up to the first event that names what was not written any more; and the pictures that remain named.
     names = list(EventTable.columns())
     kind, a0, file = (rows[:, names.index(name)] for name in ("kind", "a0", "file"))
     shows = np.isin(kind, (EXEC, CHECKPOINT))

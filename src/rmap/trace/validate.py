@@ -88,8 +88,8 @@ def _about(about: dict[str, Any]) -> None:
         raise _refuse("T4", f"about.exit_status is {status!r}, not a number or null")
 
 
-# T5: ids of files and opens.
 def _files(events: EventTable, opens: OpenTable, files: InodeTable) -> None:
+    # T5: ids of files and opens.
     row = _first((opens.file < 0) | (opens.file >= len(files)))
     if row is not None:
         raise _refuse("T5", f"opens.file of row {row} is {opens.file[row]}, and files has no such row")
@@ -106,8 +106,8 @@ def _files(events: EventTable, opens: OpenTable, files: InodeTable) -> None:
         raise _refuse("T5", f"files.size of row {row} is {files.size[row]}")
 
 
-# T6: kinds, order, who.
 def _order(events: EventTable) -> None:
+    # T6: kinds, order, who.
     row = _first(~np.isin(events.kind, list(KINDS)))
     if row is not None:
         raise _refuse("T6", f"event {row} is of the unknown kind {events.kind[row]}")
@@ -120,8 +120,8 @@ def _order(events: EventTable) -> None:
         raise _refuse("T6", f"event {row} is of process {events.pid[row]}, thread {events.tid[row]}")
 
 
-# T7: what each kind must say.
 def _details(events: EventTable) -> None:
+    # T7: what each kind must say.
     wrong = {
         SYSCALL: (events.nr < 0, "has a negative number"),
         FAULT: ((events.a1 & ~_FAULT_BITS != 0) | ((events.a2 | 1) != 1), "has an impossible error code or mode"),
@@ -135,8 +135,8 @@ def _details(events: EventTable) -> None:
             raise _refuse("T7", f"event {row} ({KINDS[kind]}) {text}")
 
 
-# T8: every picture is named by exactly one event, of the kind of its cause and of its process.
 def _pictures(events: EventTable, pictures: list[PictureRow]) -> None:
+    # T8: every picture is named by exactly one event, of the kind of its cause and of its process.
     rows = np.flatnonzero(np.isin(events.kind, (EXEC, CHECKPOINT)))
     named = events.a0[rows].tolist()
     if sorted(named) != list(range(len(pictures))):

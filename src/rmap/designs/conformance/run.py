@@ -71,8 +71,8 @@ def run_conformance_test(
 
 
 class _Story:
-    # Adds the calls made so far to an error that passes by.
     def __init__(self, name: str) -> None:
+        # Adds the calls made so far to an error that passes by.
         self.name = name
         self.calls: list[Call] = []
 

@@ -362,8 +362,8 @@ class Both:
         return self._pair.areas_of(self)
 
     def _touch(self, name: str, addr: int, length: int) -> None:
-        # The model refuses a range as a whole; a program gets as far as the first page it may not touch.
         def on_model() -> None:
+            # The model refuses a range as a whole; a program gets as far as the first page it may not touch.
             try:
                 getattr(self.model, name)(addr, length)
             except SyscallError:

@@ -139,8 +139,8 @@ def nr_pages_for(steps: Sequence[ScenarioStep]) -> int:
 
 
 class _World:
-    # The files and processes of one scenario, by the names that steps have for them.
     def __init__(self, pair: Pair) -> None:
+        # The files and processes of one scenario, by the names that steps have for them.
         self._pair = pair
         self._files: dict[str, BothFiles] = {}
         for name, (path, how) in FILES.items():

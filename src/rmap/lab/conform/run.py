@@ -176,7 +176,6 @@ def _check_arguments(steps: int | None, seconds: float | None, processes: int, p
 
 
 class _Run:
-    # One run under way.
     def __init__(
         self,
         result: ConformRun,
@@ -186,6 +185,7 @@ class _Run:
         steps: int | None,
         seconds: float | None,
     ) -> None:
+        # One run under way.
         self.result = result
         self.player = player
         self.stopped = stopped

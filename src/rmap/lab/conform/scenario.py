@@ -129,8 +129,8 @@ def spell_number(value: Any) -> str:
 
 
 class _Draw:
-    # Draws calls for processes that live.
     def __init__(self, random: Random, most: int, swap: bool, wide: bool) -> None:
+        # Draws calls for processes that live.
         self.random = random
         self.most = most
         self.wide = wide

@@ -58,8 +58,8 @@ class Arena:
 
 
 def _each(action: Callable[[Arena, Process], object]) -> Callable[[Arena], bool]:
-    # Everybody does it; whoever cannot is passed over.
     def move(arena: Arena) -> bool:
+        # Everybody does it; whoever cannot is passed over.
         done = False
         for process in list(arena.processes):
             done = _tried(arena, process, action) or done
