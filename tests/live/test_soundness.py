@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rmap.live import soundness as module
+from rmap.live.capture.settle import AGAIN
 from rmap.live.soundness import RACED_MAX, MachineCheck, check_machine
 from rmap.snapshot.rules.findings import Checked, Found, Report, Violation
 
@@ -59,7 +60,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_whom_it_takes_to_hold_still(one: Violation, verdict: str, judged: Any) -> None:
     found = judged(reading([one]))
     assert (len(found.report.violations), found.not_judged) == ((1, 0) if verdict == "broken" else (0, 1))
-    assert found.races == 0 and found.readings == module.READINGS
+    assert found.races == 0 and found.readings == AGAIN
 
 
 def test_other_words_are_another_moment(judged: Any) -> None:

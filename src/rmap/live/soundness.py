@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmap.columns import I8, Bool
+from rmap.columns import I8, I64, Bool
 from rmap.live.capture.capture import capture
+from rmap.live.capture.settle import AGAIN, Recurring, settle_rows
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import read_counts
 from rmap.snapshot import Snapshot
@@ -33,8 +34,6 @@ from rmap.structs.check import inspect_structs, walks
 from rmap.structs.memory import KernelMemory
 from rmap.structs.page import StructPages, anchors
 
-READINGS = 3
-"""How often what looks wrong is read again."""
 PAUSE = 0.02
 """Seconds between two readings."""
 
@@ -91,7 +90,7 @@ class _Reading:
 
 
 def check_machine(
-    memory: KernelMemory | None, *, readings: int = READINGS, progress: Callable[[int, int], None] | None = None
+    memory: KernelMemory | None, *, readings: int = AGAIN, progress: Callable[[int, int], None] | None = None
 ) -> MachineCheck:
     """Check the running machine.
 
@@ -105,22 +104,20 @@ def check_machine(
     """
     began = time.perf_counter()
     first = _read_resting(memory, progress)
-    there, again = first.violations(), 0
+    recurring, again = Recurring(first.violations(), _same), 0
     unnamed = _Unnamed(first)
-    moved: set[tuple[str, object]] = set()
-    before = _run_times(_involved(there.values()))
-    while (there or unnamed.any()) and again < readings:
+    before = _run_times(_involved(recurring.there.values()))
+    while (recurring.there or unnamed.any()) and again < readings:
         again += 1
         time.sleep(PAUSE)
-        reading = _read(memory, None, progress) if unnamed.any() else _read_again(memory, there.values())
-        now = reading.violations()
+        reading = _read(memory, None, progress) if unnamed.any() else _read_again(memory, recurring.there.values())
+        recurring.read(reading.violations())
         unnamed.read(reading)
-        there = {identity: violation for identity, violation in there.items() if identity in now}
-        moved |= {identity for identity, violation in there.items() if not _same(violation, now[identity])}
+    there = recurring.there
     rested = {pid for pid, spent in _run_times(_involved(there.values())).items() if spent == before.get(pid)}
-    moved |= {identity for identity, violation in there.items() if not _settled(violation, rested)}
-    stayed = [violation for identity, violation in there.items() if identity not in moved]
-    unsettled = [violation for identity, violation in there.items() if identity in moved]
+    moving = recurring.moved | {identity for identity, one in there.items() if not _settled(one, rested)}
+    stayed = [violation for identity, violation in there.items() if identity not in moving]
+    unsettled = [violation for identity, violation in there.items() if identity in moving]
     untold = unnamed.left(there)
     total = sum(one.checked.violations for one in first.found)
     return MachineCheck(
@@ -237,7 +234,7 @@ def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callabl
 def _read_resting(memory: KernelMemory | None, progress: Callable[[int, int], None] | None) -> _Reading:
     # A large process that forks changes the count of every page it has: such a reading says little, and is repeated.
     best = _read(memory, None, progress)
-    for _ in range(READINGS):
+    for _ in range(AGAIN):
         if _raced(_facts(best)) <= RACED_MAX:
             break
         time.sleep(PAUSE)
@@ -285,15 +282,16 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
     counts = picture.per_frame("mapcount")[asked].astype(np.int64)
     exact = (order == 0) | (picture.about["mapcount"] == "precise")
-    rows = np.arange(len(pfns))
-    for attempt in range(1 + READINGS):
-        before = counts if not attempt else read_counts(pfns[rows])
+
+    def differ(rows: I64, counted: I64) -> Bool:
         pages = memory.struct_pages(pfns[rows])
-        steady = np.ones(len(rows), np.bool_) if not attempt else before == read_counts(pfns[rows])
-        differs = ~pages.valid | (exact[rows] & (pages.mapcount != before)) | ~_fits(kind[rows], pages)
-        rows = rows[differs & steady]
-        if not len(rows):
-            break
+        return ~pages.valid | (exact[rows] & (pages.mapcount != counted)) | ~_fits(kind[rows], pages)
+
+    def changed(rows: I64) -> Bool:
+        before = read_counts(pfns[rows])
+        return ~(differ(rows, before) & (before == read_counts(pfns[rows])))
+
+    rows = settle_rows(np.flatnonzero(differ(np.arange(len(pfns)), counts)), changed)
     pages, before = memory.struct_pages(pfns[rows]), read_counts(pfns[rows])
     named = rows[:NAMED]
     entries = picture.walk_many(pfns[named])  # in the order of the pages, which rise

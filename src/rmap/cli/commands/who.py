@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from rmap.snapshot import Key, Resolved, Snapshot, Who
 
 ROWS = 20
-READINGS = 4
 
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
@@ -164,6 +163,7 @@ def _whole_file(args: Namespace, key: Key) -> int:
 def _by_the_kernel(args: Namespace, key: Key) -> int:
     # A difference between page tables and walk counts if it is there each time.
     from rmap.live.bpf import open_memory
+    from rmap.live.capture.settle import AGAIN
     from rmap.show.kernel_walk import kernel_walk
     from rmap.structs.walk import compare, walk_page
 
@@ -171,7 +171,7 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
         raise UsageError("--kernel walks the running kernel's own trees: a recorded picture (-i) does not hold them")
     with open_memory() as memory:
         difference = None
-        for _ in range(READINGS):
+        for _ in range(1 + AGAIN):
             picture = capture(for_one_page=True, memory=memory)
             place = _resolve(picture, key)
             if place.pfn is None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmap.columns import I8, I64, Bool, expand, rows_of, runs
+from rmap.live.capture.settle import settle_rows
 from rmap.live.sources import procfs
 from rmap.live.sources.kpage_columns import PageState, kinds, read_counts, read_page_state
 from rmap.live.sources.pagemap_columns import Pagemap, decode, ranges_to_read
@@ -27,7 +28,6 @@ from rmap.snapshot.kinds import KERNEL, KINDS
 from rmap.units import PAGE_SHIFT
 
 _MAX_SPAN = 1 << 24  # frames, 64 GiB: a column over all of them
-_READINGS = 3  # of what contradicts itself, before it is believed
 
 
 class VmaColumns(NamedTuple):
@@ -60,6 +60,10 @@ class Described:
     def rows(self) -> Numbering:
         """Which row describes a frame."""
         return Numbering(self.state.pfn, np.ones(len(self.state.pfn), np.int64))
+
+    def mark_raced(self, rows: I64) -> None:
+        """Note that these rows are of two moments."""
+        self.state.raced[rows] = True
 
     def columns(self) -> dict[str, I64 | I8 | Bool]:
         """The columns for :meth:`rmap.snapshot.builder.SnapshotBuilder.set_frames`."""
@@ -196,14 +200,12 @@ def mark_races(
     if doubtful is not None:
         wrong |= doubtful
     suspect = np.flatnonzero(wrong & ~state.raced)
-    for _ in range(_READINGS):
-        if not len(suspect):
-            return
-        changed = _changed(placed, vmas, frames, suspect)
-        if moved is not None:
-            changed |= moved(frames, suspect)
-        state.raced[suspect[changed]] = True
-        suspect = suspect[~changed]
+
+    def changed(rows: I64) -> Bool:
+        now = _changed(placed, vmas, frames, rows)
+        return now if moved is None else now | moved(frames, rows)
+
+    settle_rows(suspect, changed, frames.mark_raced)
 
 
 class _Placed(NamedTuple):

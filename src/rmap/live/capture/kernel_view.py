@@ -12,6 +12,7 @@ import numpy as np
 
 from rmap.columns import I64, Bool, rows_of
 from rmap.live.capture.frames import Described, VmaColumns
+from rmap.live.capture.settle import AGAIN, settle_rows
 from rmap.snapshot import SnapshotBuilder
 from rmap.snapshot import flags as f
 from rmap.snapshot.extents import Extents, concatenated, join_extents, single_pages
@@ -25,8 +26,6 @@ from rmap.structs.snapshot import complete_vmas
 from rmap.uapi.kpageflags import KPF_LRU
 
 _NOWHERE = -1
-_READINGS = 4
-"""How often all VMAs are read until the counters of their anon_vmas agree with what was read. A millisecond each."""
 
 
 @dataclass
@@ -117,14 +116,13 @@ class KernelView:
         at = np.searchsorted(state.pfn, pages.pfn)
         exclusive = (state.flags[at] & f.KPF_ANON_EXCLUSIVE) != 0
         rows = np.flatnonzero(among(frames.kind[at], KINDS.on_anon_vmas) & ~exclusive & ~state.raced[at])
-        for _ in range(_READINGS):
-            if not len(rows):
-                return
+
+        def changed(rows: I64) -> Bool:
             stays = self._still_writable(pages.take(rows), vmas)
             stays &= ~self.memory.struct_pages(pages.pfn[rows]).exclusive
-            stays &= self._still_writable(pages.take(rows), vmas)
-            state.raced[at[rows[~stays]]] = True
-            rows = rows[stays]
+            return ~(stays & self._still_writable(pages.take(rows), vmas))
+
+        settle_rows(rows, changed, lambda gone: frames.mark_raced(at[gone]), readings=1 + AGAIN)
 
     def _still_writable(self, pages: Extents, vmas: VmaColumns) -> Bool:
         # Which of these pages their entries map writable, now.
@@ -162,7 +160,7 @@ def _read_steady(memory: KernelMemory) -> Topology:
     # in the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those
     # whose tree has VMAs of nobody: of a process on its way out or in, which does not show them.
     before: set[tuple[int, ...]] = set()
-    for _ in range(_READINGS):
+    for _ in range(1 + AGAIN):  # a millisecond each
         topology = memory.topology()
         table = topology.anon_vmas
         doubtful = np.flatnonzero(_unaccounted(topology))

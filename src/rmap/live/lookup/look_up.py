@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
+from rmap.live.capture.settle import AGAIN, read_until
 from rmap.live.lookup.mappings import changed, mappings_of, reasons
 from rmap.live.lookup.place import NoPage as NoPage
 from rmap.live.lookup.place import Place, at, place_of
@@ -30,7 +31,6 @@ __all__ = ["NoPage", "look_up"]
 
 Say = Callable[[str], None]
 
-_READINGS = 3
 _SLOWLY = "searching every page table"
 
 
@@ -47,14 +47,14 @@ def look_up(key: Key, *, say: Say = lambda doing: None) -> Who | NoPage:
         PermissionError: the process that the KEY names may not be read.
         OSError: the file that it names cannot be.
     """
-    for reading in range(_READINGS):
+
+    def read() -> Who | NoPage:
         place = place_of(key)
         if isinstance(place, NoPage):
             return place
-        answer = _who_swap(place, say) if place.pfn is None else _who_page(place, place.pfn, say)
-        if answer.status != "raced" or reading == _READINGS - 1:
-            return answer
-    raise AssertionError("unreachable")
+        return _who_swap(place, say) if place.pfn is None else _who_page(place, place.pfn, say)
+
+    return read_until(read, lambda answer: isinstance(answer, NoPage) or answer.status != "raced", readings=AGAIN)
 
 
 def _who_page(place: Place, pfn: int, say: Say) -> Who:

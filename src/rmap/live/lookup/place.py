@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from dataclasses import dataclass
 
 from rmap.errors import UsageError
+from rmap.live.capture.settle import read_until
 from rmap.live.lookup.search import looking_at
 from rmap.live.lookup.ways import AtAddress, Everywhere, InFile, Way
 from rmap.live.sources import procfs
@@ -129,13 +129,10 @@ def at(pid: int, address: int) -> Place | NoPage:
 
 def _settled_entry(pid: int, address: int) -> int:
     # While a page is moved to another frame, its entries name neither: that takes some microseconds.
-    for look in range(_LOOKS):
-        if look:
-            time.sleep(_PAUSE)
-        entry = entry_of(pid, address)
-        if entry & (PM_PRESENT | PM_GUARD_REGION) or not entry & PM_SWAP or slot_of(entry) is not None:
-            break
-    return entry
+    def names_something(entry: int) -> bool:
+        return bool(entry & (PM_PRESENT | PM_GUARD_REGION)) or not entry & PM_SWAP or slot_of(entry) is not None
+
+    return read_until(lambda: entry_of(pid, address), names_something, readings=_LOOKS, pause=_PAUSE)
 
 
 # -- a page of a file --------------------------------------------------------------------------------------------------
