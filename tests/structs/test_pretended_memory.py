@@ -71,6 +71,8 @@ def test_the_walk_of_a_page(memory: PretendedMemory, pfn: int, kind: str, parent
     assert told == {pid: found for pid, found in ((PARENT, parent), (CHILD, child)) if found is not None}
     mappings = snapshot_of(memory).who(pfn).mappings
     assert compare(walk, {(one.pid, one.address) for one in mappings}).equal
+    without = compare(walk, {(one.pid, one.address) for one in mappings if one.pid != CHILD}, own_pid=CHILD)
+    assert without.equal and without.own == (child == "hit")
 
 
 def test_the_walk_as_it_is_shown(memory: PretendedMemory) -> None:

@@ -12,7 +12,6 @@ is a race of the reader's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -188,7 +187,7 @@ class WalkDifference:
         common: entries that both found.
         missed: entries that only the page tables have.
         invented: entries that only the walk found.
-        own: entries of this process, which a picture leaves out.
+        own: entries of the process that reads, which a picture leaves out.
         raced: differences that were gone, or others, when both were read again.
     """
 
@@ -213,10 +212,16 @@ class WalkDifference:
         return replace(self, missed=missed, invented=invented, raced=gone)
 
 
-def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]]) -> WalkDifference:
-    """Hold a walk against the entries (pid, address) that the page tables have."""
+def compare(walk: KernelWalk, mappings: Iterable[tuple[int, int]], *, own_pid: int | None = None) -> WalkDifference:
+    """Hold a walk against the entries that the page tables have.
+
+    Args:
+        walk: what the walk met.
+        mappings: (pid, address) of each entry.
+        own_pid: the process that reads, if the page tables were read without its own; None if they were all read.
+    """
     there = set(mappings)
-    own = {place for place in walk.hits if place[0] == os.getpid()}
+    own = {place for place in walk.hits if place[0] == own_pid}
     hits = walk.hits - own
     return WalkDifference(len(hits & there), sorted(there - hits), sorted(hits - there), len(own))
 

@@ -180,8 +180,11 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
                 return status.NO
             walk = walk_page(memory, place.pfn)
             there = {(mapping.pid, mapping.address) for mapping in picture.who(place.pfn).mappings}
-            difference = compare(walk, there).settled(difference) if walk.kind in ("anon", "file") else None
-            if difference is None or difference.equal:
+            if walk.kind not in ("anon", "file"):
+                difference = None
+                break
+            difference = compare(walk, there, own_pid=os.getpid()).settled(difference)
+            if difference.equal:
                 break
     names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
     names[os.getpid()] = "(rmap)"
