@@ -191,7 +191,7 @@ def measure(program: str, family: Load, options: argparse.Namespace) -> tuple[in
         times.setdefault("ps --quick", []).append(quick())
         times.setdefault("watch, a round", []).append(watch_round(family.parent))
         if not options.no_capture:
-            for name, seconds in pictures().items():
+            for name, seconds in snapshots().items():
                 times.setdefault(name, []).append(seconds)
     return entries, rows_of(times)
 
@@ -293,17 +293,17 @@ def watch_round(pid: int) -> float:
     return timed(watch.look)
 
 
-def pictures() -> dict[str, float]:
+def snapshots() -> dict[str, float]:
     """Seconds of a picture of the whole machine, and of what is asked of it."""
     from rmap import capture
     from rmap.snapshot.questions.selection import of_pids
     from rmap.snapshot.questions.usage import by_process
 
     began = time.perf_counter()
-    picture = capture(bpf=False)
+    snapshot = capture(bpf=False)
     captured = time.perf_counter() - began
-    index = timed(lambda: picture.reverse)
-    usage = timed(lambda: by_process(picture, of_pids(picture, None)))
+    index = timed(lambda: snapshot.reverse)
+    usage = timed(lambda: by_process(snapshot, of_pids(snapshot, None)))
     return {"capture": captured, "capture and reverse index": captured + index, "capture and ps": captured + usage}
 
 

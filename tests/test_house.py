@@ -113,10 +113,15 @@ def test_each_number_of_the_kernel_stands_once() -> None:
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
+def is_class(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_comments_of_private_functions_stand_inside(path: Path) -> None:
     lines = path.read_text().split("\n")
-    for node in ast.walk(tree(path)):
+    module = tree(path)
+    for node in (child for scope in (module, *filter(is_class, ast.walk(module))) for child in scope.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not ast.get_docstring(node):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             above = lines[first - 2].strip()

@@ -87,12 +87,12 @@ def plain(path: str) -> str:
     return path if not path.startswith("/") or path.startswith(SYSTEM) else os.path.basename(path)
 
 
-def anonymous(picture: Snapshot) -> Snapshot:
+def anonymous(snapshot: Snapshot) -> Snapshot:
     """The same picture, without anything that tells about the machine it was taken on."""
-    processes, files = picture.processes, picture.files
+    processes, files = snapshot.processes, snapshot.files
     known = set(processes.pid.tolist())
     ppids = [ppid if ppid in known else 0 for ppid in processes.ppid.tolist()]
-    tables = dict(picture.tables)
+    tables = dict(snapshot.tables)
     tables["processes"] = replace(
         processes,
         ppid=np.array(ppids, np.int32),
@@ -100,27 +100,27 @@ def anonymous(picture: Snapshot) -> Snapshot:
         cgroup=["/"] * len(processes),
     )
     tables["files"] = replace(files, path=[plain(path) for path in files.path])
-    return Snapshot(tables, {**picture.about, "host": ""})
+    return Snapshot(tables, {**snapshot.about, "host": ""})
 
 
 def main() -> None:
     """Record, check, save."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
     try:
-        picture = anonymous(record())
+        snapshot = anonymous(record())
     except NotPermitted as error:
         raise SystemExit(f"{error}\nneeded: {error.needed}") from None
-    for line in picture.check():
+    for line in snapshot.check():
         if not line.reason:
             print(f"{line.invariant:>4}  {line.what}: {line.checked:,} {line.unit}", file=sys.stderr)
-    if len(picture.processes) < MIN_PROCESSES or picture.nr_mapped < MIN_PAGES:
-        raise SystemExit(f"too small a load: {len(picture.processes)} processes, {picture.nr_mapped:,} pages")
-    picture.save(target, force=True)
+    if len(snapshot.processes) < MIN_PROCESSES or snapshot.nr_mapped < MIN_PAGES:
+        raise SystemExit(f"too small a load: {len(snapshot.processes)} processes, {snapshot.nr_mapped:,} pages")
+    snapshot.save(target, force=True)
     size = target.stat().st_size
     if size >= MAX_BYTES:
         target.unlink()
         raise SystemExit(f"{size:,} bytes are too many: record on a machine whose memory is less fragmented")
-    print(f"{target}: {picture}, {picture.nr_mapped:,} mapped pages, {size:,} bytes")
+    print(f"{target}: {snapshot}, {snapshot.nr_mapped:,} mapped pages, {size:,} bytes")
 
 
 if __name__ == "__main__":

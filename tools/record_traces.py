@@ -32,7 +32,7 @@ from rmap.lab.replay.shipped import FOLDER, SUMMARIES
 from rmap.live.record.run import record
 from rmap.live.record.session import Checkpoints
 from rmap.snapshot import Snapshot
-from rmap.trace import Picture, Trace
+from rmap.trace import Moment, Trace
 
 SOURCES = Path(__file__).resolve().parent / "recorded"
 MAX_BYTES = 400 << 10
@@ -54,12 +54,12 @@ class Program:
     command: list[str]
     checkpoints: Checkpoints
     processes: int
-    shows: Callable[[Snapshot], bool] = lambda picture: True
+    shows: Callable[[Snapshot], bool] = lambda snapshot: True
 
 
-def saves(picture: Snapshot) -> bool:
+def saves(snapshot: Snapshot) -> bool:
     """Whether redis-server and its saving child are both there."""
-    return sum(comm.startswith("redis-") for comm in picture.processes.comm) >= 2
+    return sum(comm.startswith("redis-") for comm in snapshot.processes.comm) >= 2
 
 
 PROGRAMS = {
@@ -72,14 +72,14 @@ PROGRAMS = {
 
 def without_machine(trace: Trace) -> Trace:
     """The same trace, without anything that tells about the machine it was recorded on."""
-    pictures = []
-    for picture in trace.pictures:
-        snapshot = anonymous(picture.snapshot)
+    moments = []
+    for moment in trace.moments:
+        snapshot = anonymous(moment.snapshot)
         tables = dict(snapshot.tables)
         tables["anon_vmas"] = replace(snapshot.anon_vmas, address=np.zeros_like(snapshot.anon_vmas.address))
-        pictures.append(Picture(Snapshot(tables, snapshot.about), picture.cause, picture.pid))
+        moments.append(Moment(Snapshot(tables, snapshot.about), moment.cause, moment.pid))
     files = replace(trace.files, path=[plain(path) for path in trace.files.path])
-    return Trace({**trace.about, "host": ""}, trace.events, trace.opens, files, pictures)
+    return Trace({**trace.about, "host": ""}, trace.events, trace.opens, files, moments)
 
 
 def attempt(program: Program, folder: Path) -> Trace:
@@ -100,9 +100,9 @@ def objection(program: Program, trace: Trace, size: int) -> str:
     """Why a recording will not do, whatever the model makes of it; empty if it will."""
     if not trace.about["complete"] or trace.about["exit_status"] or trace.about["lost"]:
         return f"incomplete: {trace.about}"
-    pictures = [picture.snapshot for picture in trace.pictures if picture.pid < 0]
-    most = max(len(picture.processes) for picture in pictures)
-    if most < program.processes or not any(map(program.shows, pictures)):
+    snapshots = [moment.snapshot for moment in trace.moments if moment.pid < 0]
+    most = max(len(snapshot.processes) for snapshot in snapshots)
+    if most < program.processes or not any(map(program.shows, snapshots)):
         return f"no picture of it at work: {most} processes at most"
     return f"{size:,} bytes are too many" if size > MAX_BYTES else ""
 

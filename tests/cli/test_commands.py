@@ -22,15 +22,15 @@ SMALL = ["--children", "2", "--pages", "64"]
 
 
 @pytest.fixture(scope="module")
-def picture() -> Snapshot:
+def snapshot() -> Snapshot:
     return Snapshot.load(shipped())
 
 
 @pytest.fixture(scope="module")
-def shared(picture: Snapshot) -> Who:
+def shared(snapshot: Snapshot) -> Who:
     """The file page with the most mappings."""
-    found = np.where(picture.per_frame("kind") == FILE, picture.reverse.found, 0)
-    return picture.who(int(picture.pfns()[found.argmax()]))
+    found = np.where(snapshot.per_frame("kind") == FILE, snapshot.reverse.found, 0)
+    return snapshot.who(int(snapshot.pfns()[found.argmax()]))
 
 
 @pytest.fixture(scope="module")
@@ -59,35 +59,35 @@ def test_who_all_shows_every_mapping(shared: Who, shared_address: str, capsys: p
     assert "more (--all)" not in out
 
 
-def test_who_of_a_process_and_of_a_file_sum_up(picture: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
-    pid = int(picture.processes.pid[3])
+def test_who_of_a_process_and_of_a_file_sum_up(snapshot: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
+    pid = int(snapshot.processes.pid[3])
     assert main(["who", "-i", str(shipped()), str(pid), "--json"]) == 0
     areas = json.loads(capsys.readouterr().out)["areas"]
-    assert len(areas) == (picture.vmas.process == 3).sum()
-    assert sum(area["rss"] for area in areas) == usage(picture).rss[3]
-    path = next(p for p in picture.files.path if "libc.so" in p)
+    assert len(areas) == (snapshot.vmas.process == 3).sum()
+    assert sum(area["rss"] for area in areas) == usage(snapshot).rss[3]
+    path = next(p for p in snapshot.files.path if "libc.so" in p)
     assert main(["who", "-i", str(shipped()), path, "--json"]) == 0
     (view,) = json.loads(capsys.readouterr().out)["files"]
-    file = picture.files.path.index(path)
-    assert view["mapped"] == ((picture.per_frame("file") == file) & (picture.reverse.found > 0)).sum()
+    file = snapshot.files.path.index(path)
+    assert view["mapped"] == ((snapshot.per_frame("file") == file) & (snapshot.reverse.found > 0)).sum()
     for words in ([str(pid)], [path]):
         assert main(["who", "-i", str(shipped()), *words]) == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_who_json_is_the_answer_of_the_library(
-    picture: Snapshot, shared_address: str, capsys: pytest.CaptureFixture[str]
+    snapshot: Snapshot, shared_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["who", "-i", str(shipped()), shared_address, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == picture.who(told["pfn"]).to_json()
+    assert told == snapshot.who(told["pfn"]).to_json()
     assert told["schema"] == 1
 
 
 def test_who_finds_a_file_by_a_link_to_it(
-    picture: Snapshot, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    snapshot: Snapshot, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = next(p for p in picture.files.path if p.startswith("/") and "libc.so" in p)
+    path = next(p for p in snapshot.files.path if p.startswith("/") and "libc.so" in p)
     monkeypatch.setattr("os.path.realpath", lambda asked: path if asked == "/a/link" else asked)
     main(["who", "-i", str(shipped()), f"{path}@0x1000", "--json"])
     direct = capsys.readouterr().out
@@ -138,13 +138,13 @@ def test_check_json_lists_what_was_checked_and_what_was_not(capsys: pytest.Captu
 
 
 def test_check_of_a_broken_picture_names_the_violation(
-    picture: Snapshot, shared: Who, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    snapshot: Snapshot, shared: Who, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mapcount below the entries found is a violation of the machine: status 1, not an internal error."""
     assert shared.pfn is not None
-    frames = picture.frames.take(picture.frames.pfn >= 0)
-    frames.mapcount[picture.frame_run(shared.pfn)] = 1
-    broken = Snapshot({**picture.tables, "frames": frames}, picture.about)
+    frames = snapshot.frames.take(snapshot.frames.pfn >= 0)
+    frames.mapcount[snapshot.frame_run(shared.pfn)] = 1
+    broken = Snapshot({**snapshot.tables, "frames": frames}, snapshot.about)
     broken.save(tmp_path / "broken.rmap")
     assert main(["check", "-i", str(tmp_path / "broken.rmap")]) == 1
     out, err = capsys.readouterr()
@@ -373,8 +373,10 @@ def test_explain_draws_a_page_of_a_recorded_picture(
     assert json.loads(capsys.readouterr().out)["family"]["hits"] == shared.found
 
 
-def test_explain_of_an_anonymous_page_needs_its_anon_vma(picture: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
-    pfn = int(picture.pfns()[(picture.per_frame("kind") == ANON) & (picture.reverse.found > 0)][0])
+def test_explain_of_an_anonymous_page_needs_its_anon_vma(
+    snapshot: Snapshot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pfn = int(snapshot.pfns()[(snapshot.per_frame("kind") == ANON) & (snapshot.reverse.found > 0)][0])
     assert main(["explain", "-i", str(shipped()), f"pfn:{pfn:#x}"]) == 2
     assert "taken from /proc alone" in " ".join(capsys.readouterr().err.split())
 

@@ -81,6 +81,6 @@ def test_comparing_a_trace_with_losses_says_so(tmp_path: Path, capsys: pytest.Ca
 
     trace = Trace.load(shipped_traces()["shell-pipeline"])
     about = {**trace.about, "complete": False, "why_incomplete": "7 events were lost", "lost": 7}
-    Trace(about, trace.events, trace.opens, trace.files, trace.pictures).save(tmp_path / "lossy.trace")
+    Trace(about, trace.events, trace.opens, trace.files, trace.moments).save(tmp_path / "lossy.trace")
     assert main(["compare", str(tmp_path / "lossy.trace"), "--designs", "pte_chain"]) == 0
     assert "INCOMPLETE: 7 events were lost" in capsys.readouterr().out

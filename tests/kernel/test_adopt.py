@@ -53,26 +53,26 @@ def busy_machine(design: str = "anon_vma_chain", profile: str = "6.18") -> Kerne
 
 @pytest.mark.parametrize("profile", ["6.18", "7.0"])
 def test_a_picture_of_the_model_comes_back_as_it_was(profile: str) -> None:
-    picture = busy_machine(profile=profile).snapshot()
-    again = Kernel.adopt(picture, profile=profile)
+    snapshot = busy_machine(profile=profile).snapshot()
+    again = Kernel.adopt(snapshot, profile=profile)
     again.check()
     assert again.adoption is not None and again.adoption.inferred == () and again.adoption.copied == 0
-    assert isomorphic(picture, again.snapshot()) is None
+    assert isomorphic(snapshot, again.snapshot()) is None
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_picture_without_anon_vmas_loads_into_every_design(design: str) -> None:
-    picture = busy_machine("pte_chain").snapshot()
-    tables = dict(picture.tables)
-    tables["vmas"] = tables["vmas"].take(np.arange(len(picture.vmas)))
+    snapshot = busy_machine("pte_chain").snapshot()
+    tables = dict(snapshot.tables)
+    tables["vmas"] = tables["vmas"].take(np.arange(len(snapshot.vmas)))
     anonymous = tables["vmas"].file < 0  # type: ignore[attr-defined]
     tables["vmas"].pgoff[anonymous] = -1  # type: ignore[attr-defined]
-    machine = Kernel.adopt(Snapshot(tables, picture.about), design)
+    machine = Kernel.adopt(Snapshot(tables, snapshot.about), design)
     checked = machine.check()
-    assert checked["ptes"] == picture.nr_ptes
+    assert checked["ptes"] == snapshot.nr_ptes
     assert machine.adoption is not None and len(machine.adoption.inferred) == 2
     walked = machine.walk_many(np.flatnonzero(machine.core.frames.mapcount))
-    assert len(walked[0]) == picture.nr_ptes
+    assert len(walked[0]) == snapshot.nr_ptes
 
 
 def test_page_offsets_follow_from_shared_pages() -> None:
@@ -89,7 +89,7 @@ def test_page_offsets_follow_from_shared_pages() -> None:
     machine.check()
     (first,), (second,) = machine.processes[1].maps(), machine.processes[2].maps()
     assert second.pgoff - first.pgoff == 2
-    page = int(machine.from_picture(numbers(0x5000))[0])
+    page = int(machine.from_snapshot(numbers(0x5000))[0])
     assert {(ref.pid, ref.address) for ref in machine.walk(page)} == {(1, HEAP + 2 * PAGE), (2, HEAP + (1 << 30))}
 
 
@@ -123,7 +123,7 @@ def test_a_large_folio_mapped_at_two_places_of_one_process() -> None:
     machine.check()
     low, high = machine.processes[1].maps()
     assert high.pgoff - low.pgoff == 2, "the index goes on through the folio"
-    page = int(machine.from_picture(numbers(0x103))[0])
+    page = int(machine.from_snapshot(numbers(0x103))[0])
     assert [ref.address for ref in machine.walk(page)] == [HEAP + (1 << 21) + PAGE]
     machine.processes[1].munmap(HEAP, 2 * PAGE)
     machine.check()
@@ -144,7 +144,7 @@ def test_a_page_of_a_large_folio_is_evicted_alone() -> None:
         builder.set_frames(folio, mapcount=1, kind=kind, flags=flags, order=2, head_offset=folio - 0x100)
         machine = Kernel.adopt(builder.build())
         process = machine.processes[1]
-        (page,) = machine.from_picture(numbers(0x102)).tolist()
+        (page,) = machine.from_snapshot(numbers(0x102)).tolist()
         assert machine.reclaim([page]) == 1
         machine.check()
         assert machine.pfn(process, HEAP + 2 * PAGE) is None
@@ -182,18 +182,18 @@ def test_mappers_outside_the_picture_are_counted(design: str) -> None:
     machine = Kernel.adopt(builder.build(), design)
     machine.check()
     assert machine.adoption is not None and machine.adoption.unseen == 1
-    assert machine.who(int(machine.from_picture(numbers(0x11))[0])).mapcount == 1
+    assert machine.who(int(machine.from_snapshot(numbers(0x11))[0])).mapcount == 1
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_shipped_picture(design: str) -> None:
-    picture = Snapshot.load(shipped())
-    machine = Kernel.adopt(picture, design)
+    snapshot = Snapshot.load(shipped())
+    machine = Kernel.adopt(snapshot, design)
     checked = machine.check()
-    assert checked["vmas"] == len(picture.vmas)
-    special = picture.ptes.count[(picture.ptes.flags & f.PTE_SPECIAL) != 0].sum()
+    assert checked["vmas"] == len(snapshot.vmas)
+    special = snapshot.ptes.count[(snapshot.ptes.flags & f.PTE_SPECIAL) != 0].sum()
     assert machine.adoption is not None
-    assert checked["ptes"] == picture.nr_ptes - special - sum(machine.adoption.left_out.values())
+    assert checked["ptes"] == snapshot.nr_ptes - special - sum(machine.adoption.left_out.values())
     pages = np.flatnonzero(machine.core.frames.mapcount)
-    assert (machine.to_picture(pages) > 0).all()
-    assert (machine.from_picture(machine.to_picture(pages)) == pages).all()
+    assert (machine.to_snapshot(pages) > 0).all()
+    assert (machine.from_snapshot(machine.to_snapshot(pages)) == pages).all()

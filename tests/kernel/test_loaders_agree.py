@@ -74,21 +74,21 @@ def random_machine(seed: int) -> Kernel:
     return kernel
 
 
-def picture_of(kernel: Kernel, topology: bool) -> Snapshot:
+def snapshot_of(kernel: Kernel, topology: bool) -> Snapshot:
     """The model's own picture; without topology as /proc would show it: no anon_vmas, no anonymous page offsets."""
     if topology:
         return kernel.snapshot()
-    picture = Kernel.adopt(kernel.snapshot(), "pte_chain").snapshot()
-    assert picture.about["topology"] == "none"
-    tables = dict(picture.tables)
-    vmas = tables["vmas"] = tables["vmas"].take(np.arange(len(picture.vmas)))
+    snapshot = Kernel.adopt(kernel.snapshot(), "pte_chain").snapshot()
+    assert snapshot.about["topology"] == "none"
+    tables = dict(snapshot.tables)
+    vmas = tables["vmas"] = tables["vmas"].take(np.arange(len(snapshot.vmas)))
     vmas.pgoff[vmas.file < 0] = -1  # type: ignore[attr-defined]
-    return Snapshot(tables, picture.about)
+    return Snapshot(tables, snapshot.about)
 
 
-def loaded_by_exec(picture: Snapshot, design: str) -> Kernel:
+def loaded_by_exec(snapshot: Snapshot, design: str) -> Kernel:
     kernel = Kernel(design, nr_pages=1 << 12)
-    assert kernel.exec(kernel.spawn(), picture, Inodes(kernel.core)) == {}
+    assert kernel.exec(kernel.spawn(), snapshot, Inodes(kernel.core)) == {}
     return kernel
 
 
@@ -102,8 +102,8 @@ def kinds_of_entries(kernel: Kernel) -> list[tuple[int, str]]:
     return list(zip(entries.address.tolist(), (KINDS[kind] for kind in entries.kind.tolist())))
 
 
-def they_agree(picture: Snapshot, design: str) -> None:
-    both = Kernel.adopt(picture, design), loaded_by_exec(picture, design)
+def they_agree(snapshot: Snapshot, design: str) -> None:
+    both = Kernel.adopt(snapshot, design), loaded_by_exec(snapshot, design)
     for kernel in both:
         kernel.check()
     adopted, image = (the_process(kernel) for kernel in both)
@@ -117,17 +117,17 @@ def they_agree(picture: Snapshot, design: str) -> None:
 @pytest.mark.parametrize("topology", [True, False], ids=["with anon_vmas", "without"])
 def test_a_process_with_everything(design: str, topology: bool) -> None:
     kernel = machine_with_everything()
-    picture = picture_of(kernel, topology)
-    assert set(spread(picture).kind.tolist()) == {ANON, FILE, SHMEM, ZERO}
-    they_agree(picture, design)
+    snapshot = snapshot_of(kernel, topology)
+    assert set(spread(snapshot).kind.tolist()) == {ANON, FILE, SHMEM, ZERO}
+    they_agree(snapshot, design)
     if topology:
-        assert the_process(Kernel.adopt(picture, design)).maps() == the_process(kernel).maps()
+        assert the_process(Kernel.adopt(snapshot, design)).maps() == the_process(kernel).maps()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("topology", [True, False], ids=["with anon_vmas", "without"])
 def test_random_processes(seed: int, topology: bool) -> None:
-    they_agree(picture_of(random_machine(seed), topology), "anon_vma_chain")
+    they_agree(snapshot_of(random_machine(seed), topology), "anon_vma_chain")
 
 
 def test_a_heap_in_two_pieces_and_a_locked_area_are_counted_alike() -> None:
@@ -136,7 +136,7 @@ def test_a_heap_in_two_pieces_and_a_locked_area_are_counted_alike() -> None:
     start = 0x555555560000
     for at, flags in ((start, VM_READ | VM_WRITE), (start + 4 * PAGE_SIZE, VM_READ | VM_LOCKED)):
         builder.add_vma(0, at, at + 4 * PAGE_SIZE, flags, label="[heap]")
-    picture = builder.build()
-    they_agree(picture, "anon_vma_chain")
-    mm = the_process(loaded_by_exec(picture, "anon_vma_chain")).mm
+    snapshot = builder.build()
+    they_agree(snapshot, "anon_vma_chain")
+    mm = the_process(loaded_by_exec(snapshot, "anon_vma_chain")).mm
     assert (mm.start_brk, mm.brk, mm.locked_vm) == (start, start + 8 * PAGE_SIZE, 4)

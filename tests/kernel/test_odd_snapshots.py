@@ -31,13 +31,13 @@ def test_a_picture_is_loaded_under_its_own_release() -> None:
     for _ in range(4):
         process.write(heap, PAGE)
         process = process.fork()
-    picture = kernel.snapshot()
-    assert Kernel.adopt(picture).core.profile.release == "7.0"
+    snapshot = kernel.snapshot()
+    assert Kernel.adopt(snapshot).core.profile.release == "7.0"
     for profile in ("6.18", "7.0"):
-        copy = Kernel.adopt(picture, profile=profile)
+        copy = Kernel.adopt(snapshot, profile=profile)
         copy.check()
         page = kernel.pfn(process, heap) or 0
-        assert copy.walk(int(copy.from_picture(np.array([page]))[0])) == kernel.walk(page)
+        assert copy.walk(int(copy.from_snapshot(np.array([page]))[0])) == kernel.walk(page)
 
 
 @pytest.mark.parametrize("design", DESIGNS)

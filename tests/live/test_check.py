@@ -63,16 +63,16 @@ def test_nothing_is_broken_under_a_load(still: Load, memory: BpfMemory) -> None:
 
 def test_what_holds_still_is_no_race(still: Load, memory: BpfMemory) -> None:
     """All of it is asked about: closed areas too, and pages of large folios. Files are mapped by others as well."""
-    picture = capture(still.pids, memory=memory)
-    kind = picture.per_frame("kind")
-    here = (picture.reverse.found > 0) & (np.isin(kind, (k.ANON, k.SHMEM)))
-    assert here.sum() > 5000 and not picture.per_frame("raced")[here].any()
-    before = len(picture.pfns())
+    snapshot = capture(still.pids, memory=memory)
+    kind = snapshot.per_frame("kind")
+    here = (snapshot.reverse.found > 0) & (np.isin(kind, (k.ANON, k.SHMEM)))
+    assert here.sum() > 5000 and not snapshot.per_frame("raced")[here].any()
+    before = len(snapshot.pfns())
     assert check_machine(memory).facts["raced"] < before, "and elsewhere it is not all"
-    closed = [row for row in range(len(picture.vmas)) if not picture.vmas.flags[row] & 7]
-    held = np.isin(picture.ptes.vma, closed) & (picture.ptes.flags & f.PTE_PRESENT != 0)
-    assert picture.ptes.count[held].sum() >= CLOSED_PAGES * 16
-    for line in picture.check():
+    closed = [row for row in range(len(snapshot.vmas)) if not snapshot.vmas.flags[row] & 7]
+    held = np.isin(snapshot.ptes.vma, closed) & (snapshot.ptes.flags & f.PTE_PRESENT != 0)
+    assert snapshot.ptes.count[held].sum() >= CLOSED_PAGES * 16
+    for line in snapshot.check():
         assert "chain was recorded" not in line.note
 
 

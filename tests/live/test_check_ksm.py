@@ -21,9 +21,9 @@ def test_merged_pages_break_nothing(merged: Family, memory: BpfMemory, capsys: p
     assert found.report.violations == []
     lines = {row.invariant: row for row in found.report.checked}
     assert "KSM holds them" in lines["I8"].note
-    picture = capture(merged.pids, memory=memory)
-    pfn = int(picture.pfns()[picture.per_frame("kind") == k.KSM][0])
-    assert len(picture.who(pfn).mappings) >= TWINS
+    snapshot = capture(merged.pids, memory=memory)
+    pfn = int(snapshot.pfns()[snapshot.per_frame("kind") == k.KSM][0])
+    assert len(snapshot.who(pfn).mappings) >= TWINS
     assert walk_page(memory, pfn).kind == "ksm"
     assert main(["who", "--kernel", f"pfn:{pfn:#x}"]) == 1
     assert "stable node" in capsys.readouterr().out

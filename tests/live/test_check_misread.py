@@ -148,11 +148,11 @@ def test_struct_pages_that_say_otherwise_than_proc(
 def test_a_page_of_the_page_cache_without_a_mapping(
     still: Load, memory: BpfMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = capture(still.pids, memory=memory)
-    kind, flags = picture.per_frame("kind"), picture.per_frame("flags")
-    file = (kind == k.FILE) & (picture.reverse.found > 0) & (flags & KPF_LRU != 0)
-    own = file & (picture.reverse.found == picture.per_frame("mapcount"))
-    (pfn,) = picture.pfns()[own][:1]
+    snapshot = capture(still.pids, memory=memory)
+    kind, flags = snapshot.per_frame("kind"), snapshot.per_frame("flags")
+    file = (kind == k.FILE) & (snapshot.reverse.found > 0) & (flags & KPF_LRU != 0)
+    own = file & (snapshot.reverse.found == snapshot.per_frame("mapcount"))
+    (pfn,) = snapshot.pfns()[own][:1]
     misread_pages(monkeypatch, np.array([pfn]), mapping=lambda column: column & 0)
     assert ("page", int(pfn)) in {violation.where for violation in check_machine(memory).report.violations}
 
@@ -214,11 +214,11 @@ def test_more_suspicious_entries_than_were_once_read_again(monkeypatch: pytest.M
     with load(workers=160, pages=160, vmas=10, seed=2) as up, BpfMemory() as memory:
         pfns = np.unique(np.concatenate([frames(pid, up.heap, 512) for pid in up.pids]))
         misread_pages(monkeypatch, pfns, index=lambda column: column + 1)
-        picture = capture(up.pids, memory=memory)
-        of_heap = np.isin(picture.pfns(), pfns)
-        assert picture.reverse.found[of_heap].sum() > 1 << 16
-        assert picture.per_frame("raced")[of_heap].mean() < 0.1
-        (line,) = [row for row in of_pages.inspect(picture).checked if row.invariant == "I14"]
+        snapshot = capture(up.pids, memory=memory)
+        of_heap = np.isin(snapshot.pfns(), pfns)
+        assert snapshot.reverse.found[of_heap].sum() > 1 << 16
+        assert snapshot.per_frame("raced")[of_heap].mean() < 0.1
+        (line,) = [row for row in of_pages.inspect(snapshot).checked if row.invariant == "I14"]
         assert line.violations > 1 << 16
 
 

@@ -34,14 +34,14 @@ def of(churn: Load, tmp_path: Path) -> list[list[str]]:
     """Every live command, as it might be called."""
     server, address = str(churn.server), f"{churn.server}:{churn.heap + 270 * PAGE:#x}"
     libc = next(line.split()[-1] for line in Path(f"/proc/{server}/maps").read_text().splitlines() if "libc.so" in line)
-    picture = str(tmp_path / "now.rmap")
+    snapshot = str(tmp_path / "now.rmap")
     return [
         ["who", address], ["who", f"{libc}@0x28000"], ["who", libc], ["who", server],
         ["ps"], ["ps", "--quick"], ["ps", "--format", "prometheus"],
         ["share", server, "--tree"], ["group", "--by", "tree"], ["group", "--by", "exe"], ["group", "--by", "cgroup"],
         ["freed", server, "--tree"], ["watch", "--tree", server, "--count", "2", "--every", "100ms"],
         ["file", libc], ["files"], ["badframe", "pfn:0x1000", "0x20000000"],
-        ["evict", "--dry-run", f"{libc}@0"], ["snap", "-o", picture], ["diff", picture], ["check"], ["doctor"],
+        ["evict", "--dry-run", f"{libc}@0"], ["snap", "-o", snapshot], ["diff", snapshot], ["check"], ["doctor"],
     ]  # fmt: skip
 
 
@@ -153,10 +153,10 @@ def test_a_picture_answers_the_same_questions_to_anybody(words: list[str]) -> No
 
 
 def test_rows_are_objects_line_by_line() -> None:
-    picture = Snapshot.load(shipped())
+    snapshot = Snapshot.load(shipped())
     done = rmap("ps", "-i", str(shipped()), "--jsonl")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["pss"] for row in rows] == sorted(usage(picture).pss.tolist(), reverse=True)
+    assert [row["pss"] for row in rows] == sorted(usage(snapshot).pss.tolist(), reverse=True)
     done = rmap("group", "--by", "user", "-i", str(shipped()), "--jsonl")
     for row in map(json.loads, done.stdout.splitlines()):
         assert row["only_here"] <= row["sum_pss"] <= row["each_once"] <= row["sum_rss"]

@@ -66,8 +66,8 @@ def noise() -> dict[str, int]:
 @contextmanager
 def a_server() -> Iterator[tuple[Family, Snapshot, Freed]]:
     with family(SERVER) as server:
-        picture = capture()
-        yield server, picture, freed_by(picture, of_pids(picture, server.pids))
+        snapshot = capture()
+        yield server, snapshot, freed_by(snapshot, of_pids(snapshot, server.pids))
 
 
 def said(pids: list[int]) -> dict[str, int]:
@@ -123,17 +123,17 @@ def test_what_another_process_holds_open_stays_and_is_named() -> None:
         )
         holder = family(f"held = os.open('/proc/{server.pid}/fd/{memfd}', os.O_RDWR)\nready(0)")
         with holder as other:
-            picture = capture()
-            found = freed_by(picture, of_pids(picture, server.pids))
+            snapshot = capture()
+            found = freed_by(snapshot, of_pids(snapshot, server.pids))
             (held,) = found.held
             assert held.path == "/memfd:cache" and held.why.startswith(f"{other.pid} ") and held.why.endswith(", open")
             assert found.shared == 512 * 4096  # the shared anonymous memory, which has no descriptor
 
 
 def test_sums_are_those_of_smaps_rollup_and_of_a_group() -> None:
-    with a_server() as (server, picture, found):
-        table = usage(picture)
-        rows = {pid: row for row, pid in enumerate(picture.processes.pid.tolist())}
+    with a_server() as (server, snapshot, found):
+        table = usage(snapshot)
+        rows = {pid: row for row, pid in enumerate(snapshot.processes.pid.tolist())}
         for pid in server.pids:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
             sums = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
@@ -141,6 +141,6 @@ def test_sums_are_those_of_smaps_rollup_and_of_a_group() -> None:
             assert table.rss[row] // KIB == sums["Rss"]
             assert table.pss[row] // KIB == pytest.approx(sums["Pss"], abs=64)  # libraries: others come and go
             assert table.uss[row] // KIB == sums["Private_Clean"] + sums["Private_Dirty"]
-        (group,) = (one for one in groups(picture, "tree") if server.pid in one.pids)
+        (group,) = (one for one in groups(snapshot, "tree") if server.pid in one.pids)
         assert group.only_here <= group.sum_pss <= group.each_once <= group.sum_rss
         assert group.only_here >= found.anonymous

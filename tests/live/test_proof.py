@@ -86,14 +86,14 @@ def menagerie() -> Iterator[Family]:
         path.unlink(missing_ok=True)
 
 
-def by_search(picture: Snapshot, pfn: int) -> Who:
+def by_search(snapshot: Snapshot, pfn: int) -> Who:
     answer = look_up(Key("pfn", pfn=pfn))
     assert isinstance(answer, Who)
     return answer
 
 
-def by_picture(picture: Snapshot, pfn: int) -> Who:
-    return picture.who(pfn)
+def by_picture(snapshot: Snapshot, pfn: int) -> Who:
+    return snapshot.who(pfn)
 
 
 def frames_of(tree: Family) -> dict[int, set[tuple[int, int]]]:
@@ -109,7 +109,7 @@ def frames_of(tree: Family) -> dict[int, set[tuple[int, int]]]:
 @pytest.mark.parametrize("ask", [by_picture, by_search])
 def test_who_is_exact_for_every_kind(menagerie: Family, ask: Callable[[Snapshot, int], Who]) -> None:
     """The picture for every frame; the search, which may read everything for each, for some of each area."""
-    picture = capture(bpf=False)
+    snapshot = capture(bpf=False)
     mine = frames_of(menagerie)
     areas = dict.fromkeys(range(len(menagerie.value)), 0)
     judged = Counter()
@@ -119,7 +119,7 @@ def test_who_is_exact_for_every_kind(menagerie: Family, ask: Callable[[Snapshot,
             if area < 0 or areas[area] >= 4:
                 continue
             areas[area] += 1
-        answer = ask(picture, pfn)
+        answer = ask(snapshot, pfn)
         found = {(one.pid, one.address) for one in answer.mappings}
         assert {one for one in found if one[0] in menagerie.pids} == there, (hex(pfn), answer.kind)
         if answer.kind == "anon":  # libraries have other mappers, which come and go
@@ -144,9 +144,9 @@ def test_sums_are_those_of_the_kernel_to_the_kib(menagerie: Family) -> None:
     """RSS, PSS, USS of each against smaps_rollup; libraries of others may come and go, so it may take a second look."""
     wrong: list[tuple[int, object, object]] = []
     for _ in range(5):
-        picture = capture(bpf=False)
-        table = usage(picture)
-        rows = {pid: row for row, pid in enumerate(picture.processes.pid.tolist())}
+        snapshot = capture(bpf=False)
+        table = usage(snapshot)
+        rows = {pid: row for row, pid in enumerate(snapshot.processes.pid.tolist())}
         wrong = []
         for pid in menagerie.pids:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -173,11 +173,11 @@ def test_the_group_is_counted_frame_by_frame(menagerie: Family) -> None:
 def test_merged_pages_are_found_wherever_they_lie(merged: Family) -> None:
     """KSM: addresses and areas have nothing to do with each other; only the search through everything finds them."""
     pfns = {entry & FRAME for entry in entries(merged.pid).values() if entry & PRESENT}
-    picture = capture(bpf=False)
-    found = [pfn for pfn in sorted(pfns) if picture.frame_run(pfn) >= 0 and picture.who(pfn).kind == "ksm"]
+    snapshot = capture(bpf=False)
+    found = [pfn for pfn in sorted(pfns) if snapshot.frame_run(pfn) >= 0 and snapshot.who(pfn).kind == "ksm"]
     assert found
     for pfn in found[:3]:
-        answer = by_search(picture, pfn)
+        answer = by_search(snapshot, pfn)
         assert (answer.kind, answer.status) == ("ksm", "complete")
         assert {(one.pid, one.address) for one in answer.mappings} == brute(merged.pids, pfn)
         assert answer.found == count_of(pfn) > 1

@@ -20,11 +20,11 @@ UNKNOWN = f.PTE_FILE | f.PTE_SPECIAL
 """What structures alone do not tell of the kernel's own pages."""
 
 
-def entries(picture: Snapshot, pids: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
+def entries(snapshot: Snapshot, pids: list[int]) -> dict[tuple[int, int], tuple[int, int]]:
     """Frame and marks by pid and address; of what a reverse map leads to."""
-    ptes, found = picture.ptes, {}
+    ptes, found = snapshot.ptes, {}
     for vma, address, pfn, count, flags in zip(*(getattr(ptes, name).tolist() for name in vars(ptes))):
-        pid = int(picture.processes.pid[picture.vmas.process[vma]])
+        pid = int(snapshot.processes.pid[snapshot.vmas.process[vma]])
         if pid in pids and not flags & f.PTE_SPECIAL:
             for i in range(count):
                 step = i if flags & f.PTE_PRESENT else i * f.SWAP_STEP
@@ -40,12 +40,12 @@ def test_structures_alone_say_what_proc_says() -> None:
     kind = both.per_frame("kind")
     pfns = both.pfns()[np.isin(kind, (k.ANON, k.FILE, k.SHMEM)) & (both.per_frame("raced") == 0)]
     assert len(pfns) > 1000
-    rows = [picture.numbering.dense(pfns) for picture in (alone, both)]
+    rows = [snapshot.numbering.dense(pfns) for snapshot in (alone, both)]
     for column in ("mapcount", "order", "head_offset", "index", "mapping"):
-        values = [picture.per_frame(column)[at] for picture, at in zip((alone, both), rows)]
+        values = [snapshot.per_frame(column)[at] for snapshot, at in zip((alone, both), rows)]
         assert np.array_equal(*values), column
     hung = [
-        picture.anon_vmas.address[picture.per_frame("anon_vma")[at][both.per_frame("kind")[rows[1]] == k.ANON]]
-        for picture, at in zip((alone, both), rows)
+        snapshot.anon_vmas.address[snapshot.per_frame("anon_vma")[at][both.per_frame("kind")[rows[1]] == k.ANON]]
+        for snapshot, at in zip((alone, both), rows)
     ]
     assert np.array_equal(*hung)

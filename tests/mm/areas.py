@@ -157,7 +157,7 @@ class World:
         assert isinstance(self.core.rmap, Diary)
         self.diary = self.core.rmap
 
-    def draw(self, picture: str, read_only: str = "", family: str = "", child: str = "", **more: int) -> None:
+    def draw(self, snapshot: str, read_only: str = "", family: str = "", child: str = "", **more: int) -> None:
         """Make the areas of a picture.
 
         Args:
@@ -168,7 +168,7 @@ class World:
         """
         common = self.diary.new_family()
         page = 0
-        for letter, run in groupby(picture):
+        for letter, run in groupby(snapshot):
             pages = len(list(run))
             if letter != ".":
                 flags = more.get(letter, VM_R if letter in read_only else VM_RW)
@@ -182,7 +182,7 @@ class World:
                     self.diary.remember(vma)
             page += pages
 
-    def picture(self, mm: Mm | None = None) -> str:
+    def snapshot(self, mm: Mm | None = None) -> str:
         """The areas from :func:`at` (0) on, named in order; faulted ones in capitals."""
         drawn = ""
         vmas = [vma for vma in (mm or self.mm).vmas if vma.start >= BASE]

@@ -72,9 +72,9 @@ def test_advice_about_areas(world: World, advice: str, before: int, after: int) 
 def test_a_part_that_is_changed_back_merges(world: World) -> None:
     world.draw("AAAA")
     advise(world, 1, 2, "dontfork")
-    assert world.picture() == "ABBC"
+    assert world.snapshot() == "ABBC"
     advise(world, 0, 4, "dofork")
-    assert world.picture() == "AAAA"
+    assert world.snapshot() == "AAAA"
 
 
 def test_holes_are_told_when_everything_else_is_done(world: World) -> None:

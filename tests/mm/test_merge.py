@@ -42,9 +42,9 @@ NEW = [
 ]
 
 
-def proposed(world: World, picture: str, flags: int = VM_RW, shift: int = 0) -> bool:
+def proposed(world: World, snapshot: str, flags: int = VM_RW, shift: int = 0) -> bool:
     """Propose the pages marked ``*`` as a new range, its page index off by ``shift``. Whether it merged."""
-    first, end = picture.index("*"), picture.rindex("*") + 1
+    first, end = snapshot.index("*"), snapshot.rindex("*") + 1
     proposal = Proposal(at(first), at(end), BASE_PAGE + first + shift, flags, None)
     return vma_merge_new_range(world.core, proposal, *world.mm.neighbours(at(first), at(end))) is not None
 
@@ -53,9 +53,9 @@ def proposed(world: World, picture: str, flags: int = VM_RW, shift: int = 0) -> 
 def test_a_new_range(before: str, family: str, child: str, after: str | None) -> None:
     world = World()
     world.draw(before.replace("*", "."), family=family, child=child)
-    unchanged = world.picture()
+    unchanged = world.snapshot()
     assert proposed(world, before) is (after is not None)
-    assert world.picture() == (unchanged if after is None else after)
+    assert world.snapshot() == (unchanged if after is None else after)
     world.check()
 
 
@@ -64,7 +64,7 @@ def test_other_flags_or_another_index_do_not_merge(flags: int, shift: int) -> No
     world = World()
     world.draw("aa..bb")
     assert not proposed(world, "aa**bb", flags, shift)
-    assert world.picture() == "aa..bb"
+    assert world.snapshot() == "aa..bb"
 
 
 @pytest.mark.parametrize("special", [VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP])
@@ -75,7 +75,7 @@ def test_special_mappings_never_merge_and_never_grow(special: int) -> None:
     area = world.mm.vmas[0]
     assert not vma_merge_extend(world.core, area, PAGE)
     assert vma_merge_existing_range(world.core, area, at(0), at(2), VM_RW | special) is None
-    assert world.picture() == "aa..bb"
+    assert world.snapshot() == "aa..bb"
 
 
 # A changed range: m is read-only, the others are not, and pages [first, end) of it become like them.
@@ -109,17 +109,17 @@ CHANGED = [
 def test_a_changed_range(before: str, family: str, child: str, first: int, end: int, after: str | None) -> None:
     world = World()
     world.draw(before, read_only="mM", family=family, child=child)
-    unchanged = world.picture()
+    unchanged = world.snapshot()
     middle = world.mm.find(at(first))
     assert middle is not None
     merged = vma_merge_existing_range(world.core, middle, at(first), at(end), VM_RW)
     if after is None:
         assert merged is None
-        assert world.picture() == unchanged
+        assert world.snapshot() == unchanged
     else:
         assert merged is not None
         assert merged.start <= at(first) < at(end) <= merged.end
-        assert world.picture() == after
+        assert world.snapshot() == after
     world.check()
 
 
@@ -128,9 +128,9 @@ def test_a_pair_that_was_split_shares_its_chain_and_merges_though_it_came_throug
     world = World()
     world.draw("AAAA", child="A")
     split_vma(world.core, world.mm.vmas[0], at(2), new_below=False)
-    assert world.picture() == "AABB"
+    assert world.snapshot() == "AABB"
     assert vma_merge_existing_range(world.core, world.mm.vmas[1], at(2), at(4), VM_RW) is not None
-    assert world.picture() == "AAAA"
+    assert world.snapshot() == "AAAA"
 
 
 # -- in which order the reverse map hears of it
@@ -178,7 +178,7 @@ def test_a_split_of_an_unfaulted_area_makes_no_family() -> None:
     world = World()
     world.draw("aaaa")
     split_vma(world.core, world.mm.vmas[0], at(2), new_below=True)
-    assert world.picture() == "aabb"
+    assert world.snapshot() == "aabb"
     assert world.diary.lines == ["update 0-4", "to 2-4"]
 
 
@@ -229,7 +229,7 @@ def test_growth_in_place(before: str, family: str, child: str, after: str) -> No
     world = World()
     world.draw(before.replace("*", "."), family=family, child=child)
     assert vma_merge_extend(world.core, world.mm.vmas[0], PAGE)
-    assert world.picture() == after
+    assert world.snapshot() == after
     world.check()
 
 
@@ -244,7 +244,7 @@ def test_a_copy_of_a_faulted_area_keeps_its_index_and_chain() -> None:
     assert source is old
     assert (new.pgoff, new.chain) == (BASE_PAGE + 2, old.chain)
     assert world.diary.lines == ["clone(mremap) 10-12 0-4"]
-    assert world.picture() == "AAAA......BB"
+    assert world.snapshot() == "AAAA......BB"
 
 
 def test_a_copy_of_an_unfaulted_area_is_based_anew() -> None:
@@ -253,7 +253,7 @@ def test_a_copy_of_an_unfaulted_area_is_based_anew() -> None:
     new, source = copy_vma(world.core, world.mm.vmas[0], at(6), 2 * PAGE, BASE_PAGE)
     assert new.pgoff == BASE_PAGE + 6
     assert source is world.mm.vmas[0]
-    assert world.picture() == "aa....bbbb"
+    assert world.snapshot() == "aa....bbbb"
 
 
 def test_a_copy_beside_its_source_becomes_one_with_it() -> None:
@@ -261,7 +261,7 @@ def test_a_copy_beside_its_source_becomes_one_with_it() -> None:
     world.draw("aa")
     new, source = copy_vma(world.core, world.mm.vmas[0], at(2), 2 * PAGE, BASE_PAGE)
     assert new is source is world.mm.vmas[0]
-    assert world.picture() == "aaaa"
+    assert world.snapshot() == "aaaa"
 
 
 def test_a_copy_may_swallow_its_source() -> None:
@@ -271,7 +271,7 @@ def test_a_copy_may_swallow_its_source() -> None:
     new, source = copy_vma(world.core, old, at(2), 2 * PAGE, BASE_PAGE + 4)
     assert new is source is world.mm.vmas[0]
     assert old not in world.mm.vmas
-    assert world.picture() == "aaaaaa"
+    assert world.snapshot() == "aaaaaa"
 
 
 @pytest.mark.parametrize(("child", "after"), [("", "AAAA..BB"), ("B", "aaBB..CC")])
@@ -282,7 +282,7 @@ def test_a_copy_beside_an_unfaulted_area_brings_its_family(child: str, after: st
     old = world.mm.vmas[1]
     set_range(world.core, old, old.start, old.end, BASE_PAGE + 2)  # as if moved away from there before
     copy_vma(world.core, old, at(2), 2 * PAGE, BASE_PAGE + 2)
-    assert world.picture() == after
+    assert world.snapshot() == after
     world.check()
 
 
@@ -294,7 +294,7 @@ def test_a_range_is_cut_out_and_stays_the_old_object() -> None:
     world.draw("AAAAA")
     old = world.mm.vmas[0]
     assert vma_modify_flags(world.core, old, at(1), at(3), VM_R, "test") is old
-    assert world.picture() == "ABBCC"
+    assert world.snapshot() == "ABBCC"
     assert (old.start, old.end) == (at(1), at(3))
 
 
@@ -309,5 +309,5 @@ def test_too_many_areas(limit: int, after: str) -> None:
         with pytest.raises(SyscallError) as caught:
             vma_modify_flags(world.core, world.mm.vmas[0], at(1), at(3), VM_R, "test")
         assert caught.value.errno == errno.ENOMEM
-    assert world.picture() == after
+    assert world.snapshot() == after
     world.check()

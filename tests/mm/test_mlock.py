@@ -32,9 +32,9 @@ def test_a_part_is_cut_out_and_merges_again(world: World) -> None:
     """Rule 3.12."""
     world.draw("AAAA")
     lock(world, 1, 2)
-    assert (world.picture(), locked(world), world.mm.locked_vm) == ("ABBC", "-OO-", 2)
+    assert (world.snapshot(), locked(world), world.mm.locked_vm) == ("ABBC", "-OO-", 2)
     munlock(world.core, world.mm, at(0), 4 * PAGE)
-    assert (world.picture(), locked(world), world.mm.locked_vm) == ("AAAA", "----", 0)
+    assert (world.snapshot(), locked(world), world.mm.locked_vm) == ("AAAA", "----", 0)
     assert world.core.costs.calls[MLOCK] == 2
     world.check()
 

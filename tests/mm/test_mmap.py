@@ -61,12 +61,12 @@ def test_noreserve_sets_nothing_aside_and_does_not_merge(world: World) -> None:
     mapped(world, 0, 2)
     vma = mapped(world, 2, 2, noreserve=True)
     assert vma.flags & (VM_NORESERVE | VM_ACCOUNT) == VM_NORESERVE
-    assert world.picture() == "aabb"
+    assert world.snapshot() == "aabb"
 
 
 def test_shared_anonymous_memory_has_a_file_of_its_own(world: World) -> None:
     first, second = mapped(world, 0, 2, shared=True), mapped(world, 2, 2, shared=True)
-    assert world.picture() == "aabb"
+    assert world.snapshot() == "aabb"
     assert first.file is not second.file
     assert (first.pgoff, second.pgoff) == (0, 0)
     assert first.mapping is not None
@@ -83,7 +83,7 @@ def test_a_file(world: World, shared: bool) -> None:
     assert bool(vma.flags & VM_ACCOUNT) is not shared
     assert mapped(world, 2, 2, file=file, offset=5 * PAGE, shared=shared) is vma
     assert mapped(world, 4, 2, file=file, offset=5 * PAGE, shared=shared) is not vma
-    assert world.picture() == "aaaabb"
+    assert world.snapshot() == "aaaabb"
     world.check()
 
 
@@ -147,20 +147,20 @@ def test_locked_memory_is_counted_and_populated(world: World) -> None:
 def test_a_fixed_mapping_replaces_what_is_there(world: World) -> None:
     world.draw("aaaabb")
     assert mapped(world, 1, 4, prot=VM_READ).pages == 4
-    assert world.picture() == "abbbbc"
+    assert world.snapshot() == "abbbbc"
 
 
 def test_neighbours_are_those_around_the_whole_range(world: World) -> None:
     """What is replaced goes first, so a mapping merges over the place of what it replaced."""
     world.draw("aammbb", read_only="m")
     assert mapped(world, 2, 2).pages == 6
-    assert world.picture() == "aaaaaa"
+    assert world.snapshot() == "aaaaaa"
 
 
 def test_replacing_the_middle_of_a_faulted_area_with_its_like(world: World) -> None:
     world.draw("AAAA")
     mapped(world, 1, 2)
-    assert world.picture() == "AAAA"
+    assert world.snapshot() == "AAAA"
     assert len(world.mm.vmas) == 1
     world.check()
 
@@ -174,7 +174,7 @@ def test_noreplace(world: World) -> None:
         with pytest.raises(SyscallError) as caught:
             mmap(world.core, world.mm, pages * PAGE, addr=at(first), noreplace=True)
         assert caught.value.errno == errno.EEXIST
-    assert world.picture() == "aaaa"
+    assert world.snapshot() == "aaaa"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_one_area_more_than_the_limit_can_be_mapped() -> None:
     with pytest.raises(SyscallError) as caught:
         mapped(world, 1, 1)
     assert caught.value.errno == errno.ENOMEM
-    assert world.picture() == "a.bc"
+    assert world.snapshot() == "a.bc"
 
 
 # -- munmap
@@ -231,7 +231,7 @@ def test_one_area_more_than_the_limit_can_be_mapped() -> None:
 def test_munmap(world: World, before: str, first: int, pages: int, after: str) -> None:
     world.draw(before)
     munmap(world.core, world.mm, at(first), pages * PAGE - 5)
-    assert world.picture() == after
+    assert world.snapshot() == after
     assert world.core.costs.calls[MUNMAP] == 1
     world.check()
 
@@ -269,7 +269,7 @@ def test_munmap_refuses(world: World, addr: int, length: int) -> None:
     with pytest.raises(SyscallError) as caught:
         munmap(world.core, world.mm, addr, length)
     assert caught.value.errno == errno.EINVAL
-    assert world.picture() == "aa"
+    assert world.snapshot() == "aa"
 
 
 def test_at_the_limit_a_hole_is_refused_but_not_an_end() -> None:
@@ -278,9 +278,9 @@ def test_at_the_limit_a_hole_is_refused_but_not_an_end() -> None:
     with pytest.raises(SyscallError) as caught:
         munmap(world.core, world.mm, at(1), PAGE)
     assert caught.value.errno == errno.ENOMEM
-    assert world.picture() == "AAAAbb"
+    assert world.snapshot() == "AAAAbb"
     munmap(world.core, world.mm, at(3), 2 * PAGE)
-    assert world.picture() == "AAA..b"
+    assert world.snapshot() == "AAA..b"
 
 
 def test_page_tables_go_when_no_area_needs_them(world: World) -> None:

@@ -50,7 +50,7 @@ def test_ranges(world: World, before: str, first: int, pages: int, prot: int, af
     world.draw(before, read_only="m")
     protect(world, first, pages, prot)
     assert prots(world) == now
-    assert world.picture() == after
+    assert world.snapshot() == after
     assert world.core.costs.calls[MPROTECT] == 1
     world.check()
 
@@ -103,7 +103,7 @@ def test_too_many_areas(limit: int, after: str) -> None:
     with pytest.raises(SyscallError) as caught:
         protect(world, 1, 2, R)
     assert caught.value.errno == errno.ENOMEM
-    assert world.picture() == after
+    assert world.snapshot() == after
     assert prots(world) == "wwww"
 
 
@@ -115,7 +115,7 @@ def test_an_unfaulted_area_gives_back_what_was_set_aside(world: World) -> None:
     protect(world, 0, 2, R)
     assert world.mm.vmas[0].flags == VM_R
     protect(world, 0, 2, W)
-    assert world.picture() == "aaaa"
+    assert world.snapshot() == "aaaa"
 
 
 def test_a_faulted_area_does_not(world: World) -> None:

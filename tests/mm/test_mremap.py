@@ -50,14 +50,14 @@ def pgoffs(world: World) -> list[int]:
 def test_in_place(world: World, before: str, old: int, new: int, after: str) -> None:
     world.draw(before)
     assert remap(world, 0, old, new) == 0
-    assert world.picture() == after
+    assert world.snapshot() == after
     assert world.core.costs.calls[MREMAP] == 1
 
 
 def test_a_part_that_ends_with_the_area_grows_in_place(world: World) -> None:
     world.draw("AAAA")
     assert remap(world, 2, 2, 4) == 2
-    assert world.picture() == "AAAAAA"
+    assert world.snapshot() == "AAAAAA"
 
 
 @pytest.mark.parametrize(("before", "first", "old"), [("AAb", 0, 2), ("AAA", 0, 2)])
@@ -106,7 +106,7 @@ def test_moves(
 ) -> None:
     world.draw(before)
     assert remap(world, first, old, new, to) == to
-    assert world.picture() == after
+    assert world.snapshot() == after
     assert pgoffs(world) == indexes
 
 
@@ -114,7 +114,7 @@ def test_away_and_back(world: World) -> None:
     world.draw("AAAA")
     remap(world, 2, 2, 2, 10)
     remap(world, 10, 2, 2, 2)
-    assert world.picture() == "AAAA"
+    assert world.snapshot() == "AAAA"
 
 
 def test_the_order_of_a_move(world: World) -> None:
@@ -150,13 +150,13 @@ def test_several_areas_keep_their_distances(
 ) -> None:
     world.draw(before, read_only="b")
     assert remap(world, first, pages, pages, to) == to
-    assert world.picture() == after
+    assert world.snapshot() == after
 
 
 def test_what_lies_in_a_gap_of_the_target_stays(world: World) -> None:
     world.draw("AA.BB.....ccccc", read_only="Bc")
     remap(world, 0, 5, 5, 10)
-    assert world.picture() == "..........AAbCC"
+    assert world.snapshot() == "..........AAbCC"
 
 
 def test_a_range_must_begin_with_an_area(world: World) -> None:
@@ -164,7 +164,7 @@ def test_a_range_must_begin_with_an_area(world: World) -> None:
     with pytest.raises(SyscallError) as caught:
         remap(world, 0, 3, 3, 10)
     assert caught.value.errno == errno.EFAULT
-    assert world.picture() == ".AA"
+    assert world.snapshot() == ".AA"
 
 
 def test_pieces_before_the_one_refused_stay_moved(world: World) -> None:
@@ -172,7 +172,7 @@ def test_pieces_before_the_one_refused_stay_moved(world: World) -> None:
     with pytest.raises(SyscallError) as caught:
         remap(world, 0, 4, 4, 10, dontunmap=True)
     assert caught.value.errno == errno.EINVAL
-    assert world.picture() == "aabb......CC"
+    assert world.snapshot() == "aabb......CC"
 
 
 # -- MREMAP_DONTUNMAP (rule 2.14)
@@ -181,14 +181,14 @@ def test_pieces_before_the_one_refused_stay_moved(world: World) -> None:
 def test_dontunmap_of_a_whole_area_leaves_it_unfaulted(world: World) -> None:
     world.draw("AA")
     remap(world, 0, 2, 2, 4, dontunmap=True)
-    assert world.picture() == "aa..BB"
+    assert world.snapshot() == "aa..BB"
     assert world.diary.lines == ["clone(mremap) 4-6 0-2", "unlink 0-2 -"]
 
 
 def test_dontunmap_of_a_part_leaves_it_faulted(world: World) -> None:
     world.draw("AAA")
     remap(world, 0, 2, 2, 4, dontunmap=True)
-    assert world.picture() == "AAA.BB"
+    assert world.snapshot() == "AAA.BB"
     assert pgoffs(world) == [0, 0]
 
 
@@ -212,7 +212,7 @@ def test_dontunmap_onto_itself(world: World) -> None:
     world.draw("aa", a=VM_RW | VM_LOCKED)
     world.mm.locked_vm = 2
     remap(world, 0, 2, 2, 2, dontunmap=True)
-    assert world.picture() == "aaaa"
+    assert world.snapshot() == "aaaa"
     assert world.mm.locked_vm == 0
 
 
@@ -273,7 +273,7 @@ def test_refusals(world: World, error: int, addr: int, old: int, new: int, how: 
     with pytest.raises(SyscallError) as caught:
         mremap(world.core, world.mm, addr, old, new, **how)  # type: ignore[arg-type]
     assert (caught.value.errno, caught.value.call) == (error, "mremap")
-    assert world.picture() == "AA.b"
+    assert world.snapshot() == "AA.b"
 
 
 @pytest.mark.parametrize("special", [VM_DONTEXPAND, VM_PFNMAP])
@@ -292,10 +292,10 @@ def test_a_move_wants_areas_to_spare() -> None:
     with pytest.raises(SyscallError) as caught:
         remap(world, 0, 2, 2, 7)
     assert caught.value.errno == errno.ENOMEM
-    assert world.picture() == "aa.b.c.dd"
+    assert world.snapshot() == "aa.b.c.dd"
     world.core.max_map_count = 10
     remap(world, 0, 2, 2, 7)
-    assert world.picture() == "...a.b.cc"
+    assert world.snapshot() == "...a.b.cc"
 
 
 def test_a_child_that_moves_its_pages_still_shares_them() -> None:

@@ -60,13 +60,13 @@ def test_a_picture_of_any_state_is_sound_and_loads_into_every_design(design: str
     for seed in range(500, 506 if design in DEFAULT_DESIGNS else 502):
         player = Player(design)
         player.play_all([call for call in random_calls(seed, 90, design) if call[0] != "special"])
-        picture = player.kernel.snapshot()
-        picture.check()
+        snapshot = player.kernel.snapshot()
+        snapshot.check()
         for other in DESIGNS if design in DEFAULT_DESIGNS else DEFAULT_DESIGNS:
-            loaded = Kernel.adopt(picture, design=other)
+            loaded = Kernel.adopt(snapshot, design=other)
             loaded.check()
             if design == other == "anon_vma_chain":
-                assert isomorphic(picture, loaded.snapshot()) is None
+                assert isomorphic(snapshot, loaded.snapshot()) is None
 
 
 def test_most_calls_do_something() -> None:

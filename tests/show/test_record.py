@@ -14,7 +14,7 @@ from rmap.snapshot import Snapshot, SnapshotBuilder
 from rmap.trace import TraceBuilder
 
 
-def picture(*pids: int) -> Snapshot:
+def snapshot(*pids: int) -> Snapshot:
     builder = SnapshotBuilder("kernel")
     for pid in pids:
         builder.add_vma(builder.add_process(pid), 0x1000, 0x2000, 3)
@@ -23,13 +23,13 @@ def picture(*pids: int) -> Snapshot:
 
 def done(tmp_path: Path, status: int | None = 0, notes: list[str] | None = None, **about: object) -> Recorded:
     builder = TraceBuilder(command=["prog"], recorder="bpf", exit_status=status, **about)
-    builder.exec(7, picture(7))
+    builder.exec(7, snapshot(7))
     for page in range(1200):
         builder.fault(7, 0x1000 + 4096 * page)
     builder.syscall(7, 9)
     builder.fork(7, 8)
     builder.exit(8)
-    builder.checkpoint(picture(7), end=True)
+    builder.checkpoint(snapshot(7), end=True)
     builder.exit(7)
     trace = builder.build()
     path = tmp_path / "p.trace"

@@ -21,14 +21,14 @@ FACTS = st.tuples(
 )
 
 
-def entries(picture: Snapshot) -> set[tuple[int, int, int, int]]:
+def entries(snapshot: Snapshot) -> set[tuple[int, int, int, int]]:
     """Every entry of a picture, taken apart one by one: pid, address, flags, frame or swap entry."""
     found = set()
-    ptes = picture.ptes
+    ptes = snapshot.ptes
     for row in range(len(ptes)):
         flags = int(ptes.flags[row])
         step = 1 if flags & f.PTE_PRESENT else 32 if flags & f.PTE_SWAP else 0
-        pid = int(picture.processes.pid[picture.vmas.process[ptes.vma[row]]])
+        pid = int(snapshot.processes.pid[snapshot.vmas.process[ptes.vma[row]]])
         for k in range(ptes.count[row]):
             found.add((pid, int(ptes.address[row]) + k * PAGE, flags, int(ptes.pfn[row]) + k * step))
     return found
@@ -47,10 +47,10 @@ def test_entries_in_any_order_are_kept_exactly(facts: list[tuple[int, int, int, 
         builder.add_ptes(vmas[2 * process + (page < 8)], column(HEAP + page * PAGE), column(value), flags)
         wanted.add((10 + pids[process], HEAP + page * PAGE, flags, value))
     builder.set_frames(column(*range(8)), mapcount=0)
-    picture = builder.build()
-    assert entries(picture) == wanted
-    assert picture.nr_ptes == sum(flags == f.PTE_PRESENT for _, _, flags, _ in facts)
-    assert picture.nr_swap_ptes == sum(flags == f.PTE_SWAP for _, _, flags, _ in facts)
+    snapshot = builder.build()
+    assert entries(snapshot) == wanted
+    assert snapshot.nr_ptes == sum(flags == f.PTE_PRESENT for _, _, flags, _ in facts)
+    assert snapshot.nr_swap_ptes == sum(flags == f.PTE_SWAP for _, _, flags, _ in facts)
 
 
 def test_neighbours_become_one_extent() -> None:
@@ -74,12 +74,12 @@ def test_frames_that_say_the_same_become_one_run() -> None:
     builder.set_frames(column(14, 15), mapcount=column(1, 2))  # the count differs
     builder.set_frames(np.arange(16, 20), order=2, head_offset=np.arange(4))
     builder.set_frames(np.arange(20, 24), order=2, head_offset=np.arange(4))  # another folio
-    picture = builder.build()
-    assert picture.frames.pfn.tolist() == [10, 13, 14, 15, 16, 20]
-    assert picture.frames.count.tolist() == [3, 1, 1, 1, 4, 4]
-    assert picture.per_frame("index").tolist() == [5, 6, 7, 9] + [-1] * 10
-    assert picture.per_frame("head_offset").tolist() == [0] * 6 + [0, 1, 2, 3] * 2
-    assert picture.pfns().tolist() == list(range(10, 24))
+    snapshot = builder.build()
+    assert snapshot.frames.pfn.tolist() == [10, 13, 14, 15, 16, 20]
+    assert snapshot.frames.count.tolist() == [3, 1, 1, 1, 4, 4]
+    assert snapshot.per_frame("index").tolist() == [5, 6, 7, 9] + [-1] * 10
+    assert snapshot.per_frame("head_offset").tolist() == [0] * 6 + [0, 1, 2, 3] * 2
+    assert snapshot.pfns().tolist() == list(range(10, 24))
 
 
 def test_ids_follow_their_rows() -> None:
@@ -93,14 +93,14 @@ def test_ids_follow_their_rows() -> None:
     low = builder.add_vma(early, HEAP, HEAP + PAGE, RW, label="of early, low")
     root = builder.add_anon_vma()
     builder.add_chain(low, [root])
-    picture = builder.build()
-    assert picture.processes.comm == ["early", "late"]
-    assert picture.vmas.label == ["of early, low", "of early, high", "of late"]
-    assert picture.vmas.process.tolist() == [0, 0, 1]
-    assert picture.sharers.process.tolist() == [0]
-    assert picture.holders.process.tolist() == [1, -1]
-    assert picture.anon_vma_chains.vma.tolist() == [0]
-    assert (picture.anon_vmas.root.tolist(), picture.anon_vmas.parent.tolist()) == ([0], [0])
+    snapshot = builder.build()
+    assert snapshot.processes.comm == ["early", "late"]
+    assert snapshot.vmas.label == ["of early, low", "of early, high", "of late"]
+    assert snapshot.vmas.process.tolist() == [0, 0, 1]
+    assert snapshot.sharers.process.tolist() == [0]
+    assert snapshot.holders.process.tolist() == [1, -1]
+    assert snapshot.anon_vma_chains.vma.tolist() == [0]
+    assert (snapshot.anon_vmas.root.tolist(), snapshot.anon_vmas.parent.tolist()) == ([0], [0])
 
 
 def test_a_contradiction_is_refused() -> None:

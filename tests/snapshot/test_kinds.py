@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rmap.errors import SnapshotError, UntrackedPage
+from rmap.kernel import Kernel
 from rmap.kernel.adopt import adopt
 from rmap.kernel.entries import KINDS as REPLAYED
 from rmap.live.lookup.bad_frames import recorded_frames
@@ -68,7 +69,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[FrameKind]:
         yield request.param
 
 
-def picture_of(kind: FrameKind, mapcount: int) -> Snapshot:
+def snapshot_of(kind: FrameKind, mapcount: int) -> Snapshot:
     """One page of that kind and one anonymous one, both mapped by a process and its child."""
     builder = SnapshotBuilder("model", topology="model", release="6.18", anon_exclusive=True, pte_write=True)
     root = builder.add_anon_vma(num_children=1, num_active_vmas=2, refcount=1)
@@ -98,64 +99,64 @@ def test_a_new_kind_is_told_by_its_bit(kind: FrameKind) -> None:
 
 
 def test_a_new_kind_is_saved_and_answered_for_in_its_own_words(kind: FrameKind, tmp_path: Path) -> None:
-    saved = picture_of(kind, mapcount=2 if kind.tracked else 0)
+    saved = snapshot_of(kind, mapcount=2 if kind.tracked else 0)
     saved.save(tmp_path / "new.rmap")
-    picture = Snapshot.load(tmp_path / "new.rmap")
-    answer = picture.who(100)
+    snapshot = Snapshot.load(tmp_path / "new.rmap")
+    answer = snapshot.who(100)
     assert (answer.kind, answer.found, answer.flags) == (kind.name, 2, BIT)
     assert (answer.status, answer.note) == (("complete", "") if kind.tracked else ("approximate", kind.uncounted))
     assert kind.words in " ".join(who(answer, origin="a test", limit=None))
-    (judged,) = recorded_frames(picture, [100])
+    (judged,) = recorded_frames(snapshot, [100])
     assert (judged.verdict.what, judged.verdict.kills) == (kind.fates[0].what, kind.fates[0].kills)
     assert kind.fates[0].does in " ".join(bad_frames([judged], limit=None))
 
 
 def test_a_new_kind_counts_as_its_row_says(kind: FrameKind) -> None:
-    picture = picture_of(kind, mapcount=2 if kind.tracked else 0)
+    snapshot = snapshot_of(kind, mapcount=2 if kind.tracked else 0)
     pages = 2 if kind.counted else 1
-    table = usage(picture)
+    table = usage(snapshot)
     assert table.rss.tolist() == [pages * PAGE] * 2 and table.pss.tolist() == [pages * PAGE // 2] * 2
-    both = freed_by(picture, np.array([True, True]))
+    both = freed_by(snapshot, np.array([True, True]))
     assert both.anonymous == pages * PAGE and both.frames.tolist() == [100, 200][-pages:]
-    one = freed_by(picture, np.array([True, False]))
+    one = freed_by(snapshot, np.array([True, False]))
     assert one.anonymous == 0 and sum(held.bytes for held in one.others) == pages * PAGE
 
 
 def test_a_new_kind_is_checked_if_it_is_tracked(kind: FrameKind) -> None:
-    lines = {line.invariant: line for line in picture_of(kind, mapcount=2 if kind.tracked else 7).check()}
+    lines = {line.invariant: line for line in snapshot_of(kind, mapcount=2 if kind.tracked else 7).check()}
     assert lines["I19"].checked == (2 if kind.tracked else 1)
     assert lines["I14"].checked == (4 if kind.mapping == f.MAPPING_ANON else 2)
 
 
 def test_what_stands_around_a_page_of_a_new_kind(kind: FrameKind) -> None:
-    picture = picture_of(kind, mapcount=2)
+    snapshot = snapshot_of(kind, mapcount=2)
     if kind.walked:
-        drawn = family_of(picture, 100)
+        drawn = family_of(snapshot, 100)
         assert (drawn.kind, drawn.hits, drawn.anchor) == (kind.name, 2, "A0")
         assert kind.words in " ".join(family(drawn, origin="a test", limit=None))
     else:
         with pytest.raises(UntrackedPage, match=f"{kind.name}.*nothing to draw"):
-            family_of(picture, 100)
+            family_of(snapshot, 100)
     with KINDS.extended(replace(kind, number=NUMBER + 1, name="stray", tracked=True, walked=False, no_walk="its list")):
-        strays = picture_of(KINDS[NUMBER + 1], mapcount=2)
+        strays = snapshot_of(KINDS[NUMBER + 1], mapcount=2)
         with pytest.raises(UntrackedPage, match="does not hold its list"):
             family_of(strays, 100)
 
 
 def test_the_model_leaves_out_what_it_does_not_have(kind: FrameKind) -> None:
     with KINDS.extended(replace(GUEST, number=NUMBER + 1, name="far", modelled=False, left_out="far pages")):
-        adoption = adopt(picture_of(KINDS[NUMBER + 1], mapcount=2), "anon_vma_chain").adoption
+        adoption = adopt(Kernel, snapshot_of(KINDS[NUMBER + 1], mapcount=2), "anon_vma_chain").adoption
         assert adoption is not None and adoption.left_out == {"far pages": 2}
-    adoption = adopt(picture_of(kind, mapcount=2), "anon_vma_chain").adoption
+    adoption = adopt(Kernel, snapshot_of(kind, mapcount=2), "anon_vma_chain").adoption
     assert adoption is not None and adoption.left_out == {}
 
 
 def test_outside_the_block_nobody_knows_it() -> None:
     with KINDS.extended(GUEST):
-        picture = picture_of(GUEST, mapcount=2)
+        snapshot = snapshot_of(GUEST, mapcount=2)
     assert KINDS.kind_of(BIT) == k.FILE and len(KINDS) == NUMBER
     with pytest.raises(SnapshotError, match=r"unknown code \(D4\)"):
-        Snapshot(picture.tables, picture.about)
+        Snapshot(snapshot.tables, snapshot.about)
 
 
 def test_rows_are_sound() -> None:

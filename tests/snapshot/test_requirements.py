@@ -63,10 +63,10 @@ BROKEN: dict[str, tuple[str, str, int | slice, Any, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_picture_is_refused(name: str) -> None:
     table, column, row, value, number = BROKEN[name]
-    picture = parent_and_child().build()
-    tables = changed(picture, table, column, row, value)
+    snapshot = parent_and_child().build()
+    tables = changed(snapshot, table, column, row, value)
     with pytest.raises(SnapshotError, match=rf"contradictory: .*\({number}\)"):
-        Snapshot(tables, picture.about)
+        Snapshot(tables, snapshot.about)
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_a_broken_picture_is_refused(name: str) -> None:
     ],
 )
 def test_a_broken_provenance_is_refused(key: str, value: Any) -> None:
-    picture = parent_and_child().build()
+    snapshot = parent_and_child().build()
     with pytest.raises(SnapshotError, match=r"\(D12\)"):
-        Snapshot(picture.tables, {**picture.about, key: value})
+        Snapshot(snapshot.tables, {**snapshot.about, key: value})
 
 
 def test_mapped_frames_must_be_described_at_all() -> None:
-    picture = parent_and_child().build()
-    nothing = picture.frames.take(np.empty(0, np.int64))
+    snapshot = parent_and_child().build()
+    nothing = snapshot.frames.take(np.empty(0, np.int64))
     with pytest.raises(SnapshotError, match="D10"):
-        Snapshot({**picture.tables, "frames": nothing}, picture.about)
+        Snapshot({**snapshot.tables, "frames": nothing}, snapshot.about)
 
 
 def test_a_broken_file_is_refused_on_load(tmp_path: Any) -> None:
-    picture = parent_and_child().build()
-    picture.tables["ptes"] = changed(picture, "ptes", "pfn", 6, 0x1009)["ptes"]
-    picture.save(tmp_path / "broken.rmap")
+    snapshot = parent_and_child().build()
+    snapshot.tables["ptes"] = changed(snapshot, "ptes", "pfn", 6, 0x1009)["ptes"]
+    snapshot.save(tmp_path / "broken.rmap")
     with pytest.raises(SnapshotError, match="D10"):
         Snapshot.load(tmp_path / "broken.rmap")
 

@@ -102,9 +102,9 @@ def test_the_structures_are_sound(memory: PretendedMemory) -> None:
     assert [one.violations for one in structs.found if one.violations] == []
     assert not any(one.checked.note or one.checked.reason for one in structs.found)
     assert all(one.checked.checked for one in structs.found)
-    picture = snapshot_of(memory)
-    assert inspect(picture).violations == []
-    met = walks(memory, structs.topology, structs.trees, picture)
+    snapshot = snapshot_of(memory)
+    assert inspect(snapshot).violations == []
+    met = walks(memory, structs.topology, structs.trees, snapshot)
     assert (met.checked.checked, met.violations, met.checked.note) == (5, [], "")
 
 
@@ -239,35 +239,35 @@ found by  structures made by hand
 
 
 def test_a_page_is_drawn(memory: PretendedMemory) -> None:
-    picture = snapshot_of(memory)
-    pfn = resolve(picture, parse_key(f"{CHILD}:{HEAP + PAGE:#x}")).pfn
+    snapshot = snapshot_of(memory)
+    pfn = resolve(snapshot, parse_key(f"{CHILD}:{HEAP + PAGE:#x}")).pfn
     assert pfn == 0x500
-    lines = family(family_of(picture, pfn), origin="structures made by hand", limit=None)
+    lines = family(family_of(snapshot, pfn), origin="structures made by hand", limit=None)
     assert "\n".join(lines) + "\n" == DRAWN
 
 
 def test_what_is_drawn_where_the_page_is_not(memory: PretendedMemory) -> None:
-    picture = snapshot_of(memory)
+    snapshot = snapshot_of(memory)
     entries = {
-        pfn: [(vma.pid, vma.entry, vma.pfn) for vma in family_of(picture, pfn).vmas] for pfn in (0x501, 0x502, 0x503)
+        pfn: [(vma.pid, vma.entry, vma.pfn) for vma in family_of(snapshot, pfn).vmas] for pfn in (0x501, 0x502, 0x503)
     }
     assert entries == {
         0x501: [(CHILD, "hit", 0x501)],
         0x502: [(PARENT, "hit", 0x502), (CHILD, "another page", 0x501)],
         0x503: [(PARENT, "swapped out", -1), (CHILD, "hit", 0x503)],
     }
-    of_file = family_of(picture, 0x600)
+    of_file = family_of(snapshot, 0x600)
     assert (of_file.kind, of_file.file, of_file.index, of_file.hits) == ("file", "inode 12 of device 0x801", 2, 2)
-    assert resolve(picture, parse_key(f"{PARENT}:{HEAP + 3 * PAGE:#x}")).swap == (2, 77)
+    assert resolve(snapshot, parse_key(f"{PARENT}:{HEAP + 3 * PAGE:#x}")).swap == (2, 77)
 
 
 def test_a_snapshot_of_structures_says_what_they_say(memory: PretendedMemory) -> None:
-    picture = snapshot_of(memory)
-    assert picture.processes.comm == ["parent", "child"] and len(picture.vmas) == 4
-    assert picture.about["release"] == memory.release and picture.about["topology"] == "kernel"
-    assert set(picture.anon_vmas.address.tolist()) == {ROOT, BELOW}
-    assert picture.anon_vmas.whole.all() and picture.files.inode.tolist() == [12]
-    flags = dict(zip(zip(picture.ptes.vma.tolist(), picture.ptes.address.tolist()), picture.ptes.flags.tolist()))
+    snapshot = snapshot_of(memory)
+    assert snapshot.processes.comm == ["parent", "child"] and len(snapshot.vmas) == 4
+    assert snapshot.about["release"] == memory.release and snapshot.about["topology"] == "kernel"
+    assert set(snapshot.anon_vmas.address.tolist()) == {ROOT, BELOW}
+    assert snapshot.anon_vmas.whole.all() and snapshot.files.inode.tolist() == [12]
+    flags = dict(zip(zip(snapshot.ptes.vma.tolist(), snapshot.ptes.address.tolist()), snapshot.ptes.flags.tolist()))
     assert flags == {
         (0, HEAP + PAGE): f.PTE_PRESENT,
         (0, HEAP + 2 * PAGE): f.PTE_PRESENT | f.PTE_EXCLUSIVE,

@@ -21,12 +21,12 @@ class World:
     """A snapshot, and the same facts one by one.
 
     Attributes:
-        picture: the snapshot.
+        snapshot: the snapshot.
         entries: (process, frame) of each entry.
         mapcount, kind: of each frame.
     """
 
-    picture: Snapshot
+    snapshot: Snapshot
     entries: list[tuple[int, int]]
     mapcount: dict[int, int]
     kind: dict[int, int]

@@ -75,9 +75,9 @@ def parent_and_child(first_pid: int = 100, first_pfn: int = 0x1000, **about: Any
     return builder
 
 
-def changed(picture: Snapshot, table: str, name: str, row: int | slice, value: Any) -> dict[str, Any]:
+def changed(snapshot: Snapshot, table: str, name: str, row: int | slice, value: Any) -> dict[str, Any]:
     """The tables of a picture, with one value (or several) of one column changed."""
-    old = picture.tables[table]
+    old = snapshot.tables[table]
     values = list(getattr(old, name)) if isinstance(getattr(old, name), list) else getattr(old, name).copy()
     values[row] = value
-    return {**picture.tables, table: replace(old, **{name: values})}  # type: ignore[type-var]
+    return {**snapshot.tables, table: replace(old, **{name: values})}  # type: ignore[type-var]

@@ -11,7 +11,7 @@ MMAP, MUNMAP = 9, 11
 AT = 0x7F00_0000_0000
 
 
-def picture(*pids: int) -> Snapshot:
+def snapshot(*pids: int) -> Snapshot:
     """Processes with one VMA each."""
     builder = SnapshotBuilder("kernel")
     for pid in pids:
@@ -24,16 +24,16 @@ def parent_and_child() -> TraceBuilder:
     builder = TraceBuilder(command=["prog", "--fast"], host="here")
     file = builder.file("/lib/libc.so.6", dev=os_dev(8, 1), inode=77, size=0x20000)
     opened = builder.open(file, writable=False)
-    builder.exec(100, picture(100))
+    builder.exec(100, snapshot(100))
     builder.syscall(100, MMAP, 0, 0x2000, 1, 2, 3, 0, result=AT + 0x10000, file=opened)
     builder.fault(100, AT + 0x10000)
     builder.fault(100, AT, write=True, kernel=True, error=t.PROTECTION)
     builder.event(t.RESIZED, 100, 0x30000, file=opened)
     builder.fork(100, 101, flags=t.CLONE_VFORK)
-    builder.checkpoint(picture(100, 101))
+    builder.checkpoint(snapshot(100, 101))
     builder.event(t.GONE_ON, -1, t.RECLAIM, 32, tid=-1)
     builder.exit(101)
-    builder.checkpoint(picture(100), end=True)
+    builder.checkpoint(snapshot(100), end=True)
     builder.exit(100)
     return builder
 

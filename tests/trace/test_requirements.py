@@ -11,7 +11,7 @@ import pytest
 from rmap.errors import TraceError
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace import tables as t
-from tests.support.trace_worlds import AT, parent_and_child, picture
+from tests.support.trace_worlds import AT, parent_and_child, snapshot
 
 
 def broken(table: str, column: str, row: int, value: int) -> Callable[[], Trace]:
@@ -21,7 +21,7 @@ def broken(table: str, column: str, row: int, value: int) -> Callable[[], Trace]
         whole = parent_and_child().build()
         values = getattr(getattr(whole, table), column)
         values[row] = value
-        return Trace(whole.about, whole.events, whole.opens, whole.files, whole.pictures)
+        return Trace(whole.about, whole.events, whole.opens, whole.files, whole.moments)
 
     return make
 
@@ -61,14 +61,14 @@ def test_a_contradiction_is_refused(make: Callable[[], Any], number: str) -> Non
 
 def test_there_is_one_end() -> None:
     builder = parent_and_child()
-    builder.checkpoint(picture(100), end=True)
+    builder.checkpoint(snapshot(100), end=True)
     with pytest.raises(TraceError, match=r"\(T9\)"):
         builder.build()
 
 
 def test_an_exec_shows_its_process_alone() -> None:
     builder = TraceBuilder()
-    builder.exec(5, picture(5, 6))
+    builder.exec(5, snapshot(5, 6))
     with pytest.raises(TraceError, match=r"shows processes 5, 6 \(T8\)"):
         builder.build()
 
@@ -76,18 +76,18 @@ def test_an_exec_shows_its_process_alone() -> None:
 def test_pictures_may_be_named_out_of_order() -> None:
     """A recorder may be told of two execs in another order than they happened in."""
     builder = TraceBuilder()
-    builder.exec(5, picture(5))
-    builder.exec(6, picture(6))
+    builder.exec(5, snapshot(5))
+    builder.exec(6, snapshot(6))
     trace = builder.build()
     trace.events.a0[:] = [1, 0]
     trace.events.pid[:] = [6, 5]
-    again = Trace(trace.about, trace.events, trace.opens, trace.files, trace.pictures)
-    assert [again.pictures[n].pid for n in again.events.a0.tolist()] == [6, 5]
+    again = Trace(trace.about, trace.events, trace.opens, trace.files, trace.moments)
+    assert [again.moments[n].pid for n in again.events.a0.tolist()] == [6, 5]
 
 
 def test_an_empty_trace_is_one() -> None:
     trace = TraceBuilder(complete=False, why_incomplete="stopped").build()
-    assert len(trace.events) == 0 and trace.pictures == []
+    assert len(trace.events) == 0 and trace.moments == []
     assert repr(trace) == "Trace(0 events, 0 pictures, incomplete)"
 
 

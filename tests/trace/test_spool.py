@@ -13,7 +13,7 @@ from rmap.errors import TraceError, UsageError
 from rmap.trace import Trace, TraceBuilder
 from rmap.trace import tables as t
 from rmap.trace.spool import NOT_ENDED, Spool, part_of
-from tests.support.trace_worlds import AT, picture
+from tests.support.trace_worlds import AT, snapshot
 
 
 def event(kind: int, pid: int, *arguments: int, time: int, file: int = -1) -> np.ndarray:
@@ -25,13 +25,13 @@ def event(kind: int, pid: int, *arguments: int, time: int, file: int = -1) -> np
 def folder(tmp_path: Path) -> Path:
     """Seven events, two pictures, one file; the recorder is gone."""
     spool = Spool(part_of(tmp_path / "x.trace"), TraceBuilder(command=["prog"], recorder="bpf").about)
-    spool.add_events(event(t.EXEC, 7, spool.add_picture(picture(7), t.AT_EXEC, 7), time=1))
+    spool.add_events(event(t.EXEC, 7, spool.add_snapshot(snapshot(7), t.AT_EXEC, 7), time=1))
     opened = spool.add_open(
         spool.add_file(dev=1, inode=2, path="/x y", size=5, shmem=False, device=False), writable=True
     )
     spool.add_events(event(t.SYSCALL, 7, time=2, file=opened))
     spool.add_events(np.concatenate([event(t.FAULT, 7, AT + 4096 * n, 6, time=3 + n) for n in range(4)]))
-    spool.add_events(event(t.CHECKPOINT, -1, spool.add_picture(picture(7, 8), t.AT_CHECKPOINT, -1), time=9))
+    spool.add_events(event(t.CHECKPOINT, -1, spool.add_snapshot(snapshot(7, 8), t.AT_CHECKPOINT, -1), time=9))
     spool.close()
     return spool.folder
 
@@ -41,7 +41,7 @@ def test_it_is_read_as_an_incomplete_trace(folder: Path) -> None:
     assert trace.about["complete"] is False and trace.about["why_incomplete"] == NOT_ENDED
     assert trace.events.kind.tolist() == [t.EXEC, t.SYSCALL, *[t.FAULT] * 4, t.CHECKPOINT]
     assert trace.files.path == ["/x y"] and trace.opens.writable.tolist() == [1]
-    assert [(p.cause, p.pid) for p in trace.pictures] == [("exec", 7), ("checkpoint", -1)]
+    assert [(p.cause, p.pid) for p in trace.moments] == [("exec", 7), ("checkpoint", -1)]
 
 
 def test_it_can_be_packed(folder: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_every_cut_of_the_events_is_read(folder: Path) -> None:
         (folder / "events.i64").write_bytes(whole[:length])
         trace = Trace.load(folder)
         assert len(trace.events) == length // (13 * 8)
-        assert len(trace.pictures) == (length >= 13 * 8) + (length == len(whole))
+        assert len(trace.moments) == (length >= 13 * 8) + (length == len(whole))
 
 
 @pytest.mark.parametrize(("name", "left"), [("opens.jsonl", 1), ("pictures.jsonl", 6)])
@@ -70,7 +70,7 @@ def test_a_picture_without_its_event_is_left_out(folder: Path, tmp_path: Path) -
     with (folder / "pictures.jsonl").open("a") as stream:
         stream.write(json.dumps({"cause": 1, "pid": -1}) + "\n")
     shutil.copy(folder / "pictures/0001.rmap", folder / "pictures/0002.rmap")
-    assert len(Trace.load(folder).pictures) == 2
+    assert len(Trace.load(folder).moments) == 2
 
 
 def test_what_no_recorder_writes_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from rmap.snapshot import isomorphic
 from rmap.trace import Trace
 from rmap.trace.tables import TABLES
 from tests.support.archives import Members, edit, npy
-from tests.support.trace_worlds import parent_and_child, picture
+from tests.support.trace_worlds import parent_and_child, snapshot
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def same(before: Trace, after: Trace) -> None:
             else:
                 assert again.dtype == np.int64
                 assert np.array_equal(values, again), (table.name, name)
-    assert [(p.cause, p.pid) for p in before.pictures] == [(p.cause, p.pid) for p in after.pictures]
-    for left, right in zip(before.pictures, after.pictures):
+    assert [(p.cause, p.pid) for p in before.moments] == [(p.cause, p.pid) for p in after.moments]
+    for left, right in zip(before.moments, after.moments):
         assert isomorphic(left.snapshot, right.snapshot) is None
         assert left.snapshot.vmas.label == right.snapshot.vmas.label
 
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again(path: Path) -> None:
     same(before, after)
     assert len(after.events) == 11
     assert {**before.about, "format": 1} == after.about
-    assert [(p.cause, p.pid) for p in after.pictures] == [("exec", 100), ("checkpoint", -1), ("end", -1)]
+    assert [(p.cause, p.pid) for p in after.moments] == [("exec", 100), ("checkpoint", -1), ("end", -1)]
 
 
 def test_the_same_trace_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_picture_inside_is_a_picture_by_itself(path: Path, tmp_path: Path) -> 
 def test_a_hundred_pictures_stay_small(tmp_path: Path) -> None:
     builder = parent_and_child()
     for _ in range(100):
-        builder.checkpoint(picture(100))
+        builder.checkpoint(snapshot(100))
     builder.build().save(tmp_path / "many.trace")
     assert (tmp_path / "many.trace").stat().st_size < 100 * 4500
 
@@ -143,7 +143,7 @@ def test_foreign_files_are_refused(path: Path, text: bytes, message: str) -> Non
 
 
 def test_a_picture_is_no_trace(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "one.rmap")
+    snapshot(1).save(tmp_path / "one.rmap")
     with pytest.raises(TraceError, match=r"has no events \(T1\)"):
         Trace.load(tmp_path / "one.rmap")
 

@@ -17,7 +17,7 @@ NICE = 0.1
 """The share of the time that ``--nice`` spends reading."""
 
 
-def picture_of(args: Namespace, *, topology: bool = False) -> Snapshot:
+def snapshot_of(args: Namespace, *, topology: bool = False) -> Snapshot:
     """The picture of ``-i``; without it, one taken of the running machine.
 
     Args:
@@ -34,7 +34,7 @@ def picture_of(args: Namespace, *, topology: bool = False) -> Snapshot:
     return capture(for_one_page=True, bpf=topology, share_of_time=NICE if getattr(args, "nice", False) else 1.0)
 
 
-def selected(args: Namespace, picture: Snapshot) -> Bool:
+def selected(args: Namespace, snapshot: Snapshot) -> Bool:
     """Which processes of a picture ``--pid`` and ``--cgroup`` choose, as a mask; all, if neither is given.
 
     Raises:
@@ -42,8 +42,8 @@ def selected(args: Namespace, picture: Snapshot) -> Bool:
     """
     from rmap.snapshot.questions.selection import of_cgroup, of_pids
 
-    chosen = of_pids(picture, args.pid)
-    return chosen if args.cgroup is None else chosen & of_cgroup(picture, args.cgroup)
+    chosen = of_pids(snapshot, args.pid)
+    return chosen if args.cgroup is None else chosen & of_cgroup(snapshot, args.cgroup)
 
 
 def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **options: Any) -> Snapshot:
@@ -57,16 +57,16 @@ def capture(pids: list[int] | None = None, *, for_one_page: bool = False, **opti
     Raises:
         NotPermitted: this user may not see page frames.
     """
-    from rmap.live.capture.capture import capture as take_picture
+    from rmap.live.capture.capture import capture as take_snapshot
     from rmap.show.capture_notes import capture_notes
 
     with waiting() as doing:
-        picture = take_picture(
+        snapshot = take_snapshot(
             pids, progress=lambda done, total: doing(f"reading process {done} of {total}"), **options
         )
-    for line in capture_notes({**picture.about, "raced": 0} if for_one_page else picture.about):
+    for line in capture_notes({**snapshot.about, "raced": 0} if for_one_page else snapshot.about):
         say(line)
-    return picture
+    return snapshot
 
 
 def absence(pid: int) -> str | None:
@@ -96,10 +96,10 @@ def absence(pid: int) -> str | None:
     return None
 
 
-def origin_of(args: Namespace, picture: Snapshot) -> str:
+def origin_of(args: Namespace, snapshot: Snapshot) -> str:
     """Where an answer comes from, in words: the end of every answer."""
     if args.input is None:
         return "every page table of this machine, read just now"
-    about = picture.about
+    about = snapshot.about
     recorded = " ".join(str(about[key]) for key in ("host", "time") if about[key])
     return f"the page tables recorded in {args.input}" + (f" ({recorded})" if recorded else "")

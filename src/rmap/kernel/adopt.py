@@ -41,7 +41,7 @@ AnyMachine = TypeVar("AnyMachine", bound=Machine[Process])
 
 def adopt(
     make: type[AnyMachine],
-    picture: Snapshot,
+    snapshot: Snapshot,
     design: str | ReverseMapFactory,
     *,
     profile: str | None = None,
@@ -53,7 +53,7 @@ def adopt(
 
     Args:
         make: the class of the machine.
-        picture: what it shows.
+        snapshot: what it shows.
         design: the reverse map.
         profile: the rules of which release; by default the picture's, or 6.18's if its release is not modelled.
         nr_pages: its memory; by default a quarter more than the picture needs, and 256 MiB.
@@ -62,21 +62,21 @@ def adopt(
     Raises:
         LimitError: ``nr_pages`` or ``nr_swap`` is too small.
     """
-    frames = dense_frames(picture)
+    frames = dense_frames(snapshot)
     if nr_pages is None:
         nr_pages = frames.count + frames.count // 4 + SPARE_PAGES
     if profile is None:
-        profile = next((name for name in PROFILES if f"{picture.about['release']}.".startswith(f"{name}.")), "6.18")
-    pages, left_out = pages_of(picture, frames)
+        profile = next((name for name in PROFILES if f"{snapshot.about['release']}.".startswith(f"{name}.")), "6.18")
+    pages, left_out = pages_of(snapshot, frames)
     if nr_swap is None:
         nr_swap = max(1 << 20, 2 * int(np.count_nonzero(pages.swapped)))
     # One mapping of each 2 MiB region of each process, and as many again for what it will do.
-    region = (picture.vmas.start[pages.vma] >> PAGE_SHIFT) + pages.off >> TABLE_BITS
-    tables = len(np.unique(picture.vmas.process[pages.vma].astype(np.int64) << REGION_BITS | region))
+    region = (snapshot.vmas.start[pages.vma] >> PAGE_SHIFT) + pages.off >> TABLE_BITS
+    tables = len(np.unique(snapshot.vmas.process[pages.vma].astype(np.int64) << REGION_BITS | region))
     nr_tables = max(1 << 18, 2 * tables)
     machine = make(design, profile, nr_pages, nr_swap=nr_swap, nr_tables=nr_tables, scalar_twins=scalar_twins)
     machine.core.costs.enter(ADOPT)
-    _Loader(machine, picture, frames, pages, left_out).load()
+    _Loader(machine, snapshot, frames, pages, left_out).load()
     return machine
 
 
@@ -84,20 +84,20 @@ class _Loader:
     def __init__(
         self,
         machine: Machine[Process],
-        picture: Snapshot,
+        snapshot: Snapshot,
         frames: DenseFrames,
         pages: PagesToLoad,
         left_out: dict[str, int],
     ) -> None:
         self.machine = machine
         self.core: Core = machine.core
-        self.picture = picture
+        self.snapshot = snapshot
         self.frames = frames
         self.pages = pages
         self.left_out = left_out
-        self.inferred: Inferred = infer(picture, frames, pages)
-        self.entries = EntryWriter(self.core, picture, frames, pages, self.inferred)
-        self.mappings_loaded = np.bincount(pages.pfn[pages.tracked], minlength=len(frames.picture_pfn))
+        self.inferred: Inferred = infer(snapshot, frames, pages)
+        self.entries = EntryWriter(self.core, snapshot, frames, pages, self.inferred)
+        self.mappings_loaded = np.bincount(pages.pfn[pages.tracked], minlength=len(frames.snapshot_pfn))
         self.clipped = 0
 
     def load(self) -> None:
@@ -105,8 +105,8 @@ class _Loader:
         self._mark_exclusive()
         files = self._make_files()
         mms = self._make_processes()
-        opened = [files[row] if row >= 0 else None for row in self.picture.vmas.file.tolist()]
-        vmas = load_vmas(self.core, self.picture, mms, zip(opened, self.inferred.pgoff.tolist()))
+        opened = [files[row] if row >= 0 else None for row in self.snapshot.vmas.file.tolist()]
+        vmas = load_vmas(self.core, self.snapshot, mms, zip(opened, self.inferred.pgoff.tolist()))
         # A machine may allow more areas than is usual (vm.max_map_count).
         self.core.max_map_count = max(self.core.max_map_count, max((len(mm.vmas) for mm in mms), default=0))
         self._make_anon_vmas(vmas)
@@ -134,11 +134,11 @@ class _Loader:
 
     def _make_files(self) -> list[File]:
         # One open of each file of the picture: it reaches as far as it is mapped, and that is in its page cache.
-        picture, pages = self.picture, self.pages
-        mapped = np.flatnonzero(pages.tracked & (picture.vmas.file[pages.vma] >= 0))
+        snapshot, pages = self.snapshot, self.pages
+        mapped = np.flatnonzero(pages.tracked & (snapshot.vmas.file[pages.vma] >= 0))
         vma = pages.vma[mapped]
-        file, index, pfns = picture.vmas.file[vma], picture.vmas.pgoff[vma] + pages.off[mapped], pages.pfn[mapped]
-        needed = np.zeros(len(picture.files), np.int64)
+        file, index, pfns = snapshot.vmas.file[vma], snapshot.vmas.pgoff[vma] + pages.off[mapped], pages.pfn[mapped]
+        needed = np.zeros(len(snapshot.files), np.int64)
         np.maximum.at(needed, file, index + 1)
         made = [self._make_file(row, nr_pages) for row, nr_pages in enumerate(needed.tolist())]
         cached = among(self.frames.kind[pfns], KINDS.cached)
@@ -146,7 +146,7 @@ class _Loader:
         return made
 
     def _make_file(self, row: int, nr_pages: int) -> File:
-        files = self.picture.files
+        files = self.snapshot.files
         path, size, kind = files.path[row], int(files.size[row]), files.kind[row]
         if path == ZERO_DEVICE and kind == f.FILE_DEVICE:
             return File(None, path)
@@ -168,16 +168,16 @@ class _Loader:
 
     def _make_processes(self) -> list[Mm]:
         # The mm of each process of the picture, in order.
-        picture, machine = self.picture, self.machine
-        depth, parents = fork_tree(picture)
-        pids = picture.processes.pid.tolist()
+        snapshot, machine = self.snapshot, self.machine
+        depth, parents = fork_tree(snapshot)
+        pids = snapshot.processes.pid.tolist()
         made: dict[int, Process] = {}
         for row in sorted(range(len(pids)), key=lambda row: depth[row]):
             above = made.get(parents[row])
             mm = machine.core.new_mm(above.mm if above is not None else None)
             made[row] = Process(machine, pids[row], mm, above)
         machine.processes = {pids[row]: made[row] for row in range(len(pids))}
-        sharers = picture.sharers
+        sharers = snapshot.sharers
         for row, pid in zip(sharers.process.tolist(), sharers.pid.tolist()):
             made[row].mm.users += 1
             machine.processes[pid] = Process(machine, pid, made[row].mm, made[row])
@@ -186,7 +186,7 @@ class _Loader:
 
     def _make_anon_vmas(self, vmas: list[Vma]) -> None:
         # Where the picture knows the kernel's own anon_vmas, and the design can hold them, nothing is inferred.
-        handles = adopt_anon_vmas(self.core, self.picture, vmas) if self._topology_fits() else None
+        handles = adopt_anon_vmas(self.core, self.snapshot, vmas) if self._topology_fits() else None
         if handles is not None:
             self.entries.hang_on(handles)
         else:
@@ -195,17 +195,17 @@ class _Loader:
 
     def _topology_fits(self) -> bool:
         # Chains of a release that reverses them at every fork are of no use to one that keeps the root last (rule 0.3).
-        picture = self.picture
-        if picture.about["topology"] == "none" or not len(picture.anon_vmas):
+        snapshot = self.snapshot
+        if snapshot.about["topology"] == "none" or not len(snapshot.anon_vmas):
             return False
-        chains, root = picture.anon_vma_chains, picture.anon_vmas.root
+        chains, root = snapshot.anon_vma_chains, snapshot.anon_vmas.root
         last = np.flatnonzero(np.diff(chains.vma, append=-1))
         in_order = (root[chains.anon_vma[last]] == chains.anon_vma[last]).all()
         return bool(in_order) or not self.core.profile.root_is_last
 
     def _release_unused(self) -> None:
         # Folios the picture describes, no page of which is mapped or cached, are free.
-        columns, n = self.core.frames, len(self.frames.picture_pfn)
+        columns, n = self.core.frames, len(self.frames.snapshot_pfn)
         referenced = np.zeros(n, np.bool_)
         referenced[self.frames.head[np.flatnonzero(columns.mapcount[:n] | columns.extra[:n])]] = True
         unused = np.flatnonzero(~referenced[self.frames.head[1:]]) + 1
@@ -216,12 +216,12 @@ class _Loader:
             columns.free(unused)
 
     def _note(self) -> None:
-        picture, families = self.picture, self.inferred.families
-        unknown = int(np.count_nonzero(picture.vmas.pgoff < 0))
+        snapshot, families = self.snapshot, self.inferred.families
+        unknown = int(np.count_nonzero(snapshot.vmas.pgoff < 0))
         inferred = []
         if unknown:
             inferred.append(f"page offsets of {unknown:,} anonymous VMAs: from shared pages, else their address")
-        if families and picture.about["topology"] == "none":
+        if families and snapshot.about["topology"] == "none":
             inferred.append(f"{len(families):,} families of VMAs that share anonymous pages: from pages and parents")
         if not self.frames.exclusive_known:
             inferred.append("exclusive pages: those the kernel counts as mapped once")
@@ -238,4 +238,4 @@ class _Loader:
             unseen=int(np.count_nonzero(self.frames.mapcount > self.mappings_loaded)),
             copied=self.entries.copied,
         )
-        self.machine.set_picture_pfns(self.frames.picture_pfn)
+        self.machine.set_snapshot_pfns(self.frames.snapshot_pfn)

@@ -82,18 +82,18 @@ class SnapshotEntries:
         return SnapshotEntries(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
 
 
-def spread(picture: Snapshot) -> SnapshotEntries:
+def spread(snapshot: Snapshot) -> SnapshotEntries:
     """A picture's entries, one row each."""
-    pages = single_pages(Extents.of(picture.ptes))
+    pages = single_pages(Extents.of(snapshot.ptes))
     frame, flags = pages.pfn, pages.flags
     present, swapped = (flags & f.PTE_PRESENT) != 0, (flags & f.PTE_SWAP) != 0
-    at = np.where(present, picture.numbering.dense(frame), -1)
+    at = np.where(present, snapshot.numbering.dense(frame), -1)
     described = at >= 0
 
     def of_frame(name: str, default: int) -> I64:
         if not described.any():
             return np.full(len(at), default, np.int64)
-        column = picture.per_frame(name).astype(np.int64)
+        column = snapshot.per_frame(name).astype(np.int64)
         return np.where(described, column[at], default)
 
     code = np.append(of_each(lambda kind: KINDS.index(kind.replayed)), OTHER)  # the last is that of no frame
@@ -308,15 +308,15 @@ class EntryWriter:
     """
 
     def __init__(
-        self, core: Core, picture: Snapshot, frames: DenseFrames, pages: PagesToLoad, inferred: Inferred
+        self, core: Core, snapshot: Snapshot, frames: DenseFrames, pages: PagesToLoad, inferred: Inferred
     ) -> None:
         self.core = core
-        self.picture = picture
+        self.snapshot = snapshot
         self.frames = frames
         self.pages = pages
         self.inferred = inferred
         self.head_index = self._head_indexes()
-        self.anchored = np.zeros(len(frames.picture_pfn), np.bool_)
+        self.anchored = np.zeros(len(frames.snapshot_pfn), np.bool_)
         self.left_out: dict[str, int] = {}
         self.copied = self._part_slots()
         self._hangs_here = self._hang_in_their_chains()
@@ -359,7 +359,7 @@ class EntryWriter:
         pages, frames = self.pages, self.frames
         tracked = np.flatnonzero(pages.tracked)[::-1]
         head = frames.head[pages.pfn[tracked]]
-        index = np.full(len(frames.picture_pfn), _NO_INDEX)
+        index = np.full(len(frames.snapshot_pfn), _NO_INDEX)
         index[head] = self._linear_indexes(tracked) - (pages.pfn[tracked] - head)
         return index
 
@@ -370,9 +370,9 @@ class EntryWriter:
     def _hang_in_their_chains(self) -> Bool:
         # Which entries map what can hang where they are: where the picture has chains, an anonymous page's anon_vma is
         # in the chain of the VMA (I13). If not, the page or the VMA changed while the picture was taken.
-        picture, pages, chains = self.picture, self.pages, self.picture.anon_vma_chains
+        snapshot, pages, chains = self.snapshot, self.pages, self.snapshot.anon_vma_chains
         hangs = np.ones(len(pages.pfn), np.bool_)
-        if picture.about["topology"] == "none":
+        if snapshot.about["topology"] == "none":
             return hangs
         mapped = np.flatnonzero(pages.tracked)
         anon = mapped[among(self.frames.kind[pages.pfn[mapped]], FRAME_KINDS.on_anon_vmas)]
@@ -399,7 +399,7 @@ class EntryWriter:
         present = self.pages.tracked
         pfns, vmas = self.pages.pfn[present], self.pages.vma[present]
         hangs_on, flags = self.frames.anon_vma[pfns], self.core.frames.flags
-        above = (hangs_on >= 0) & (hangs_on != self.picture.vmas.anon_vma[vmas]) & ((flags[pfns] & EXCLUSIVE) != 0)
+        above = (hangs_on >= 0) & (hangs_on != self.snapshot.vmas.anon_vma[vmas]) & ((flags[pfns] & EXCLUSIVE) != 0)
         if self.frames.exclusive_known:
             flags[pfns[above]] |= np.int32(KEPT_ANCHOR)
         else:
@@ -471,7 +471,7 @@ class EntryWriter:
 
     def _write_bits(self, vma: Vma, pfns: I64, anon: Bool, flags: I32) -> I64:
         exclusive = (self.core.frames.flags[pfns] & EXCLUSIVE) != 0
-        if self.picture.about.get("pte_write"):
+        if self.snapshot.about.get("pte_write"):
             bits = np.where(flags & f.PTE_WRITE, RW, 0) | np.where(flags & f.PTE_DIRTY, DIRTY, 0)
             return np.where(~anon | exclusive, bits, bits & ~RW)
         if not vma.flags & VM_WRITE:

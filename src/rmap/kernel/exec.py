@@ -21,7 +21,7 @@ UNKNOWN_BRK = -1
 """``start_brk`` of an mm whose heap nothing has shown yet; the first ``brk(0)`` tells."""
 
 
-def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[str, int]]:
+def load_image(core: Core, snapshot: Snapshot, inodes: Inodes) -> tuple[Mm, dict[str, int]]:
     """A new mm with the VMAs, anon_vmas and entries of a picture of one process (after execve, rule 2.18).
 
     Returns:
@@ -32,13 +32,13 @@ def load_image(core: Core, picture: Snapshot, inodes: Inodes) -> tuple[Mm, dict[
     mm = core.new_mm(None)
     mm.start_brk = mm.brk = UNKNOWN_BRK
     files: dict[int, File] = {}  # VMAs of one file have one open of it
-    rows = range(int(np.searchsorted(picture.vmas.process, 1)))
-    vmas = load_vmas(core, picture, [mm], (content_of(picture, row, inodes, files) for row in rows))
-    entries = spread(picture)
-    if picture.about["topology"] == "none":
+    rows = range(int(np.searchsorted(snapshot.vmas.process, 1)))
+    vmas = load_vmas(core, snapshot, [mm], (content_of(snapshot, row, inodes, files) for row in rows))
+    entries = spread(snapshot)
+    if snapshot.about["topology"] == "none":
         _prepare(core, vmas, entries)
     else:
-        adopt_topology(core, picture, vmas)
+        adopt_topology(core, snapshot, vmas)
     left_out = load_entries(core, vmas, entries)
     core.costs.current = before
     return mm, left_out

@@ -55,28 +55,28 @@ class Inferred:
     anchor_vma: I64
 
 
-def infer(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferred:
+def infer(snapshot: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> Inferred:
     """Solve page offsets and fork families from shared pages."""
-    key, vma, position = _anonymous_mappers(picture, frames, pages)
+    key, vma, position = _anonymous_mappers(snapshot, frames, pages)
     links = _links(key, vma, position)
-    pgoff = picture.vmas.pgoff.astype(np.int64).copy()
+    pgoff = snapshot.vmas.pgoff.astype(np.int64).copy()
     given = pgoff >= 0
-    start_page = picture.vmas.start >> PAGE_SHIFT
+    start_page = snapshot.vmas.start >> PAGE_SHIFT
     pgoff[~given] = start_page[~given]
     groups, contradictions = _solve(links, pgoff, given, start_page)
-    depth, parent = fork_tree(picture)
-    families = [_family(picture, group, depth, parent) for group in groups]
+    depth, parent = fork_tree(snapshot)
+    families = [_family(snapshot, group, depth, parent) for group in groups]
     anchor = _anchors(frames, key, vma, families)
     return Inferred(pgoff, families, contradictions, anchor)
 
 
-def _anonymous_mappers(picture: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> tuple[I64, I64, I64]:
+def _anonymous_mappers(snapshot: Snapshot, frames: DenseFrames, pages: PagesToLoad) -> tuple[I64, I64, I64]:
     # (head frame, VMA, where the head would lie in the VMA), sorted by frame then VMA; swap slots follow the frames.
     tracked = pages.tracked
     anon = tracked & among(frames.kind[np.where(tracked, pages.pfn, 0)], KINDS.on_anon_vmas)
     pfn = pages.pfn[anon]
     head = frames.head[pfn]
-    key = np.concatenate((head, pages.pfn[pages.swapped] + len(frames.picture_pfn)))
+    key = np.concatenate((head, pages.pfn[pages.swapped] + len(frames.snapshot_pfn)))
     vma = np.concatenate((pages.vma[anon], pages.vma[pages.swapped]))
     position = np.concatenate((pages.off[anon] - (pfn - head), pages.off[pages.swapped]))
     order = np.lexsort((position, vma, key))
@@ -132,12 +132,12 @@ def _solve(links: I64, pgoff: I64, given: Bool, start_page: I64) -> tuple[list[l
     return groups, contradictions // 2
 
 
-def fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
+def fork_tree(snapshot: Snapshot) -> tuple[list[int], list[int]]:
     """For each process of a picture: how far it is from the top of its tree, and the row of its parent (-1: none).
 
     Pids are used again, so a torn picture may make processes ancestors of themselves: such a circle is cut.
     """
-    parent = picture.parents().tolist()
+    parent = snapshot.parents().tolist()
     depth = [NOBODY] * len(parent)
     for row in range(len(parent)):
         line: dict[int, None] = {}
@@ -152,8 +152,8 @@ def fork_tree(picture: Snapshot) -> tuple[list[int], list[int]]:
     return depth, parent
 
 
-def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[int]) -> VmaFamily:
-    process = picture.vmas.process
+def _family(snapshot: Snapshot, group: list[int], depth: list[int], parent: list[int]) -> VmaFamily:
+    process = snapshot.vmas.process
     ordered = sorted(group, key=lambda row: (depth[process[row]], int(process[row]), row))
     first: dict[int, int] = {}
     family = VmaFamily(ordered)
@@ -173,7 +173,7 @@ def _family(picture: Snapshot, group: list[int], depth: list[int], parent: list[
 
 def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[VmaFamily]) -> I64:
     # For every page that several VMAs map, their nearest common ancestor in the family's fork tree.
-    anchor = np.full(len(frames.picture_pfn), NOBODY, np.int64)
+    anchor = np.full(len(frames.snapshot_pfn), NOBODY, np.int64)
     up: dict[int, int] = {}
     for number, family in enumerate(families):
         gone = -2 - number
@@ -182,7 +182,7 @@ def _anchors(frames: DenseFrames, key: I64, vma: I64, families: list[VmaFamily])
             if row in family.split_from:
                 # Pieces of one mm share all anon_vmas: the first stands for the others.
                 up[row] = family.split_from[row]
-    pages = key < len(frames.picture_pfn)
+    pages = key < len(frames.snapshot_pfn)
     key, vma = key[pages], vma[pages]
     if not len(key):
         return anchor

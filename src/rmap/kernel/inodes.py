@@ -70,9 +70,9 @@ class Inodes:
             if self.cached and not mapping.shmem and mapping.size <= MOST_CACHED:
                 read_in(self.core, mapping, first)
 
-    def file_of(self, picture: Snapshot, row: int) -> File:
+    def file_of(self, snapshot: Snapshot, row: int) -> File:
         """One open of the file in a row of a picture's table ``files``."""
-        files = picture.files
+        files = snapshot.files
         dev, inode, path = int(files.dev[row]), int(files.inode[row]), files.path[row]
         if files.kind[row] == f.FILE_DEVICE:
             return self.device(dev, inode, path)

@@ -122,7 +122,7 @@ class Machine(ABC, Generic[AnyTask]):
         self.adoption: Adoption | None = None
         self._next_pid = 1
         self._vdso: I64 = np.empty(0, np.int64)
-        self._picture_pfns: I64 = np.empty(0, np.int64)
+        self._snapshot_pfns: I64 = np.empty(0, np.int64)
 
     # -- processes ------------------------------------------------------------------------------------------------
     def spawn(self, *, pid: int | None = None) -> AnyTask:
@@ -147,11 +147,11 @@ class Machine(ABC, Generic[AnyTask]):
         parent.mm.users += 1
         return self._add(parent.mm, parent, pid)
 
-    def exec(self, process: AnyTask, picture: Snapshot, inodes: Inodes) -> dict[str, int]:
+    def exec(self, process: AnyTask, snapshot: Snapshot, inodes: Inodes) -> dict[str, int]:
         """Give a process a new address space, as a picture of it right after execve shows it.
 
         Args:
-            picture: of this process alone; see :mod:`rmap.kernel.exec`.
+            snapshot: of this process alone; see :mod:`rmap.kernel.exec`.
             inodes: the machine's files, as pictures name them.
 
         Returns:
@@ -159,7 +159,7 @@ class Machine(ABC, Generic[AnyTask]):
         """
         process.must_be_alive()
         old = process.mm
-        process.mm, left_out = load_image(self.core, picture, inodes)
+        process.mm, left_out = load_image(self.core, snapshot, inodes)
         self._mmput(old)
         return left_out
 
@@ -219,18 +219,18 @@ class Machine(ABC, Generic[AnyTask]):
         return process
 
     # -- the picture it began with --------------------------------------------------------------------------------
-    def set_picture_pfns(self, pfns: I64) -> None:
+    def set_snapshot_pfns(self, pfns: I64) -> None:
         """Note which PFN of the picture each frame had (int64 by frame, -1 for none)."""
-        self._picture_pfns = pfns
+        self._snapshot_pfns = pfns
 
-    def to_picture(self, pfns: I64) -> I64:
+    def to_snapshot(self, pfns: I64) -> I64:
         """The picture's PFNs of frames of an adopted machine, int64[n]; -1 for frames it did not have."""
-        had = pfns < len(self._picture_pfns)
-        return np.where(had, self._picture_pfns[np.where(had, pfns, 0)], -1) if len(self._picture_pfns) else pfns
+        had = pfns < len(self._snapshot_pfns)
+        return np.where(had, self._snapshot_pfns[np.where(had, pfns, 0)], -1) if len(self._snapshot_pfns) else pfns
 
-    def from_picture(self, pfns: I64) -> I64:
+    def from_snapshot(self, pfns: I64) -> I64:
         """The frames of an adopted machine that had these PFNs in the picture, int64[n]; -1 for none."""
-        if not len(self._picture_pfns):
+        if not len(self._snapshot_pfns):
             return pfns
-        at = np.minimum(np.searchsorted(self._picture_pfns, pfns), len(self._picture_pfns) - 1)
-        return np.where(self._picture_pfns[at] == pfns, at, -1)
+        at = np.minimum(np.searchsorted(self._snapshot_pfns, pfns), len(self._snapshot_pfns) - 1)
+        return np.where(self._snapshot_pfns[at] == pfns, at, -1)

@@ -67,7 +67,7 @@ class DenseFrames:
         index: int64; the kernel's own page index, -1 unknown.
     """
 
-    picture_pfn: I64
+    snapshot_pfn: I64
     kind: I64
     mapcount: I64
     exclusive_known: bool
@@ -80,32 +80,32 @@ class DenseFrames:
     @property
     def count(self) -> int:
         """How many, the zero page not counted."""
-        return len(self.picture_pfn) - 1
+        return len(self.snapshot_pfn) - 1
 
-    def dense(self, picture_pfns: I64) -> I64:
+    def dense(self, snapshot_pfns: I64) -> I64:
         """The dense numbers of PFNs of the picture; 0 where it has no such frame."""
-        table = self.picture_pfn[1:]
-        at = np.searchsorted(table, picture_pfns)
+        table = self.snapshot_pfn[1:]
+        at = np.searchsorted(table, snapshot_pfns)
         at = np.minimum(at, max(0, len(table) - 1))
-        has = table[at] == picture_pfns if len(table) else np.zeros(len(picture_pfns), np.bool_)
+        has = table[at] == snapshot_pfns if len(table) else np.zeros(len(snapshot_pfns), np.bool_)
         return np.where(has, at + 1, 0)
 
 
-def dense_frames(picture: Snapshot) -> DenseFrames:
+def dense_frames(snapshot: Snapshot) -> DenseFrames:
     """Number the frames of a picture, whole folios at a time. Untracked frames get no number."""
-    pfn, kind = picture.pfns(), picture.per_frame("kind")
-    order = picture.per_frame("order").astype(np.int64)
-    head = pfn - np.where(order > 0, picture.per_frame("head_offset"), 0)
+    pfn, kind = snapshot.pfns(), snapshot.per_frame("kind")
+    order = snapshot.per_frame("order").astype(np.int64)
+    head = pfn - np.where(order > 0, snapshot.per_frame("head_offset"), 0)
     keep = among(kind, KINDS.loaded)
     heads, where = np.unique(head[keep & (order > 0)], return_index=True)
     orders = order[keep & (order > 0)][where]
     every = np.unique(np.concatenate((pfn[keep], expand(heads, np.int64(1) << orders))))
     numbered = np.concatenate((np.array([-1], np.int64), every))
     dense = DenseFrames(
-        picture_pfn=numbered,
+        snapshot_pfn=numbered,
         kind=np.full(len(numbered), -1, np.int64),
         mapcount=np.zeros(len(numbered), np.int64),
-        exclusive_known=bool(picture.about.get("anon_exclusive")),
+        exclusive_known=bool(snapshot.about.get("anon_exclusive")),
         exclusive=np.zeros(len(numbered), np.bool_),
         head=np.arange(len(numbered), dtype=np.int64),
         order=np.zeros(len(numbered), np.int64),
@@ -115,36 +115,36 @@ def dense_frames(picture: Snapshot) -> DenseFrames:
     at = dense.dense(pfn[keep])
     dense.kind[at] = kind[keep]
     # The mappings of whoever took the picture are not in it, and do not count as unseen.
-    dense.mapcount[at] = (picture.per_frame("mapcount") - picture.per_frame("own"))[keep]
-    dense.exclusive[at] = (picture.per_frame("flags")[keep] & f.KPF_ANON_EXCLUSIVE) != 0
-    dense.anon_vma[at] = picture.per_frame("anon_vma")[keep]
-    dense.index[at] = picture.per_frame("index")[keep]
+    dense.mapcount[at] = (snapshot.per_frame("mapcount") - snapshot.per_frame("own"))[keep]
+    dense.exclusive[at] = (snapshot.per_frame("flags")[keep] & f.KPF_ANON_EXCLUSIVE) != 0
+    dense.anon_vma[at] = snapshot.per_frame("anon_vma")[keep]
+    dense.index[at] = snapshot.per_frame("index")[keep]
     for first, folio_order in zip(dense.dense(heads).tolist(), orders.tolist()):
         dense.head[first : first + (1 << folio_order)] = first
         dense.order[first : first + (1 << folio_order)] = folio_order
     return dense
 
 
-def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[str, int]]:
+def pages_of(snapshot: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[str, int]]:
     """Spread the picture's extents to one row per entry.
 
     Returns:
         the pages, and how many entries were left out by reason.
     """
-    ptes = picture.ptes
+    ptes = snapshot.ptes
     wanted = (ptes.flags & (f.PTE_PRESENT | f.PTE_SWAP)) != 0
     single = single_pages(Extents.of(ptes, wanted))
     vma, frame, flags = single.vma, single.pfn, single.flags.astype(np.int32)
-    off = (single.address - picture.vmas.start[vma]) >> PAGE_SHIFT
+    off = (single.address - snapshot.vmas.start[vma]) >> PAGE_SHIFT
     swapped = (flags & f.PTE_SWAP) != 0
     pfn = np.where(swapped, 0, frames.dense(frame))
     special = ~swapped & ((flags & f.PTE_SPECIAL) != 0)
-    left_out = _left_out(picture, frame, pfn, special | swapped)
+    left_out = _left_out(snapshot, frame, pfn, special | swapped)
     for kind, reason in NOT_ENTRIES.items():
         left_out[reason] = int(ptes.count[(ptes.flags & kind) != 0].sum())
     # Private content in shared areas: two moments of one address, seen as one.
     private = swapped | (~special & (pfn > 0) & among(frames.kind[np.where(swapped, 0, pfn)], KINDS.on_anon_vmas))
-    torn = private & ((picture.vmas.flags[vma] & (VM_SHARED | VM_MAYSHARE)) != 0)
+    torn = private & ((snapshot.vmas.flags[vma] & (VM_SHARED | VM_MAYSHARE)) != 0)
     left_out[TORN] = int(np.count_nonzero(torn))
     _, pfn[swapped & ~torn] = np.unique(frame[swapped & ~torn], return_inverse=True)
     pfn[swapped & ~torn] += 1
@@ -155,12 +155,12 @@ def pages_of(picture: Snapshot, frames: DenseFrames) -> tuple[PagesToLoad, dict[
     return pages, {reason: n for reason, n in left_out.items() if n}
 
 
-def _left_out(picture: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, int]:
+def _left_out(snapshot: Snapshot, frame: I64, pfn: I64, fine: Bool) -> dict[str, int]:
     # Why present entries cannot be loaded: by the kind of their frame.
     lost = frame[(pfn == 0) & ~fine]
     if not len(lost):
         return {}
-    runs = picture.frames
+    runs = snapshot.frames
     row = np.searchsorted(runs.pfn, lost, side="right") - 1
     inside = (row >= 0) & (lost < runs.pfn[row] + runs.count[row])
     kind = runs.kind[row]

@@ -41,7 +41,7 @@ from rmap.units import PAGE_SHIFT
 
 
 # -- VMAs -------------------------------------------------------------------------------------------------------------
-def load_vmas(core: Core, picture: Snapshot, mms: list[Mm], contents: Iterable[tuple[File | None, int]]) -> list[Vma]:
+def load_vmas(core: Core, snapshot: Snapshot, mms: list[Mm], contents: Iterable[tuple[File | None, int]]) -> list[Vma]:
     """Make VMAs of a picture, unfaulted, in their mms and in their files' indexes.
 
     Args:
@@ -49,7 +49,7 @@ def load_vmas(core: Core, picture: Snapshot, mms: list[Mm], contents: Iterable[t
         contents: what each VMA maps, in order: its file, None for anonymous memory, and the page index of its start.
             VMAs beyond the last of them are not made.
     """
-    vmas = picture.vmas
+    vmas = snapshot.vmas
     columns = zip(vmas.process.tolist(), vmas.start.tolist(), vmas.end.tolist(), vmas.flags.tolist(), vmas.label)
     made = []
     for (file, pgoff), (process, start, end, flags, label) in zip(contents, columns):
@@ -65,25 +65,25 @@ def load_vmas(core: Core, picture: Snapshot, mms: list[Mm], contents: Iterable[t
     return made
 
 
-def make_vma(core: Core, mm: Mm, picture: Snapshot, row: int, inodes: Inodes, files: dict[int, File]) -> Vma:
+def make_vma(core: Core, mm: Mm, snapshot: Snapshot, row: int, inodes: Inodes, files: dict[int, File]) -> Vma:
     """One VMA of a picture, not yet in its mm nor in its file's index, nor in any account.
 
     Args:
         files: the open that stands for each file of the picture; what is missing is opened.
     """
-    vmas = picture.vmas
-    file, pgoff = content_of(picture, row, inodes, files)
+    vmas = snapshot.vmas
+    file, pgoff = content_of(snapshot, row, inodes, files)
     return new_vma(core, mm, int(vmas.start[row]), int(vmas.end[row]), int(vmas.flags[row]), pgoff, file)
 
 
-def content_of(picture: Snapshot, row: int, inodes: Inodes, files: dict[int, File]) -> tuple[File | None, int]:
+def content_of(snapshot: Snapshot, row: int, inodes: Inodes, files: dict[int, File]) -> tuple[File | None, int]:
     """What a VMA of a picture maps, as :func:`load_vmas` takes it; ``files`` as :func:`make_vma` does."""
-    vmas = picture.vmas
+    vmas = snapshot.vmas
     start, end, file_row, label = int(vmas.start[row]), int(vmas.end[row]), int(vmas.file[row]), vmas.label[row]
     file = None
     if file_row >= 0:
         if file_row not in files:
-            files[file_row] = inodes.file_of(picture, file_row)
+            files[file_row] = inodes.file_of(snapshot, file_row)
         file = files[file_row]
     elif is_special(label):
         file = inodes.special(label, label, (end - start) >> PAGE_SHIFT)
@@ -130,12 +130,12 @@ def whole_flags(flags: int) -> int:
 
 
 # -- anon_vmas --------------------------------------------------------------------------------------------------------
-def topology_columns(picture: Snapshot) -> dict[str, I64]:
+def topology_columns(snapshot: Snapshot) -> dict[str, I64]:
     """A picture's topology as :meth:`rmap.mm.interface.ReverseMap.adopt_topology` takes it.
 
     An anon_vma that reaches outside the picture has the children that are in it.
     """
-    anon_vmas, chains = picture.anon_vmas, picture.anon_vma_chains
+    anon_vmas, chains = snapshot.anon_vmas, snapshot.anon_vma_chains
     linked = np.unique(chains.anon_vma)
     children = np.bincount(anon_vmas.parent[linked], minlength=len(anon_vmas))
     columns = {
@@ -143,39 +143,39 @@ def topology_columns(picture: Snapshot) -> dict[str, I64]:
         "parent": anon_vmas.parent,
         "num_children": np.where(anon_vmas.whole, anon_vmas.num_children, children),
         "num_active_vmas": anon_vmas.num_active_vmas,
-        "active": picture.vmas.anon_vma,
+        "active": snapshot.vmas.anon_vma,
         "chain_vma": chains.vma,
         "chain_anon_vma": chains.anon_vma,
     }
     return {name: column.astype(np.int64) for name, column in columns.items()}
 
 
-def adopt_anon_vmas(core: Core, picture: Snapshot, vmas: list[Vma]) -> I64 | None:
+def adopt_anon_vmas(core: Core, snapshot: Snapshot, vmas: list[Vma]) -> I64 | None:
     """Make the anon_vmas of a picture for these VMAs, its rows in order, none of which has one yet.
 
     Returns:
         what ``mapping`` of a page must hold to hang on each anon_vma, int64; None from designs that have none, and
         then nothing was done.
     """
-    handles = core.rmap.adopt_topology(topology_columns(picture), vmas)
+    handles = core.rmap.adopt_topology(topology_columns(snapshot), vmas)
     if handles is not None:
-        for vma, anon_vma in zip(vmas, picture.vmas.anon_vma.tolist()):
+        for vma, anon_vma in zip(vmas, snapshot.vmas.anon_vma.tolist()):
             vma.faulted = anon_vma >= 0
     return handles
 
 
-def adopt_topology(core: Core, picture: Snapshot, vmas: list[Vma]) -> I64 | None:
+def adopt_topology(core: Core, snapshot: Snapshot, vmas: list[Vma]) -> I64 | None:
     """The same; a design without anon_vmas prepares the VMAs that have one: that is a fact of the VMA (rule 2.1)."""
-    handles = adopt_anon_vmas(core, picture, vmas)
+    handles = adopt_anon_vmas(core, snapshot, vmas)
     if handles is None:
-        for vma, anon_vma in zip(vmas, picture.vmas.anon_vma.tolist()):
+        for vma, anon_vma in zip(vmas, snapshot.vmas.anon_vma.tolist()):
             if anon_vma >= 0:
                 core.prepare(vma)
     return handles
 
 
 def take_over_topology(
-    core: Core, picture: Snapshot, vmas: list[Vma], pfns: I64, anon_vma: I64, index: I64
+    core: Core, snapshot: Snapshot, vmas: list[Vma], pfns: I64, anon_vma: I64, index: I64
 ) -> None:
     """Replace the design's anon_vmas by those of a picture.
 
@@ -187,7 +187,7 @@ def take_over_topology(
         if vma.faulted:
             core.rmap.vma_unlink(vma, None)
             vma.faulted = False
-    handles = adopt_topology(core, picture, vmas)
+    handles = adopt_topology(core, snapshot, vmas)
     if handles is not None and len(pfns):
         core.frames.mapping[pfns] = handles[anon_vma]
         core.frames.index[pfns] = index

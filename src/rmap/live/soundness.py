@@ -82,7 +82,7 @@ class _Reading:
     # picture where no process was.
 
     found: list[Found]
-    picture: Snapshot | None
+    snapshot: Snapshot | None
     topology: Topology | None
 
     def violations(self) -> dict[tuple[str, object], Violation]:
@@ -203,32 +203,32 @@ def _judged(found: list[Found], stayed: list[Violation]) -> Report:
 
 
 def _facts(reading: _Reading) -> dict[str, str | int]:
-    picture, topology = reading.picture, reading.topology
-    if picture is None:
+    snapshot, topology = reading.snapshot, reading.topology
+    if snapshot is None:
         return {}
-    found, kind = picture.reverse.found, picture.per_frame("kind")
+    found, kind = snapshot.reverse.found, snapshot.per_frame("kind")
     return {
-        "release": picture.about["release"],
-        "processes": len(picture.processes) if topology is None else len(np.unique(topology.vmas.mm)),
-        "vmas": len(picture.vmas) if topology is None else len(np.unique(topology.vmas.address)),
+        "release": snapshot.about["release"],
+        "processes": len(snapshot.processes) if topology is None else len(np.unique(topology.vmas.mm)),
+        "vmas": len(snapshot.vmas) if topology is None else len(np.unique(topology.vmas.address)),
         "anon_vmas": 0 if topology is None else len(topology.anon_vmas),
         "anon_pages": int(np.count_nonzero(among(kind, KINDS.on_anon_vmas) & (found > 0))),
-        "pages": picture.nr_mapped,
-        "ptes": picture.nr_ptes,
-        **{name: picture.about[name] for name in ("refused", "ended", "raced")},
+        "pages": snapshot.nr_mapped,
+        "ptes": snapshot.nr_ptes,
+        **{name: snapshot.about[name] for name in ("refused", "ended", "raced")},
     }
 
 
 def _read(memory: KernelMemory | None, pids: list[int] | None, progress: Callable[[int, int], None] | None) -> _Reading:
     if memory is None:
-        picture = capture(pids, progress=progress, bpf=False)
+        snapshot = capture(pids, progress=progress, bpf=False)
         missing = [Found(line, []) for line in _without_memory()]
-        return _Reading(missing + inspect_pages(picture), picture, None)
+        return _Reading(missing + inspect_pages(snapshot), snapshot, None)
     of_structs, topology, trees = inspect_structs(memory)
-    picture = capture(pids, progress=progress, memory=memory)
-    of_pages = inspect_pages(picture, strict=_anchors_are_strict())
-    of_both = [walks(memory, topology, trees, picture), _accounts(memory, picture)]
-    return _Reading(of_structs + of_pages + of_both, picture, topology)
+    snapshot = capture(pids, progress=progress, memory=memory)
+    of_pages = inspect_pages(snapshot, strict=_anchors_are_strict())
+    of_both = [walks(memory, topology, trees, snapshot), _accounts(memory, snapshot)]
+    return _Reading(of_structs + of_pages + of_both, snapshot, topology)
 
 
 def _read_resting(memory: KernelMemory | None, progress: Callable[[int, int], None] | None) -> _Reading:
@@ -274,14 +274,14 @@ def _anchors_are_strict() -> bool:
     return not any(counted.get(name) for name in wanted)
 
 
-def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
+def _accounts(memory: KernelMemory, snapshot: Snapshot) -> Found:
     # Whether /proc tells of a page what its struct page says. What differs is looked at again at once, between two
     # readings of its count: the kernel counts on while both are read.
-    kind = picture.per_frame("kind")
-    asked = ~among(kind, KINDS.untracked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
-    pfns, kind, order = picture.pfns()[asked], kind[asked], picture.per_frame("order")[asked]
-    counts = picture.per_frame("mapcount")[asked].astype(np.int64)
-    exact = (order == 0) | (picture.about["mapcount"] == "precise")
+    kind = snapshot.per_frame("kind")
+    asked = ~among(kind, KINDS.untracked) & (snapshot.per_frame("raced") == 0) & (snapshot.reverse.found > 0)
+    pfns, kind, order = snapshot.pfns()[asked], kind[asked], snapshot.per_frame("order")[asked]
+    counts = snapshot.per_frame("mapcount")[asked].astype(np.int64)
+    exact = (order == 0) | (snapshot.about["mapcount"] == "precise")
 
     def differ(rows: I64, counted: I64) -> Bool:
         pages = memory.struct_pages(pfns[rows])
@@ -294,7 +294,7 @@ def _accounts(memory: KernelMemory, picture: Snapshot) -> Found:
     rows = settle_rows(np.flatnonzero(differ(np.arange(len(pfns)), counts)), changed)
     pages, before = memory.struct_pages(pfns[rows]), read_counts(pfns[rows])
     named = rows[:NAMED]
-    entries = picture.walk_many(pfns[named])  # in the order of the pages, which rise
+    entries = snapshot.walk_many(pfns[named])  # in the order of the pages, which rise
     first, end = (np.searchsorted(entries.pfn, pfns[named] + beyond) for beyond in (0, 1))
     violations = []
     for at, (row, low, high) in enumerate(zip(named.tolist(), first.tolist(), end.tolist())):

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from rmap.snapshot import Snapshot
 
 
-def picture_facts(picture: Snapshot) -> dict[str, Any]:
+def snapshot_facts(snapshot: Snapshot) -> dict[str, Any]:
     """The numbers a reader wants first: kernel release, processes, VMAs, mapped pages, PTEs, anon_vmas."""
     return {
-        "release": picture.about["release"],
-        "processes": len(picture.processes),
-        "vmas": len(picture.vmas),
-        "anon_vmas": len(picture.anon_vmas),
-        "pages": picture.nr_mapped,
-        "ptes": picture.nr_ptes,
+        "release": snapshot.about["release"],
+        "processes": len(snapshot.processes),
+        "vmas": len(snapshot.vmas),
+        "anon_vmas": len(snapshot.anon_vmas),
+        "pages": snapshot.nr_mapped,
+        "ptes": snapshot.nr_ptes,
     }
 
 
@@ -34,7 +34,7 @@ def facts_line(facts: Mapping[str, Any]) -> str:
     )
 
 
-def picture_line(name: str, facts: Mapping[str, Any], size: int) -> str:
+def snapshot_line(name: str, facts: Mapping[str, Any], size: int) -> str:
     """What was written, in one line."""
     return f"{name}: {facts_line(facts)} in {format_bytes(size)}"
 

@@ -86,7 +86,7 @@ def check(
     Args:
         rows: every invariant.
         violations: what is broken.
-        facts: the size of the picture, as ``picture_facts`` gives it.
+        facts: the size of the picture, as ``snapshot_facts`` gives it.
         origin: how it was found, in words.
         readings: how often each violation was seen again, the same.
         limit: show at most so many violations of an invariant, None for all.

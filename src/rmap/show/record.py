@@ -42,7 +42,7 @@ def record_facts(recorded: Recorded) -> dict[str, Any]:
         "exit_status": recorded.exit_status,
         "events": {name: int((events.kind == kind).sum()) for kind, name in _NAMES.items()},
         "processes": len(set(events.pid[events.kind != GONE_ON].tolist()) - {-1}),
-        "pictures": {cause: sum(picture.cause == cause for picture in trace.pictures) for cause in CAUSES},
+        "pictures": {cause: sum(moment.cause == cause for moment in trace.moments) for cause in CAUSES},
         "notes": recorded.notes,
     }
 
@@ -51,7 +51,7 @@ def record_lines(facts: dict[str, Any]) -> list[str]:
     """The same for a person."""
     events = facts["events"]
     whole = "complete" if facts["complete"] else f"INCOMPLETE: {facts['why_incomplete']}"
-    pictures = facts["pictures"]
+    snapshots = facts["pictures"]
     of_what = plural(sum(events.values()), "event")
     by_whom = plural(facts["processes"], "process", "processes")
     counted = ", ".join(plural(events[name], one) for name, one in _COUNTED.items())
@@ -59,7 +59,7 @@ def record_lines(facts: dict[str, Any]) -> list[str]:
         f"rmap: {facts['file']}: {of_what} of {by_whom} in {facts['seconds']:.2f} s, {format_bytes(facts['bytes'])}",
         f"      {whole}",
         f"      {counted}",
-        f"      pictures: {pictures['exec']} at execs, {pictures['checkpoint']} at checkpoints, {pictures['end']} "
+        f"      pictures: {snapshots['exec']} at execs, {snapshots['checkpoint']} at checkpoints, {snapshots['end']} "
         f"at the end; recorder: {facts['recorder']}",
         f"      the program {_ended(facts['exit_status'])}",
     ]

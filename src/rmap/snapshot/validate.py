@@ -73,20 +73,20 @@ class Validated(Protocol):
         """Of its frames."""
 
 
-def validate(picture: Validated) -> None:
+def validate(snapshot: Validated) -> None:
     """Check requirements D4 to D12.
 
     Raises:
         SnapshotError: the first requirement that does not hold, with table and row.
     """
-    _about(picture)
-    _ids(picture)
-    _processes(picture)
-    _vmas(picture)
-    _ptes(picture)
-    _frames(picture)
-    _mapped_frames_described(picture)
-    _topology(picture)
+    _about(snapshot)
+    _ids(snapshot)
+    _processes(snapshot)
+    _vmas(snapshot)
+    _ptes(snapshot)
+    _frames(snapshot)
+    _mapped_frames_described(snapshot)
+    _topology(snapshot)
 
 
 def _refuse(number: str, text: str) -> SnapshotError:
@@ -97,55 +97,55 @@ def _first(wrong: Bool) -> int | None:
     return int(np.argmax(wrong)) if wrong.any() else None
 
 
-def _about(picture: Validated) -> None:
+def _about(snapshot: Validated) -> None:
     for key, kind in _ABOUT_TYPES.items():
-        value: Any = picture.about.get(key)
+        value: Any = snapshot.about.get(key)
         if type(value) is not kind:
             raise _refuse("D12", f"about.{key} is {value!r}, not of type {kind.__name__}")
     for key, kind in _ABOUT_OPTIONAL.items():
-        if key in picture.about and type(picture.about[key]) is not kind:
-            raise _refuse("D12", f"about.{key} is {picture.about[key]!r}, not of type {kind.__name__}")
-    if picture.about["page_size"] != PAGE_SIZE:
-        raise _refuse("D12", f"pages of {picture.about['page_size']} bytes; only {PAGE_SIZE} is understood")
+        if key in snapshot.about and type(snapshot.about[key]) is not kind:
+            raise _refuse("D12", f"about.{key} is {snapshot.about[key]!r}, not of type {kind.__name__}")
+    if snapshot.about["page_size"] != PAGE_SIZE:
+        raise _refuse("D12", f"pages of {snapshot.about['page_size']} bytes; only {PAGE_SIZE} is understood")
     choices = {
         "topology": ("none", "kernel", "model"),
         "mapcount": ("precise", "average"),
         "vma_flags": ("maps", "smaps"),
     }
     for key, allowed in choices.items():
-        if picture.about[key] not in allowed:
-            raise _refuse("D12", f"about.{key} is {picture.about[key]!r}, not one of {', '.join(allowed)}")
+        if snapshot.about[key] not in allowed:
+            raise _refuse("D12", f"about.{key} is {snapshot.about[key]!r}, not one of {', '.join(allowed)}")
 
 
-def _ids(picture: Validated) -> None:
-    lengths = {table.name: len(picture.tables[table.name]) for table in TABLES}
+def _ids(snapshot: Validated) -> None:
+    lengths = {table.name: len(snapshot.tables[table.name]) for table in TABLES}
     for table in TABLES:
         for name, column in table.columns().items():
             if not column.table:
                 continue
-            values = getattr(picture.tables[table.name], name)
+            values = getattr(snapshot.tables[table.name], name)
             row = _first((values < (-1 if column.none else 0)) | (values >= lengths[column.table]))
             if row is not None:
                 what = f"{table.name}.{name} of row {row}"
                 raise _refuse("D4", f"{what} is {values[row]}, and {column.table} has no such row")
     codes = (("files", "kind", f.FILE_KINDS), ("frames", "kind", KINDS.names), ("holders", "kind", f.HOLDER_KINDS))
     for table_name, name, kinds in codes:
-        values = getattr(picture.tables[table_name], name)
+        values = getattr(snapshot.tables[table_name], name)
         row = _first((values < 0) | (values >= len(kinds)))
         if row is not None:
             raise _refuse("D4", f"{table_name}.{name} of row {row} is {values[row]}, an unknown code")
 
 
-def _processes(picture: Validated) -> None:
-    pids = np.concatenate((picture.processes.pid, picture.sharers.pid))
+def _processes(snapshot: Validated) -> None:
+    pids = np.concatenate((snapshot.processes.pid, snapshot.sharers.pid))
     if (pids < 1).any() or len(set(pids.tolist())) != len(pids):
         raise _refuse("D5", "a pid occurs twice, or is not positive")
-    if (np.diff(picture.processes.pid) <= 0).any():
+    if (np.diff(snapshot.processes.pid) <= 0).any():
         raise _refuse("D5", "processes are not sorted by pid")
 
 
-def _vmas(picture: Validated) -> None:
-    vmas = picture.vmas
+def _vmas(snapshot: Validated) -> None:
+    vmas = snapshot.vmas
     row = _first((vmas.start >= vmas.end) | (vmas.start < 0) | ((vmas.start | vmas.end) % PAGE_SIZE != 0))
     if row is not None:
         raise _refuse("D6", f"VMA {row} is [{vmas.start[row]:#x}, {vmas.end[row]:#x}): empty, or not of whole pages")
@@ -159,8 +159,8 @@ def _vmas(picture: Validated) -> None:
         raise _refuse("D6", f"VMA {row} has pgoff {vmas.pgoff[row]}")
 
 
-def _ptes(picture: Validated) -> None:
-    ptes, vmas = picture.ptes, picture.vmas
+def _ptes(snapshot: Validated) -> None:
+    ptes, vmas = snapshot.ptes, snapshot.vmas
     length = ptes.count.astype(np.int64) * PAGE_SIZE
     ends = ptes.address + length
     wrong = (ptes.count < 1) | (ptes.address % PAGE_SIZE != 0)
@@ -181,8 +181,8 @@ def _ptes(picture: Validated) -> None:
         raise _refuse("D7", f"extent {row} has pfn {ptes.pfn[row]} with flags {ptes.flags[row]:#x}")
 
 
-def _frames(picture: Validated) -> None:
-    frames = picture.frames
+def _frames(snapshot: Validated) -> None:
+    frames = snapshot.frames
     ends = frames.pfn + frames.count
     row = _first((frames.pfn < 0) | (frames.count < 1) | (frames.mapcount < 0))
     if row is not None:
@@ -201,11 +201,11 @@ def _frames(picture: Validated) -> None:
     row = _first(np.where(frames.order == 0, frames.head_offset != 0, (frames.head_offset < 0) | (last > size)))
     if row is not None:
         raise _refuse("D9", f"frame run {row} at {frames.pfn[row]:#x} is not within one folio")
-    _folios_whole(picture, size)
+    _folios_whole(snapshot, size)
 
 
-def _folios_whole(picture: Validated, size: I64) -> None:
-    frames = picture.frames
+def _folios_whole(snapshot: Validated, size: I64) -> None:
+    frames = snapshot.frames
     large = np.flatnonzero(frames.order > 0)
     if not len(large):
         return
@@ -218,22 +218,22 @@ def _folios_whole(picture: Validated, size: I64) -> None:
         raise _refuse("D9", f"the folio at {head[start[row]]:#x} has {pages[row]} pages here, not {wanted}")
 
 
-def _mapped_frames_described(picture: Validated) -> None:
-    ptes, frames = picture.ptes, picture.frames
-    extent, first, behind = picture.mapped
+def _mapped_frames_described(snapshot: Validated) -> None:
+    ptes, frames = snapshot.ptes, snapshot.frames
+    extent, first, behind = snapshot.mapped
     if not len(extent):
         return
     if not len(frames):
         raise _refuse("D10", "pages are mapped, but no frame is described")
-    last = picture.numbering.dense(ptes.pfn[extent] + ptes.count[extent] - 1)
+    last = snapshot.numbering.dense(ptes.pfn[extent] + ptes.count[extent] - 1)
     row = _first((first < 0) | (last != behind - 1))
     if row is not None:
         where = f"extent {extent[row]} maps frame {ptes.pfn[extent[row]]:#x}"
         raise _refuse("D10", f"{where}, which is not fully described")
 
 
-def _topology(picture: Validated) -> None:
-    chains = picture.anon_vma_chains
+def _topology(snapshot: Validated) -> None:
+    chains = snapshot.anon_vma_chains
     step = np.diff(chains.vma.astype(np.int64))
     first = np.diff(chains.vma, prepend=-1) != 0
     follows = np.diff(chains.position, prepend=-1) == 1

@@ -129,7 +129,7 @@ def _with_strangers(topology: Topology, anon: Trees) -> Bool:
     return np.isin(topology.anon_vmas.address, anon.anchor[strange])
 
 
-def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], picture: Snapshot) -> Found:
+def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], snapshot: Snapshot) -> Found:
     """I19 itself: from every page through the kernel's own trees, every entry that the page tables have must be met.
 
     A walk meets an entry iff its VMA is in the tree of the page's anchor (where the order of the tree, I12, lets the
@@ -139,17 +139,17 @@ def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], 
         memory: to read the struct pages.
         topology: whose the VMAs are.
         trees: of anon_vmas, and of files.
-        picture: with the entries.
+        snapshot: with the entries.
     """
     line = Checked("I19", "the walk through the kernel's own trees meets every entry of a page", 0, "pages")
-    kind = picture.per_frame("kind")
-    walked = among(kind, KINDS.walked) & (picture.per_frame("raced") == 0) & (picture.reverse.found > 0)
-    pfns = picture.pfns()[walked]
+    kind = snapshot.per_frame("kind")
+    walked = among(kind, KINDS.walked) & (snapshot.per_frame("raced") == 0) & (snapshot.reverse.found > 0)
+    pfns = snapshot.pfns()[walked]
     pages = memory.struct_pages(pfns)
     anonymous, of_file, anchor = anchors(pages.mapping)
-    entries = picture.walk_many(pfns)
-    page = np.repeat(np.arange(len(pfns)), picture.reverse.found[walked])
-    vmas = _kernel_vmas(topology, picture)
+    entries = snapshot.walk_many(pfns)
+    page = np.repeat(np.arange(len(pfns)), snapshot.reverse.found[walked])
+    vmas = _kernel_vmas(topology, snapshot)
     met = vmas[entries.vma] == 0  # VMAs that are not the same in both are of two moments: not asked
     if unknown := int(np.count_nonzero(met)):
         line = line._replace(
@@ -167,17 +167,17 @@ def walks(memory: KernelMemory, topology: Topology, trees: tuple[Trees, Trees], 
         pid, address = int(entries.pid[row]), int(entries.address[row])
         objects = (
             f"pfn {entries.pfn[row]:#x}, mapping {pointer(int(pages.mapping[page[row]]))}",
-            f"entry at {address:#x} of {pid} {picture.processes.comm[entries.process[row]]}",
+            f"entry at {address:#x} of {pid} {snapshot.processes.comm[entries.process[row]]}",
         )
         text = "the walk from the page does not meet an entry that maps it"
         violations.append(Violation("I19", text, objects, (pid,), ("walk", pid, address)))
     return Found(line._replace(checked=len(pfns), violations=len(missed)), violations)
 
 
-def _kernel_vmas(topology: Topology, picture: Snapshot) -> I64:
+def _kernel_vmas(topology: Topology, snapshot: Snapshot) -> I64:
     # For each VMA of the picture the address of its struct, 0 for one that the structures do not have so.
-    vmas = picture.vmas
-    pid = picture.processes.pid[vmas.process].astype(np.int64)
+    vmas = snapshot.vmas
+    pid = snapshot.processes.pid[vmas.process].astype(np.int64)
     row = rows_of(topology.vmas.pid << 36 | topology.vmas.start >> 12, pid << 36 | vmas.start >> 12)
     same = (row >= 0) & (topology.vmas.end[row] == vmas.end) & ~np.isin(row, topology.truncated)
     return np.where(same, topology.vmas.address[row], 0)

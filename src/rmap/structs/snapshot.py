@@ -105,7 +105,7 @@ def snapshot_of(memory: KernelMemory) -> Snapshot:
 
     Raises:
         NotPermitted: page tables cannot be read: ``why_no_ptes`` says why.
-        TraceError: what was read is contradictory (requirements D4 to D12).
+        SnapshotError: what was read is contradictory (requirements D4 to D12).
     """
     topology = memory.topology()
     builder = SnapshotBuilder("kernel", release=memory.release, pte_write=True)

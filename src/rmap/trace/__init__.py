@@ -1,4 +1,4 @@
-"""THE FILM: what happened to the memory of a recorded program: events in order, and pictures between them.
+"""THE RECORDED PROGRAM: what it did to its memory: events in order, and pictures between them.
 
 A recorder (``rmap record``) writes one, the lab replays it. ``docs/data-model.md`` states every table, column and
 requirement; :mod:`rmap.trace.tables` has the kinds of events.
@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from rmap.trace.builder import TraceBuilder
 from rmap.trace.tables import EventTable, InodeTable, OpenTable
-from rmap.trace.trace import Picture, Trace
+from rmap.trace.trace import Moment, Trace
 
-__all__ = ["EventTable", "InodeTable", "OpenTable", "Picture", "Trace", "TraceBuilder"]
+__all__ = ["EventTable", "InodeTable", "Moment", "OpenTable", "Trace", "TraceBuilder"]

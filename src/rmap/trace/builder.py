@@ -9,7 +9,7 @@ import numpy as np
 
 from rmap.snapshot import Snapshot
 from rmap.trace import tables as t
-from rmap.trace.trace import Picture, Trace
+from rmap.trace.trace import Moment, Trace
 
 
 class TraceBuilder:
@@ -39,7 +39,7 @@ class TraceBuilder:
         self._rows: list[tuple[int, ...]] = []
         self._files: list[dict[str, Any]] = []
         self._opens: list[dict[str, int]] = []
-        self._pictures: list[Picture] = []
+        self._moments: list[Moment] = []
 
     def file(
         self, path: str, *, dev: int = 1, inode: int = 0, size: int = 0, shmem: bool = False, device: bool = False
@@ -86,7 +86,7 @@ class TraceBuilder:
 
     def exec(self, pid: int, snapshot: Snapshot) -> None:
         """Add an exec, with the picture of the new address space."""
-        self.event(t.EXEC, pid, self._picture(snapshot, t.AT_EXEC, pid))
+        self.event(t.EXEC, pid, self._snapshot(snapshot, t.AT_EXEC, pid))
 
     def exit(self, pid: int) -> None:
         """Add an exit."""
@@ -94,7 +94,7 @@ class TraceBuilder:
 
     def checkpoint(self, snapshot: Snapshot, *, end: bool = False) -> None:
         """Add a picture of every recorded process."""
-        self.event(t.CHECKPOINT, -1, self._picture(snapshot, t.AT_END if end else t.AT_CHECKPOINT, -1))
+        self.event(t.CHECKPOINT, -1, self._snapshot(snapshot, t.AT_END if end else t.AT_CHECKPOINT, -1))
 
     def build(self) -> Trace:
         """Make the trace.
@@ -108,12 +108,12 @@ class TraceBuilder:
             t.EventTable.of(dict(zip(t.EventTable.columns(), rows.T.copy()))),
             t.OpenTable.of(_by_column(self._opens, t.OpenTable)),
             t.InodeTable.of(_by_column(self._files, t.InodeTable)),
-            list(self._pictures),
+            list(self._moments),
         )
 
-    def _picture(self, snapshot: Snapshot, cause: int, pid: int) -> int:
-        self._pictures.append(Picture(snapshot, t.CAUSES[cause], pid))
-        return len(self._pictures) - 1
+    def _snapshot(self, snapshot: Snapshot, cause: int, pid: int) -> int:
+        self._moments.append(Moment(snapshot, t.CAUSES[cause], pid))
+        return len(self._moments) - 1
 
 
 def _by_column(rows: Sequence[dict[str, Any]], table: type[t.OpenTable] | type[t.InodeTable]) -> dict[str, list[Any]]:

@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 from rmap.errors import TraceError, UsageError
 from rmap.snapshot import Snapshot
-from rmap.snapshot import storage as picture_storage
+from rmap.snapshot import storage as snapshot_storage
 from rmap.snapshot.tables import Table
 from rmap.trace import storage
-from rmap.trace.tables import CHECKPOINT, EXEC, EventTable, InodeTable, OpenTable, PictureTable
+from rmap.trace.tables import CHECKPOINT, EXEC, EventTable, InodeTable, MomentTable, OpenTable
 
 SUFFIX = ".part"
 NOT_ENDED = "the recorder was killed before it could finish the trace"
@@ -78,11 +78,11 @@ class Spool:
         """Add a ``struct file`` of an inode; returns its id."""
         return self._line("opens", {"file": file, "writable": int(writable)})
 
-    def add_picture(self, snapshot: Snapshot, cause: int, pid: int) -> int:
+    def add_snapshot(self, snapshot: Snapshot, cause: int, pid: int) -> int:
         """Add a picture; returns its number, for the event that is to name it."""
         number = self._rows["pictures"]
-        with (self.folder / storage.picture_name(number)).open("xb") as stream:
-            picture_storage.write(stream, snapshot.tables, snapshot.about, nested=True)  # quickly: somebody is stopped
+        with (self.folder / storage.snapshot_name(number)).open("xb") as stream:
+            snapshot_storage.write(stream, snapshot.tables, snapshot.about, nested=True)  # quickly: somebody is stopped
         return self._line("pictures", {"cause": cause, "pid": pid})
 
     def add_events(self, rows: npt.NDArray[np.int64]) -> None:
@@ -133,26 +133,26 @@ def load(folder: Path) -> storage.Parts:
         about = _about(folder)
         files = _table(folder, InodeTable, {"path": ""})
         opens = _table(folder, OpenTable, {})
-        table = _table(folder, PictureTable, {})
+        table = _table(folder, MomentTable, {})
         data = (folder / "events.i64").read_bytes()
         storage.check_causes(table, folder)
-        pictures = []
+        moments = []
         for number, (cause, pid) in enumerate(zip(table.cause.tolist(), table.pid.tolist())):
-            name = storage.picture_name(number)
+            name = storage.snapshot_name(number)
             with (folder / name).open("rb") as stream:
-                pictures.append((storage.nested(stream, f"{folder}: {name}"), cause, pid))
+                moments.append((storage.nested(stream, f"{folder}: {name}"), cause, pid))
     except FileNotFoundError as error:
         raise TraceError(f"{folder} is no unfinished recording: {Path(error.filename).name} is missing (T1)") from None
     except PermissionError as error:
         raise TraceError(f"{error.filename} cannot be read: {error.strerror}") from None
     rows = np.frombuffer(data[: len(data) - len(data) % (8 * _WIDTH)], "<i8").reshape(-1, _WIDTH)
-    rows, pictures = _known_only(rows, len(opens), pictures)
+    rows, moments = _known_only(rows, len(opens), moments)
     events = EventTable.of(dict(zip(EventTable.columns(), rows.T.copy())))
-    return storage.Parts(about, events, opens, files, pictures)
+    return storage.Parts(about, events, opens, files, moments)
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    about = picture_storage.read_json((folder / "about.json").read_bytes(), f"{folder}: about.json", "T1", TraceError)
+    about = snapshot_storage.read_json((folder / "about.json").read_bytes(), f"{folder}: about.json", "T1", TraceError)
     number = about.get("format") if isinstance(about, dict) else None
     if type(number) is not int or number < 1:
         raise TraceError(f"{folder}: about.json gives no format number (T2)")
@@ -167,7 +167,7 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
     path = folder / f"{table.name}.jsonl"
     columns: dict[str, list[Any]] = {name: [] for name in table.columns()}
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # what follows the last newline is cut off
-        row = picture_storage.read_json(line, f"{path}: line {number + 1}", "T3", TraceError)
+        row = snapshot_storage.read_json(line, f"{path}: line {number + 1}", "T3", TraceError)
         try:
             for name, values in columns.items():
                 if type(row[name]) is not (str if name in texts else int):
@@ -182,11 +182,11 @@ def _table(folder: Path, table: type[Any], texts: dict[str, str]) -> Any:
     return made
 
 
-def _known_only(rows: npt.NDArray[np.int64], nr_opens: int, pictures: list[Any]) -> tuple[Any, list[Any]]:
+def _known_only(rows: npt.NDArray[np.int64], nr_opens: int, moments: list[Any]) -> tuple[Any, list[Any]]:
     # Up to the first event that names what was not written any more; and the pictures that remain named.
     names = list(EventTable.columns())
     kind, a0, file = (rows[:, names.index(name)] for name in ("kind", "a0", "file"))
     shows = np.isin(kind, (EXEC, CHECKPOINT))
-    unknown = (file >= nr_opens) | (shows & (a0 >= len(pictures)))
+    unknown = (file >= nr_opens) | (shows & (a0 >= len(moments)))
     end = int(np.argmax(unknown)) if unknown.any() else len(rows)
-    return rows[:end], pictures[: int(np.count_nonzero(shows[:end]))]
+    return rows[:end], moments[: int(np.count_nonzero(shows[:end]))]

@@ -18,14 +18,14 @@ import numpy as np
 
 from rmap.errors import SnapshotError, TraceError
 from rmap.snapshot import Snapshot
-from rmap.snapshot import storage as picture_storage
-from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable, PictureTable
+from rmap.snapshot import storage as snapshot_storage
+from rmap.trace.tables import CAUSES, EventTable, InodeTable, MomentTable, OpenTable
 
 FORMAT = 1
 """The format this release writes; every format up to it is read."""
-FORM = picture_storage.Form("a recorded program", FORMAT, TraceError)
+FORM = snapshot_storage.Form("a recorded program", FORMAT, TraceError)
 """What a file of a trace should be."""
-_MAX_PICTURES = 1_000_000
+_MAX_SNAPSHOTS = 1_000_000
 
 
 @dataclass
@@ -36,10 +36,10 @@ class Parts:
     events: EventTable
     opens: OpenTable
     files: InodeTable
-    pictures: list[tuple[Snapshot, int, int]]
+    moments: list[tuple[Snapshot, int, int]]
 
 
-def picture_name(number: int) -> str:
+def snapshot_name(number: int) -> str:
     """``pictures/0000.rmap``: where a picture lies, in the archive and in the folder of an unfinished recording."""
     return f"pictures/{number:04}.rmap"
 
@@ -55,23 +55,23 @@ def save(path: str | os.PathLike[str], parts: Parts, *, force: bool = False) -> 
     Raises:
         UsageError: the file exists and ``force`` is false, or the directory does not exist.
     """
-    picture_storage.write_whole(path, lambda stream: _write(stream, parts), force=force)
+    snapshot_storage.write_whole(path, lambda stream: _write(stream, parts), force=force)
 
 
 def _write(stream: IO[bytes], parts: Parts) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        picture_storage.write_about(archive, {**parts.about, "format": FORMAT})
-        for table in (parts.events, parts.opens, parts.files, pictures_table(parts.pictures)):
-            picture_storage.write_table(archive, table)
-        for number, (snapshot, _, _) in enumerate(parts.pictures):
+        snapshot_storage.write_about(archive, {**parts.about, "format": FORMAT})
+        for table in (parts.events, parts.opens, parts.files, moments_table(parts.moments)):
+            snapshot_storage.write_table(archive, table)
+        for number, (snapshot, _, _) in enumerate(parts.moments):
             buffer = io.BytesIO()
-            picture_storage.write(buffer, snapshot.tables, snapshot.about, nested=True)
-            picture_storage.write_member(archive, picture_name(number), buffer.getvalue())
+            snapshot_storage.write(buffer, snapshot.tables, snapshot.about, nested=True)
+            snapshot_storage.write_member(archive, snapshot_name(number), buffer.getvalue())
 
 
-def pictures_table(pictures: list[tuple[Snapshot, int, int]]) -> PictureTable:
+def moments_table(moments: list[tuple[Snapshot, int, int]]) -> MomentTable:
     """The table that says why each picture was taken."""
-    return PictureTable.of({"cause": [cause for _, cause, _ in pictures], "pid": [pid for _, _, pid in pictures]})
+    return MomentTable.of({"cause": [cause for _, cause, _ in moments], "pid": [pid for _, _, pid in moments]})
 
 
 def load(path: Path) -> Parts:
@@ -80,36 +80,36 @@ def load(path: Path) -> Parts:
     Raises:
         TraceError: not a trace, damaged, or of a newer format. One sentence says which.
     """
-    with picture_storage.opened(path, path, FORM) as archive:
+    with snapshot_storage.opened(path, path, FORM) as archive:
         members = archive.namelist()
         if "about.json" in members and "events/time.npy" not in members:
             raise TraceError(f"{path} is a zip with an about.json, but not {FORM.what}: it has no events (T1)")
-        about = picture_storage.read_about(archive, path, FORM)
+        about = snapshot_storage.read_about(archive, path, FORM)
         events, opens, files, table = (
-            picture_storage.read_table(archive, EventTable, path, FORM),
-            picture_storage.read_table(archive, OpenTable, path, FORM),
-            picture_storage.read_table(archive, InodeTable, path, FORM),
-            picture_storage.read_table(archive, PictureTable, path, FORM),
+            snapshot_storage.read_table(archive, EventTable, path, FORM),
+            snapshot_storage.read_table(archive, OpenTable, path, FORM),
+            snapshot_storage.read_table(archive, InodeTable, path, FORM),
+            snapshot_storage.read_table(archive, MomentTable, path, FORM),
         )
-        pictures = _read_pictures(archive, table, path)
-    return Parts(about, events, opens, files, pictures)
+        moments = _read_snapshots(archive, table, path)
+    return Parts(about, events, opens, files, moments)
 
 
-def _read_pictures(archive: zipfile.ZipFile, table: PictureTable, path: Path) -> list[tuple[Snapshot, int, int]]:
-    if len(table) > _MAX_PICTURES:
+def _read_snapshots(archive: zipfile.ZipFile, table: MomentTable, path: Path) -> list[tuple[Snapshot, int, int]]:
+    if len(table) > _MAX_SNAPSHOTS:
         raise TraceError(f"{path} claims {len(table):,} pictures (T3)")
     check_causes(table, path)
     members = set(archive.namelist())
-    pictures = []
+    moments = []
     for number, (cause, pid) in enumerate(zip(table.cause.tolist(), table.pid.tolist())):
-        name = picture_name(number)
+        name = snapshot_name(number)
         if name not in members:
             raise TraceError(f"{path} lacks {name} (T3)")
-        pictures.append((nested(io.BytesIO(archive.read(name)), f"{path}: {name}"), cause, pid))
-    return pictures
+        moments.append((nested(io.BytesIO(archive.read(name)), f"{path}: {name}"), cause, pid))
+    return moments
 
 
-def check_causes(table: PictureTable, source: object) -> None:
+def check_causes(table: MomentTable, source: object) -> None:
     """T3: every cause is a known code."""
     wrong = (table.cause < 0) | (table.cause >= len(CAUSES))
     if wrong.any():
@@ -125,7 +125,7 @@ def nested(stream: IO[bytes], source: str) -> Snapshot:
     """
     # Who reads a trace has a trace that cannot be used, whatever part of it is bad.
     try:
-        tables, about = picture_storage.read(stream, source)
+        tables, about = snapshot_storage.read(stream, source)
     except SnapshotError as error:
         raise TraceError(str(error)) from None
     try:

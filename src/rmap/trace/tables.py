@@ -110,7 +110,7 @@ class InodeTable(Table):
 
 
 @dataclass
-class PictureTable(Table):
+class MomentTable(Table):
     """Why each picture was taken: the code of ``CAUSES``, and the process, -1 for all."""
 
     name: ClassVar[str] = "pictures"
@@ -119,5 +119,5 @@ class PictureTable(Table):
     pid: I64 = _column()
 
 
-TABLES: tuple[type[Table], ...] = (EventTable, OpenTable, InodeTable, PictureTable)
+TABLES: tuple[type[Table], ...] = (EventTable, OpenTable, InodeTable, MomentTable)
 """Every table, in the order of the documentation."""

@@ -14,7 +14,7 @@ from rmap.trace.validate import validate
 
 
 @dataclass(frozen=True)
-class Picture:
+class Moment:
     """A picture within a trace.
 
     Attributes:
@@ -41,14 +41,14 @@ class Trace:
     """
 
     def __init__(
-        self, about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, pictures: list[Picture]
+        self, about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, moments: list[Moment]
     ) -> None:
         self.about = about
         self.events = events
         self.opens = opens
         self.files = files
-        self.pictures = pictures
-        validate(about, events, opens, files, [(picture.snapshot, picture.cause, picture.pid) for picture in pictures])
+        self.moments = moments
+        validate(about, events, opens, files, [(moment.snapshot, moment.cause, moment.pid) for moment in moments])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -59,8 +59,8 @@ class Trace:
         """
         source = Path(path)
         parts = spool.load(source) if source.is_dir() else storage.load(source)
-        pictures = [Picture(snapshot, CAUSES[cause], pid) for snapshot, cause, pid in parts.pictures]
-        return cls(parts.about, parts.events, parts.opens, parts.files, pictures)
+        moments = [Moment(snapshot, CAUSES[cause], pid) for snapshot, cause, pid in parts.moments]
+        return cls(parts.about, parts.events, parts.opens, parts.files, moments)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the trace to one file, ``NAME.trace``.
@@ -71,10 +71,10 @@ class Trace:
         Raises:
             UsageError: the file exists, or there is no such directory.
         """
-        pictures = [(picture.snapshot, CAUSES.index(picture.cause), picture.pid) for picture in self.pictures]
-        parts = storage.Parts(self.about, self.events, self.opens, self.files, pictures)
+        moments = [(moment.snapshot, CAUSES.index(moment.cause), moment.pid) for moment in self.moments]
+        parts = storage.Parts(self.about, self.events, self.opens, self.files, moments)
         storage.save(path, parts, force=force)
 
     def __repr__(self) -> str:
         whole = "" if self.about["complete"] else ", incomplete"
-        return f"Trace({len(self.events):,} events, {len(self.pictures)} pictures{whole})"
+        return f"Trace({len(self.events):,} events, {len(self.moments)} pictures{whole})"

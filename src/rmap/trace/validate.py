@@ -45,11 +45,11 @@ RECORDERS = ("bpf", "perf", "model")
 """Who may have seen the events. ``model``: written by hand or by a program, not recorded."""
 _FAULT_BITS = 0xFFFF
 
-PictureRow = tuple[Snapshot, str, int]
+MomentRow = tuple[Snapshot, str, int]
 
 
 def validate(
-    about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, pictures: list[PictureRow]
+    about: dict[str, Any], events: EventTable, opens: OpenTable, files: InodeTable, moments: list[MomentRow]
 ) -> None:
     """Check requirements T4 to T9.
 
@@ -60,7 +60,7 @@ def validate(
     _files(events, opens, files)
     _order(events)
     _details(events)
-    _pictures(events, pictures)
+    _moments(events, moments)
 
 
 def _refuse(number: str, text: str) -> TraceError:
@@ -135,14 +135,14 @@ def _details(events: EventTable) -> None:
             raise _refuse("T7", f"event {row} ({KINDS[kind]}) {text}")
 
 
-def _pictures(events: EventTable, pictures: list[PictureRow]) -> None:
+def _moments(events: EventTable, moments: list[MomentRow]) -> None:
     # T8: every picture is named by exactly one event, of the kind of its cause and of its process.
     rows = np.flatnonzero(np.isin(events.kind, (EXEC, CHECKPOINT)))
     named = events.a0[rows].tolist()
-    if sorted(named) != list(range(len(pictures))):
-        raise _refuse("T8", f"the events name pictures {_few(named)}, not each of {len(pictures)} once")
+    if sorted(named) != list(range(len(moments))):
+        raise _refuse("T8", f"the events name pictures {_few(named)}, not each of {len(moments)} once")
     for row, shown in zip(rows.tolist(), named):
-        snapshot, cause, pid = pictures[shown]
+        snapshot, cause, pid = moments[shown]
         number, is_exec = int(events.a0[row]), int(events.kind[row]) == EXEC
         if cause not in CAUSES or is_exec != (cause == CAUSES[0]):
             raise _refuse("T8", f"picture {number} is of cause {cause!r}, but event {row} is of another kind")
@@ -151,7 +151,7 @@ def _pictures(events: EventTable, pictures: list[PictureRow]) -> None:
         pids = {*snapshot.processes.pid.tolist(), *snapshot.sharers.pid.tolist()}
         if is_exec and pids != {pid}:
             raise _refuse("T8", f"picture {number}, of the exec of process {pid}, shows processes {_few(sorted(pids))}")
-    ends = [cause for _, cause, _ in pictures if cause == CAUSES[-1]]
+    ends = [cause for _, cause, _ in moments if cause == CAUSES[-1]]
     if len(ends) > 1:
         raise _refuse("T9", f"there are {len(ends)} pictures of the end")
 

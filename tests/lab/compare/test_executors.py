@@ -15,7 +15,7 @@ from rmap.errors import LimitError, SourceError, UsageError
 from rmap.lab.compare import compare, workers
 from rmap.lab.compare.cache import ResultCache, cache_folder, key_of
 from rmap.lab.compare.cluster import executor_at
-from rmap.lab.compare.compare import compare_picture, compare_trace, compare_workload
+from rmap.lab.compare.compare import compare_snapshot, compare_trace, compare_workload
 from rmap.lab.compare.results_json import answer_from_plain, answer_to_plain
 from rmap.lab.replay.shipped import shipped_traces
 from rmap.snapshot import shipped
@@ -97,7 +97,10 @@ def test_any_executor_gives_the_same(kind: Any) -> None:
     assert asdict(here) == asdict(there)
 
 
-RECORDED = {"here.rmap": (shipped, compare_picture), "here.trace": (lambda: shipped_traces()["prefork"], compare_trace)}
+RECORDED = {
+    "here.rmap": (shipped, compare_snapshot),
+    "here.trace": (lambda: shipped_traces()["prefork"], compare_trace),
+}
 
 
 @pytest.mark.parametrize("name", RECORDED)

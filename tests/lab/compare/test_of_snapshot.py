@@ -9,7 +9,7 @@ import pytest
 
 from rmap import Kernel, Snapshot
 from rmap.errors import SnapshotError, UsageError
-from rmap.lab.compare.compare import compare_picture
+from rmap.lab.compare.compare import compare_snapshot
 from rmap.lab.compare.demo import run
 from rmap.lab.compare.of_snapshot import REGION_PAGES, SHIPPED
 from rmap.lab.results import Comparison, DesignResult
@@ -20,7 +20,7 @@ PROCESSES = CHILDREN + 1
 
 
 @pytest.fixture(scope="module")
-def picture() -> Snapshot:
+def snapshot() -> Snapshot:
     """A parent with a heap and a library, and children that rewrote a few pages."""
     kernel = Kernel(nr_pages=1 << 13)
     library = kernel.open("/lib/libc.so", LIBRARY * 4096)
@@ -38,8 +38,8 @@ def picture() -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def compared(picture: Snapshot) -> Comparison:
-    return compare_picture(picture)
+def compared(snapshot: Snapshot) -> Comparison:
+    return compare_snapshot(snapshot)
 
 
 def figures(result: DesignResult) -> dict[tuple[str, str], float]:
@@ -103,13 +103,13 @@ def test_walks_of_chains_look_at_nothing_in_vain(compared: Comparison) -> None:
     assert "pays per VMA" in compared.remarks[1] and "in vain per page" in compared.remarks[1]
 
 
-def test_a_seed_reproduces_it_from_a_file(picture: Snapshot, compared: Comparison, tmp_path: Path) -> None:
+def test_a_seed_reproduces_it_from_a_file(snapshot: Snapshot, compared: Comparison, tmp_path: Path) -> None:
     path = tmp_path / "family.rmap"
-    picture.save(path)
-    again = compare_picture(path, designs=["anon_vma_chain"])
+    snapshot.save(path)
+    again = compare_snapshot(path, designs=["anon_vma_chain"])
     assert asdict(again.designs[0]) == asdict(compared.designs[1])
     assert again.subject.name == "family.rmap" and again.subject.summary.startswith("recorded")
-    other = compare_picture(path, designs=["anon_vma_chain"], seed=2)
+    other = compare_snapshot(path, designs=["anon_vma_chain"], seed=2)
     assert other.equal and other.designs[0].eviction != again.designs[0].eviction
 
 
@@ -117,11 +117,11 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "not.rmap"
     path.write_text("words")
     with pytest.raises(SnapshotError):
-        compare_picture(path, designs=["pte_chain"])
+        compare_snapshot(path, designs=["pte_chain"])
     with pytest.raises(SnapshotError, match="there is no file"):
-        compare_picture(tmp_path / "none.rmap")
+        compare_snapshot(tmp_path / "none.rmap")
     with pytest.raises(UsageError):
-        compare_picture(path, profile="3.0")
+        compare_snapshot(path, profile="3.0")
 
 
 def test_the_first_screen_of_the_shipped_picture() -> None:

@@ -48,10 +48,10 @@ class RecordedModel:
         """A new, empty address space."""
         alone = Kernel(nr_pages=64, nr_swap=0, nr_tables=64)
         alone.spawn(pid=process.pid)
-        picture = alone.snapshot()
-        self.kernel.exec(process, picture, Inodes(self.kernel.core))
+        snapshot = alone.snapshot()
+        self.kernel.exec(process, snapshot, Inodes(self.kernel.core))
         process.mm.start_brk = process.mm.brk = START_BRK
-        self.made.exec(process.pid, picture)
+        self.made.exec(process.pid, snapshot)
         self.brk(process, 0)
 
     def fork(self, parent: Process, pid: int) -> Process:

@@ -170,8 +170,8 @@ def test_an_unfinished_recording_is_played_and_said_to_be_one(
 ) -> None:
     trace = small_machine().build()
     spool = Spool(tmp_path / "cut.trace.part", trace.about)
-    for picture, cause in zip(trace.pictures, (0, 1)):
-        spool.add_picture(picture.snapshot, cause, picture.pid)
+    for moment, cause in zip(trace.moments, (0, 1)):
+        spool.add_snapshot(moment.snapshot, cause, moment.pid)
     columns = [getattr(trace.events, name) for name in trace.events.columns()]
     spool.add_events(np.stack(columns, axis=1))
     spool.close()

@@ -29,7 +29,7 @@ def checkpoints(machine: RecordedModel, design: str = "anon_vma_chain") -> tuple
     answer = player.play()
     player.kernel.check()
     if design == "anon_vma_chain":
-        assert isomorphic(player.kernel.snapshot(), trace.pictures[-1].snapshot, vma_flags=-1) is None
+        assert isomorphic(player.kernel.snapshot(), trace.moments[-1].snapshot, vma_flags=-1) is None
     return answer.checkpoints
 
 
@@ -259,7 +259,7 @@ def test_a_file_is_not_shared_memory() -> None:
     machine.write(process, machine.mmap(process, 2))
     machine.checkpoint(end=True)
     trace = machine.build()
-    frames = trace.pictures[-1].snapshot.frames
+    frames = trace.moments[-1].snapshot.frames
     frames.kind[frames.kind == k.FILE] = k.SHMEM
     answer = TracePlayer(trace).play()
     assert agreement(answer.checkpoints[0], r.KINDS_OF_ENTRIES).wrong == 16 and answer.verdict == r.NO
@@ -331,7 +331,7 @@ def test_pages_merged_by_ksm_are_left_as_they_are(design: str) -> None:
     machine.write(process, area)
     machine.checkpoint(end=True)
     trace = machine.build()
-    frames = trace.pictures[1].snapshot.frames
+    frames = trace.moments[1].snapshot.frames
     merged = np.flatnonzero(frames.kind == k.ANON)[:2]
     frames.kind[merged], frames.mapping[merged], frames.anon_vma[merged] = k.KSM, f.MAPPING_KSM, -1
     player = TracePlayer(trace, design)

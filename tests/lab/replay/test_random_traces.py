@@ -103,7 +103,7 @@ def test_unseen_accesses_are_excused_and_put_right(seed: int) -> None:
     machine = TracePlayer(trace)
     answer = machine.play()
     machine.kernel.check()
-    assert isomorphic(machine.kernel.snapshot(), trace.pictures[-1].snapshot, vma_flags=-1) is None
+    assert isomorphic(machine.kernel.snapshot(), trace.moments[-1].snapshot, vma_flags=-1) is None
     causes = {cause for checkpoint in answer.checkpoints for cause in checkpoint.resynchronised}
     assert r.WRONG not in causes
     shares = [row for checkpoint in answer.checkpoints for row in checkpoint.agreements if row.what == r.SHARING]

@@ -50,7 +50,7 @@ def child_of(trace: Trace, rule: str) -> int:
 @pytest.mark.parametrize("rule", NAMES)
 def test_the_model_does_what_the_kernel_does(rule: str, trace: Trace, report: ReplayReport) -> None:
     child = child_of(trace, rule)
-    shown = [c for c in report.played.checkpoints if child in trace.pictures[c.number].snapshot.processes.pid.tolist()]
+    shown = [c for c in report.played.checkpoints if child in trace.moments[c.number].snapshot.processes.pid.tolist()]
     assert shown, "there is a picture at its exit"
     for checkpoint in shown:
         for row in checkpoint.agreements:

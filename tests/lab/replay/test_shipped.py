@@ -21,7 +21,7 @@ from rmap.mm.frames import ANON
 from rmap.mm.page_tables import spans
 from rmap.mm.pte import PRESENT, TRACKED_MASK
 from rmap.snapshot import Snapshot
-from rmap.trace import Picture, Trace
+from rmap.trace import Moment, Trace
 from rmap.trace import tables as t
 from rmap.uapi.vm_flags import VM_WRITE
 from rmap.units import PAGE_SHIFT, PAGE_SIZE
@@ -49,12 +49,12 @@ def test_four_programs_ship_and_are_small() -> None:
 def test_it_tells_nothing_about_the_machine(name: str, traces: dict[str, Trace]) -> None:
     trace = traces[name]
     assert trace.about["complete"] and not trace.about["lost"] and not trace.about["host"]
-    for picture in trace.pictures:
-        snapshot = picture.snapshot
+    for moment in trace.moments:
+        snapshot = moment.snapshot
         assert not snapshot.about["host"]
         assert not snapshot.anon_vmas.address.any()
         assert set(snapshot.processes.cgroup) == {"/"}
-    paths = {path for table in (trace.files, *(p.snapshot.files for p in trace.pictures)) for path in table.path}
+    paths = {path for table in (trace.files, *(p.snapshot.files for p in trace.moments)) for path in table.path}
     assert all(path.startswith(("/usr/", "/lib", "/bin/", "/etc/", "/dev/")) or "/" not in path for path in paths)
 
 
@@ -88,9 +88,9 @@ def test_every_design_plays_it_and_finds_every_entry(name: str, design: str, tra
 
 def without_topology(trace: Trace) -> Trace:
     """The trace as it would be if BPF had not been there for the pictures."""
-    pictures = []
-    for picture in trace.pictures:
-        snapshot = picture.snapshot
+    moments = []
+    for moment in trace.moments:
+        snapshot = moment.snapshot
         vmas, frames = snapshot.vmas, snapshot.frames
         tables = dict(snapshot.tables)
         no_file = vmas.file < 0
@@ -104,8 +104,8 @@ def without_topology(trace: Trace) -> Trace:
         for name in ("anon_vmas", "anon_vma_chains"):
             tables[name] = snapshot.tables[name].take(np.zeros(0, np.int64))
         about = {**snapshot.about, "topology": "none", "anon_exclusive": False, "pte_write": False}
-        pictures.append(Picture(Snapshot(tables, about), picture.cause, picture.pid))
-    return Trace(trace.about, trace.events, trace.opens, trace.files, pictures)
+        moments.append(Moment(Snapshot(tables, about), moment.cause, moment.pid))
+    return Trace(trace.about, trace.events, trace.opens, trace.files, moments)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,7 +127,7 @@ def without_faults(trace: Trace, kind: str, *, lost: int = 0) -> Trace:
         gone &= (events.a1 & t.WRITE) != 0
     assert gone.sum() > 500
     about = {**trace.about, "lost": lost}
-    return Trace(about, events.take(~gone), trace.opens, trace.files, trace.pictures)
+    return Trace(about, events.take(~gone), trace.opens, trace.files, trace.moments)
 
 
 @pytest.mark.parametrize("kind", ["one", "all"])
@@ -159,7 +159,7 @@ def test_an_mmap_that_is_not_played_is_noticed(traces: dict[str, Trace]) -> None
     threads = np.flatnonzero((events.kind == t.SYSCALL) & (events.nr == 9) & (events.a3 & 0x20000 != 0))
     assert len(threads), "redis-server makes stacks for its threads"
     events_without = events.take(np.setdiff1d(np.arange(len(events)), threads[:1]))
-    played = TracePlayer(Trace(trace.about, events_without, trace.opens, trace.files, trace.pictures)).play()
+    played = TracePlayer(Trace(trace.about, events_without, trace.opens, trace.files, trace.moments)).play()
     assert not played.agrees
     (layout,) = (row for row in played.checkpoints[0].agreements if row.what == r.LAYOUT)
     assert not layout.complete and layout.first

@@ -136,9 +136,9 @@ def test_page_tables_as_the_machine_has_them(memory: BpfMemory) -> None:
         assert copy.write.tolist()[:4] == [False, True, False, False]
         assert parent.pfn.tolist()[:4] == [frame(told.pid, at) for at in addresses.tolist()[:4]]
         assert set(parent.shift.tolist()[:4]) == {12}
-        picture = capture([told.pid, child], memory=memory)
-        assert picture.about["pte_write"]
-        (line,) = [line for line in picture.check() if line.invariant == "I17"]
+        snapshot = capture([told.pid, child], memory=memory)
+        assert snapshot.about["pte_write"]
+        (line,) = [line for line in snapshot.check() if line.invariant == "I17"]
         assert line.checked > 0 and not line.violations
 
 
@@ -166,10 +166,10 @@ def test_entries_that_nobody_may_use_are_present_all_the_same(memory: BpfMemory)
         assert raw.present[:576].all() and not raw.present[576:].any() and not raw.write.any() and raw.dirty[:576].all()
         inside = addresses >> 12 & (1 << raw.shift - 12) - 1
         assert (raw.pfn + inside).tolist()[:576] == [frame(told.pid, at) for at in addresses.tolist()[:576]]
-        picture = capture([told.pid], memory=memory)
-        anonymous = (picture.per_frame("kind") == k.ANON) & (picture.reverse.found > 0)
-        assert anonymous.sum() >= 576 and not picture.per_frame("raced")[anonymous].any()
-        assert {line.invariant for line in picture.check() if not line.reason} >= {"I13", "I14", "I15", "I17", "I21"}
+        snapshot = capture([told.pid], memory=memory)
+        anonymous = (snapshot.per_frame("kind") == k.ANON) & (snapshot.reverse.found > 0)
+        assert anonymous.sum() >= 576 and not snapshot.per_frame("raced")[anonymous].any()
+        assert {line.invariant for line in snapshot.check() if not line.reason} >= {"I13", "I14", "I15", "I17", "I21"}
 
 
 def test_frames_of_huge_entries_and_of_closed_ones() -> None:
@@ -234,20 +234,20 @@ def test_many_pages_in_several_calls(memory: BpfMemory) -> None:
 def test_a_picture_has_the_kernels_own_topology(memory: BpfMemory) -> None:
     with family(LINE) as told:
         (child,) = told.children
-        picture = capture([told.pid, child], memory=memory)
-        assert picture.about["topology"] == "kernel" and picture.about["anon_exclusive"]
-        assert (picture.vmas.pgoff >= 0).all()
+        snapshot = capture([told.pid, child], memory=memory)
+        assert snapshot.about["topology"] == "kernel" and snapshot.about["anon_exclusive"]
+        assert (snapshot.vmas.pgoff >= 0).all()
         place = told.value + PAGE
         (vma,) = np.flatnonzero(
-            (picture.vmas.start <= place) & (place < picture.vmas.end) & (picture.vmas.process == 1)
+            (snapshot.vmas.start <= place) & (place < snapshot.vmas.end) & (snapshot.vmas.process == 1)
         )
-        anon_vma = int(picture.vmas.anon_vma[vma])
-        linked = picture.anon_vma_chains.anon_vma[picture.anon_vma_chains.vma == vma].tolist()
-        assert linked == [anon_vma, int(picture.anon_vmas.parent[anon_vma])]
-        run = picture.frame_run(frame(child, place))
-        assert picture.frames.anon_vma[run] == anon_vma
-        assert picture.frames.flags[run] & f.KPF_ANON_EXCLUSIVE
-        picture.check()
+        anon_vma = int(snapshot.vmas.anon_vma[vma])
+        linked = snapshot.anon_vma_chains.anon_vma[snapshot.anon_vma_chains.vma == vma].tolist()
+        assert linked == [anon_vma, int(snapshot.anon_vmas.parent[anon_vma])]
+        run = snapshot.frame_run(frame(child, place))
+        assert snapshot.frames.anon_vma[run] == anon_vma
+        assert snapshot.frames.flags[run] & f.KPF_ANON_EXCLUSIVE
+        snapshot.check()
 
 
 @pytest.mark.live
@@ -257,12 +257,12 @@ def test_relatives_outside_the_picture_are_noticed(memory: BpfMemory) -> None:
         both = capture([told.pid, *told.children], memory=memory)
         alone = capture([told.pid], memory=memory)
         place = told.value + PAGE
-        for picture, whole in ((both, True), (alone, False)):
+        for snapshot, whole in ((both, True), (alone, False)):
             (vma,) = np.flatnonzero(
-                (picture.vmas.start <= place) & (place < picture.vmas.end) & (picture.vmas.process == 0)
+                (snapshot.vmas.start <= place) & (place < snapshot.vmas.end) & (snapshot.vmas.process == 0)
             )
-            assert picture.anon_vmas.whole[picture.vmas.anon_vma[vma]] == whole
-            picture.check()
+            assert snapshot.anon_vmas.whole[snapshot.vmas.anon_vma[vma]] == whole
+            snapshot.check()
 
 
 def record(kind: int, *words: int) -> list[int]:

@@ -31,17 +31,17 @@ CAPTURE = import_module("rmap.live.capture.capture")  # the module: the package 
 pytestmark = [pytest.mark.live, pytest.mark.needs("frames", "page_state", "same_mm")]
 
 
-def present(picture: Snapshot, pid: int) -> dict[int, int]:
+def present(snapshot: Snapshot, pid: int) -> dict[int, int]:
     """Address to frame of every present entry of a process in a picture."""
-    walk = picture.walk_many(picture.pfns())
+    walk = snapshot.walk_many(snapshot.pfns())
     mine = walk.pid == pid
     return dict(zip(walk.address[mine].tolist(), walk.pfn[mine].tolist()))
 
 
-def entry_at(picture: Snapshot, pid: int, address: int) -> tuple[int, int] | None:
+def entry_at(snapshot: Snapshot, pid: int, address: int) -> tuple[int, int] | None:
     """Flags and count of the extent that holds an address, None if none does."""
-    ptes = picture.ptes
-    own = picture.processes.pid[picture.vmas.process[ptes.vma]] == pid
+    ptes = snapshot.ptes
+    own = snapshot.processes.pid[snapshot.vmas.process[ptes.vma]] == pid
     row = np.flatnonzero(own & (ptes.address <= address) & (address < ptes.address + ptes.count * PAGE))
     return (int(ptes.flags[row[0]]), int(ptes.count[row[0]])) if len(row) else None
 
@@ -59,52 +59,52 @@ ready([address(heap), address(spare)])
 
 def test_every_entry_is_there_and_no_other() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids)
+        snapshot = capture(tree.pids)
         for pid in tree.pids:
             truth = {a: e & ((1 << 55) - 1) for a, e in entries(pid).items() if e >> 63}
-            assert present(picture, pid) == truth
-        assert picture.processes.pid.tolist() == sorted(tree.pids)
-        assert picture.processes.ppid.tolist()[1:] == [tree.pid] * 2
-        assert picture.parents().tolist() == [-1, 0, 0]
+            assert present(snapshot, pid) == truth
+        assert snapshot.processes.pid.tolist() == sorted(tree.pids)
+        assert snapshot.processes.ppid.tolist()[1:] == [tree.pid] * 2
+        assert snapshot.parents().tolist() == [-1, 0, 0]
 
 
 def test_after_fork_pages_are_shared_until_written() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids)
+        snapshot = capture(tree.pids)
         heap, spare = tree.value
         mother, (writer, dropper) = tree.pid, tree.children
-        pages = {pid: present(picture, pid) for pid in tree.pids}
+        pages = {pid: present(snapshot, pid) for pid in tree.pids}
         for page in range(64):
             at = heap + page * PAGE
-            answer = picture.who(pages[mother][at])
+            answer = snapshot.who(pages[mother][at])
             want = {mother, dropper} if 10 <= page < 20 else {mother, writer} if 32 <= page < 40 else set(tree.pids)
             assert {m.pid for m in answer.mappings} == want
             assert {m.address for m in answer.mappings} == {at}
             assert (answer.kind, answer.status, answer.mapcount) == ("anon", "complete", len(want))
         for page in range(10, 20):
-            answer = picture.who(pages[writer][heap + page * PAGE])
+            answer = snapshot.who(pages[writer][heap + page * PAGE])
             assert [m.pid for m in answer.mappings] == [writer]
-            assert entry_at(picture, writer, heap + page * PAGE)[0] & f.PTE_EXCLUSIVE  # type: ignore[index]
-        assert entry_at(picture, mother, spare + PAGE) is None
-        picture.check()
+            assert entry_at(snapshot, writer, heap + page * PAGE)[0] & f.PTE_EXCLUSIVE  # type: ignore[index]
+        assert entry_at(snapshot, mother, spare + PAGE) is None
+        snapshot.check()
 
 
 def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids)
+        snapshot = capture(tree.pids)
         # The tree's own pages hold still; those of libraries change their counts with every process on the machine.
-        private = [pfn for pfn in picture.pfns().tolist() if picture.who(pfn).kind == "anon"]
-        private = [pfn for pfn in private if picture.who(pfn).status == "complete"]
+        private = [pfn for pfn in snapshot.pfns().tolist() if snapshot.who(pfn).kind == "anon"]
+        private = [pfn for pfn in private if snapshot.who(pfn).status == "complete"]
         assert len(private) > 300
-        frames = picture.frames
+        frames = snapshot.frames
         for pfn in private:
-            run = picture.frame_run(pfn)
+            run = snapshot.frame_run(pfn)
             assert frames.mapcount[run] == kpage("kpagecount", pfn)
             assert frames.cgroup[run] == kpage("kpagecgroup", pfn)
-        kinds = picture.per_frame("kind")
-        flags = picture.per_frame("flags")
+        kinds = snapshot.per_frame("kind")
+        flags = snapshot.per_frame("flags")
         steady = KPF_ANON | KPF_SWAPBACKED | KPF_ZERO_PAGE | KPF_RESERVED
-        for pfn, kind, bits in list(zip(picture.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
+        for pfn, kind, bits in list(zip(snapshot.pfns().tolist(), kinds.tolist(), flags.tolist()))[::7]:
             now = kpage("kpageflags", pfn)
             assert bits & steady == now & steady
             assert (kind == k.ANON) == bool(now & KPF_ANON)
@@ -112,42 +112,43 @@ def test_mapcounts_flags_and_cgroups_are_the_kernels() -> None:
 
 def test_a_private_tree_is_complete() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids)
-        found = Counter(picture.who(pfn).status for pfn in picture.pfns().tolist() if picture.who(pfn).kind == "anon")
+        snapshot = capture(tree.pids)
+        answers = map(snapshot.who, snapshot.pfns().tolist())
+        found = Counter(answer.status for answer in answers if answer.kind == "anon")
         assert set(found) <= {"complete", "raced"}
         assert found["complete"] > 500
 
 
 def test_resident_size_is_what_smaps_says() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids, vm_flags=True)
+        snapshot = capture(tree.pids, vm_flags=True)
         for pid in tree.pids:
             smaps = Path(f"/proc/{pid}/smaps").read_text()
             rss = sum(map(int, re.findall(r"^Rss: +(\d+) kB", smaps, re.MULTILINE))) * 1024
-            ptes = picture.ptes
-            own = picture.processes.pid[picture.vmas.process[ptes.vma]] == pid
+            ptes = snapshot.ptes
+            own = snapshot.processes.pid[snapshot.vmas.process[ptes.vma]] == pid
             counted = own & ((ptes.flags & (f.PTE_PRESENT | f.PTE_SPECIAL)) == f.PTE_PRESENT)
             # The vDSO page is the kernel's own, and is counted in smaps all the same.
-            vdso = sum(own & ((ptes.flags & f.PTE_SPECIAL) != 0) & _labelled(picture, "[vdso]"))
+            vdso = sum(own & ((ptes.flags & f.PTE_SPECIAL) != 0) & _labelled(snapshot, "[vdso]"))
             assert (int(ptes.count[counted].sum()) + vdso) * PAGE == rss
-        assert picture.about["vma_flags"] == "smaps"
+        assert snapshot.about["vma_flags"] == "smaps"
 
 
-def _labelled(picture: Snapshot, label: str) -> np.ndarray:
-    return np.array([picture.vmas.label[vma] == label for vma in picture.ptes.vma.tolist()])
+def _labelled(snapshot: Snapshot, label: str) -> np.ndarray:
+    return np.array([snapshot.vmas.label[vma] == label for vma in snapshot.ptes.vma.tolist()])
 
 
 def test_vmas_are_those_of_maps() -> None:
     with family(FORKED) as tree:
         for vm_flags in (False, True):
-            picture = capture([tree.pid], vm_flags=vm_flags)
-            vmas = picture.vmas
+            snapshot = capture([tree.pid], vm_flags=vm_flags)
+            vmas = snapshot.vmas
             told = [
                 f"{vmas.start[row]:08x}-{vmas.end[row]:08x} {perms(int(vmas.flags[row]))}" for row in range(len(vmas))
             ]
             maps = Path(f"/proc/{tree.pid}/maps").read_text().splitlines()
             assert told == [" ".join(line.split()[:2]) for line in maps if "[vsyscall]" not in line]
-            paths = [picture.files.path[row] if row >= 0 else "" for row in vmas.file.tolist()]
+            paths = [snapshot.files.path[row] if row >= 0 else "" for row in vmas.file.tolist()]
             names = [path or label for path, label in zip(paths, vmas.label)]
             assert names == [line[73:] for line in maps if "[vsyscall]" not in line]
             offsets = [int(line.split()[2], 16) // PAGE for line in maps if "[vsyscall]" not in line]
@@ -168,9 +169,9 @@ ready([address(huge), touched])
 def test_a_sparse_vma_is_read_whole_and_quickly() -> None:
     with family(SPARSE) as tree:
         base, touched = tree.value
-        picture = capture([tree.pid])
+        snapshot = capture([tree.pid])
         end = base + (PAGE << 26)
-        found = sorted(address for address in present(picture, tree.pid) if base <= address < end)
+        found = sorted(address for address in present(snapshot, tree.pid) if base <= address < end)
         # More than 4,096 regions: more than one call of the ioctl, and the kernel's own buffer overflows (walk_end).
         assert found == sorted({base + page * PAGE for page in touched})
         with Pagemap(tree.pid) as pagemap:
@@ -205,30 +206,30 @@ ready([address(cache), address(anonymous), address(zeros)])
 
 def test_shared_memory_and_the_zero_page() -> None:
     with family(SHARED) as tree:
-        picture = capture(tree.pids)
+        snapshot = capture(tree.pids)
         cache, anonymous, zeros = tree.value
         child = tree.children[0]
-        pages = {pid: present(picture, pid) for pid in tree.pids}
-        answer = picture.who(pages[child][cache + 2 * PAGE])
+        pages = {pid: present(snapshot, pid) for pid in tree.pids}
+        answer = snapshot.who(pages[child][cache + 2 * PAGE])
         assert (answer.kind, answer.status, answer.file) == ("shmem", "complete", "/memfd:cache (deleted)")
         assert answer.file_offset == 6 * PAGE
         assert [(m.pid, m.address, m.offset) for m in answer.mappings] == [
             (pid, cache + 2 * PAGE, 6 * PAGE) for pid in sorted(tree.pids)
         ]
-        memfd = picture.files.path.index("/memfd:cache (deleted)")
-        assert picture.files.size[memfd] == 16 * PAGE
-        assert picture.files.kind[memfd] == f.FILE_SHMEM
-        held = picture.holders.file == memfd
-        assert (picture.holders.kind[held] == f.HOLDER_FD).all()
-        assert picture.processes.pid[picture.holders.process[held]].tolist() == sorted(tree.pids)
-        assert picture.who(pages[child][anonymous + 2 * PAGE]).kind == "shmem"
-        zero = picture.who(pages[child][zeros])
+        memfd = snapshot.files.path.index("/memfd:cache (deleted)")
+        assert snapshot.files.size[memfd] == 16 * PAGE
+        assert snapshot.files.kind[memfd] == f.FILE_SHMEM
+        held = snapshot.holders.file == memfd
+        assert (snapshot.holders.kind[held] == f.HOLDER_FD).all()
+        assert snapshot.processes.pid[snapshot.holders.process[held]].tolist() == sorted(tree.pids)
+        assert snapshot.who(pages[child][anonymous + 2 * PAGE]).kind == "shmem"
+        zero = snapshot.who(pages[child][zeros])
         assert (zero.kind, zero.mapcount, zero.status) == ("zero", 0, "approximate")
         assert zero.found >= 8
-        assert entry_at(picture, child, zeros)[0] & f.PTE_SPECIAL  # type: ignore[index]
-        vdso = picture.vmas.label.index("[vdso]")
-        frame = picture.ptes.pfn[picture.ptes.vma == vdso][0]
-        assert picture.who(int(frame)).kind == "kernel"
+        assert entry_at(snapshot, child, zeros)[0] & f.PTE_SPECIAL  # type: ignore[index]
+        vdso = snapshot.vmas.label.index("[vdso]")
+        frame = snapshot.ptes.pfn[snapshot.ptes.vma == vdso][0]
+        assert snapshot.who(int(frame)).kind == "kernel"
 
 
 GUARDED = """
@@ -243,9 +244,9 @@ def test_guard_markers_are_neither_pages_nor_swap() -> None:
     with family(GUARDED) as tree:
         area, refused = tree.value
         need("MADV_GUARD_INSTALL (Linux 6.13)" if refused else None)
-        picture = capture(tree.pids)
-        assert entry_at(picture, tree.pid, area + 3 * PAGE) == (f.PTE_GUARD, 3)
-        assert picture.nr_swap_ptes == 0
+        snapshot = capture(tree.pids)
+        assert entry_at(snapshot, tree.pid, area + 3 * PAGE) == (f.PTE_GUARD, 3)
+        assert snapshot.nr_swap_ptes == 0
 
 
 LARGE = """
@@ -261,13 +262,13 @@ ready(start)
 
 def test_a_large_folio_is_seen_whole() -> None:
     with family(LARGE) as tree:
-        picture = capture(tree.pids)
+        snapshot = capture(tree.pids)
         start = tree.value
-        pages = present(picture, tree.pid)
+        pages = present(snapshot, tree.pid)
         head = pages[start]
-        need(None if picture.who(head).order == 9 else "a free 2 MiB folio (transparent_hugepage)")
+        need(None if snapshot.who(head).order == 9 else "a free 2 MiB folio (transparent_hugepage)")
         for page in (0, 1, 127, 128, 191, 192, 511):
-            answer = picture.who(pages[start + page * PAGE])
+            answer = snapshot.who(pages[start + page * PAGE])
             assert (answer.head, answer.order, answer.pfn) == (head, 9, head + page)
             assert answer.found == answer.mapcount == (1 if 128 <= page < 192 else 2)
             assert answer.status == "complete"
@@ -289,26 +290,26 @@ ready(base)
 
 def test_a_hugetlb_page_is_told_from_other_memory(machine_lock: None) -> None:
     with huge_pages(1), family(HUGETLB) as tree:
-        picture = capture([tree.pid])
-        pages = present(picture, tree.pid)
-        answer = picture.who(pages[tree.value + 5 * PAGE])
+        snapshot = capture([tree.pid])
+        pages = present(snapshot, tree.pid)
+        answer = snapshot.who(pages[tree.value + 5 * PAGE])
         assert (answer.kind, answer.order, answer.found, answer.mapcount) == ("hugetlb", 9, 1, 1)
         assert answer.head == pages[tree.value]
-        picture.check()
+        snapshot.check()
 
 
 def test_what_is_in_swap_is_found_by_its_slot(machine_lock: None, disk: Path) -> None:
     with swap_file(disk), family(PAGED_OUT) as tree:
-        picture = capture(tree.pids)
-        held = entry_at(picture, tree.pid, tree.value)
+        snapshot = capture(tree.pids)
+        held = entry_at(snapshot, tree.pid, tree.value)
         need(None if held and held[0] & f.PTE_SWAP else "MADV_PAGEOUT to swap")
-        key = resolve(picture, parse_key(f"{tree.pid}:{tree.value:#x}"))
+        key = resolve(snapshot, parse_key(f"{tree.pid}:{tree.value:#x}"))
         assert key.swap is not None
         truth = entry(tree.pid, tree.value) & FRAME
         assert key.swap == (truth & 31, truth >> 5)
-        mappings = picture.who_swap(*key.swap).mappings
+        mappings = snapshot.who_swap(*key.swap).mappings
         assert [(m.pid, m.address) for m in mappings] == [(pid, tree.value) for pid in sorted(tree.pids)]
-        assert picture.nr_swap_ptes == 2 * sum(word >> 62 == 1 for word in entries(tree.pid).values())
+        assert snapshot.nr_swap_ptes == 2 * sum(word >> 62 == 1 for word in entries(tree.pid).values())
 
 
 VFORKED = """
@@ -324,10 +325,10 @@ def test_processes_that_share_an_mm_count_once(kcmp: bool, monkeypatch: pytest.M
     if not kcmp:
         monkeypatch.setattr("rmap.live.sources.same_mm.kcmp_vm", lambda pid, other: None)
     with family(VFORKED) as tree:
-        picture = capture(tree.pids)
-        assert picture.processes.pid.tolist() == [tree.pid]
-        assert picture.sharers.pid.tolist() == tree.children
-        answer = picture.who(present(picture, tree.pid)[tree.value])
+        snapshot = capture(tree.pids)
+        assert snapshot.processes.pid.tolist() == [tree.pid]
+        assert snapshot.sharers.pid.tolist() == tree.children
+        answer = snapshot.who(present(snapshot, tree.pid)[tree.value])
         assert (answer.found, answer.mapcount, answer.status) == (1, 1, "complete")
 
 
@@ -340,26 +341,26 @@ def test_without_kcmp_a_forked_child_is_still_another_mm(monkeypatch: pytest.Mon
 def test_the_whole_machine_is_sound(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     with family(FORKED) as tree:
-        picture = capture(progress=lambda done, total: steps.append((done, total)))
-        assert set(tree.pids) <= set(picture.processes.pid.tolist())
-    assert os.getpid() not in picture.processes.pid.tolist()
-    assert picture.about["skipped"] == 0
+        snapshot = capture(progress=lambda done, total: steps.append((done, total)))
+        assert set(tree.pids) <= set(snapshot.processes.pid.tolist())
+    assert os.getpid() not in snapshot.processes.pid.tolist()
+    assert snapshot.about["skipped"] == 0
     assert steps[-1][0] == steps[-1][1] == len(steps)
-    checked = {line.invariant: line.checked for line in picture.check()}
+    checked = {line.invariant: line.checked for line in snapshot.check()}
     assert checked["I19"] > 1000
-    picture.save(tmp_path / "here.rmap")
+    snapshot.save(tmp_path / "here.rmap")
     again = Snapshot.load(tmp_path / "here.rmap")
-    assert again.nr_ptes == picture.nr_ptes
+    assert again.nr_ptes == snapshot.nr_ptes
     assert again.about["release"] == os.uname().release
 
 
 def test_the_picture_taker_is_left_out_but_its_entries_are_known() -> None:
     with family(FORKED) as tree:
-        picture = capture(tree.pids)
-        libc = next(row for row, path in enumerate(picture.files.path) if path.endswith("/libc.so.6"))
+        snapshot = capture(tree.pids)
+        libc = next(row for row, path in enumerate(snapshot.files.path) if path.endswith("/libc.so.6"))
         mine = {line.path for line in read_maps(os.getpid())}
-        assert picture.files.path[libc] in mine
-        frames = picture.frames
+        assert snapshot.files.path[libc] in mine
+        frames = snapshot.frames
         assert (frames.own[(frames.file == libc) & (frames.mapcount > 3)] > 0).any()
         assert (frames.own[frames.kind == k.ANON] == 0).all()
 

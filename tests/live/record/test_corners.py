@@ -25,7 +25,7 @@ from rmap.trace.spool import Spool, part_of
 PID = 7
 
 
-def picture() -> Snapshot:
+def snapshot() -> Snapshot:
     """One process with one VMA."""
     builder = SnapshotBuilder("kernel")
     builder.add_vma(builder.add_process(PID, comm="prog"), 0x7F00_0000_0000, 0x7F00_0000_2000, 0x73, label="[stack]")
@@ -85,7 +85,7 @@ def spool(tmp_path: Path) -> Spool:
 def play(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session with one checkpoint, during which the program ends."""
     monkeypatch.setattr(session, "Tracer", Ending)
-    monkeypatch.setattr(session, "capture", lambda pids, **kwargs: picture())
+    monkeypatch.setattr(session, "capture", lambda pids, **kwargs: snapshot())
     nothing: Any = Nothing()
     played = Session(PID, nothing, spool, Checkpoints(at=(0.0,)), nothing, None, lambda: None)
     played.run()
@@ -98,15 +98,15 @@ def test_an_end_that_comes_while_a_checkpoint_stops_everything_has_its_picture(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = play(spool, monkeypatch).outcome
-    assert [shown.cause for shown in Trace.load(spool.folder).pictures] == ["end"]
-    assert outcome.end_picture and outcome.missed == []
+    assert [shown.cause for shown in Trace.load(spool.folder).moments] == ["end"]
+    assert outcome.end_snapshot and outcome.missed == []
 
 
 def test_an_end_that_could_not_be_stopped_says_why(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ending, "stuck", True)
     outcome = play(spool, monkeypatch).outcome
-    assert Trace.load(spool.folder).pictures == []
-    assert not outcome.end_picture and outcome.no_end == "it did not stop" and outcome.missed == []
+    assert Trace.load(spool.folder).moments == []
+    assert not outcome.end_snapshot and outcome.no_end == "it did not stop" and outcome.missed == []
 
 
 def test_the_status_is_the_programs_not_that_of_a_later_process_of_its_pid(monkeypatch: pytest.MonkeyPatch) -> None:

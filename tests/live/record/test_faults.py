@@ -105,7 +105,7 @@ def test_bpf_alone_may_be_refused(tmp_path: Path) -> None:
     assert "perf is tried" in done.stderr
     trace = Trace.load(target)
     assert trace.about["recorder"] == "perf" and len(rows(trace, t.FAULT)) > 20
-    assert trace.pictures[0].snapshot.about["topology"] == "none"
+    assert trace.moments[0].snapshot.about["topology"] == "none"
 
 
 @pytest.mark.needs("recording")
@@ -125,7 +125,7 @@ def test_a_signal_ends_the_recording_and_not_the_program(tmp_path: Path, number:
     trace = Trace.load(target)
     assert trace.about["why_incomplete"] == f"the recording was stopped by {number.name}"
     assert trace.about["exit_status"] is None and "runs on" in said(target)
-    assert len(trace.events) > 100 and len(trace.pictures) >= 3
+    assert len(trace.events) > 100 and len(trace.moments) >= 3
     assert not part_of(target).exists()
 
 
@@ -144,7 +144,7 @@ def test_a_killed_recorder_leaves_what_it_had(tmp_path: Path) -> None:
         end(pid)
     left = Trace.load(part_of(target))
     assert not left.about["complete"] and "killed" in left.about["why_incomplete"]
-    assert len(left.events) > 100 and len(left.pictures) >= 4
+    assert len(left.events) > 100 and len(left.moments) >= 4
     trace, told = recorded(target, ["true"])
     kept = tmp_path / "k.unfinished-1.trace"
     assert trace.about["complete"] and f"{len(left.events):,} events are kept in {kept}" in told
@@ -261,13 +261,13 @@ def test_an_installation_without_perf_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.needs("recording")
 def test_a_recorder_that_fails_keeps_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = 0
+    captures = 0
     real = session.capture
 
     def fails_the_second_time(*arguments: Any, **options: Any) -> Snapshot:
-        nonlocal pictures
-        pictures += 1
-        if pictures == 2:
+        nonlocal captures
+        captures += 1
+        if captures == 2:
             raise SourceError("the moon is in the way")
         return real(*arguments, **options)
 
@@ -277,7 +277,7 @@ def test_a_recorder_that_fails_keeps_what_it_had(tmp_path: Path, monkeypatch: py
     until(mark.exists)
     about = done.trace.about
     assert about["why_incomplete"].startswith("the recorder failed: the moon is in the way")
-    assert done.exit_status is None and len(done.trace.pictures) == 1 and len(done.trace.events) > 10
+    assert done.exit_status is None and len(done.trace.moments) == 1 and len(done.trace.events) > 10
     assert not part_of(tmp_path / "x.trace").exists()
 
 

@@ -166,7 +166,7 @@ def file_row(address: int, inode: int, *, size: int = 4096, bits: int = 0, gener
     return row(1, raw.FILE, 9, 8 << 20 | 1, inode, size, bits, -1, generation, file=address, nr=nr)
 
 
-def picture(pid: int) -> Snapshot:
+def snapshot(pid: int) -> Snapshot:
     builder = SnapshotBuilder("kernel")
     builder.add_vma(builder.add_process(pid), 0x1000, 0x2000, 3)
     return builder.build()
@@ -211,24 +211,24 @@ def test_rows_after_an_exec_wait_for_its_picture(spool: Spool) -> None:
     rows_in = [row(1, t.EXEC, 5), row(2, t.FAULT, 6), row(3, t.EXEC, 6), row(4, t.FAULT, 5), row(5, t.EXEC, 7)]
     whole.add(np.concatenate(rows_in))
     assert len(Trace.load(spool.folder).events) == 0
-    whole.exec_picture(6, picture(6))
+    whole.exec_snapshot(6, snapshot(6))
     assert len(Trace.load(spool.folder).events) == 0
-    whole.exec_picture(5, picture(5))
+    whole.exec_snapshot(5, snapshot(5))
     assert Trace.load(spool.folder).events.kind.tolist() == [t.EXEC, t.FAULT, t.EXEC, t.FAULT]
-    whole.checkpoint(picture(6), t.AT_CHECKPOINT, 9)
+    whole.checkpoint(snapshot(6), t.AT_CHECKPOINT, 9)
     whole.finish(row(10, t.EXIT, 7))
     trace = Trace.load(spool.folder)
     assert trace.events.kind.tolist() == [t.EXEC, t.FAULT, t.EXEC, t.FAULT, t.CHECKPOINT, t.EXIT], "7 died at its exec"
-    assert [p.pid for p in trace.pictures] == [5, 6, -1]
+    assert [p.pid for p in trace.moments] == [5, 6, -1]
 
 
 def test_an_exec_whose_record_was_lost_has_its_picture_all_the_same(spool: Spool) -> None:
     whole = Assembler(spool)
     whole.add(row(1, t.FAULT, 5))
-    whole.exec_picture(5, picture(5))
-    whole.exec_picture(6, None)
+    whole.exec_snapshot(5, snapshot(5))
+    whole.exec_snapshot(6, None)
     whole.add(np.concatenate([row(2**62, t.EXEC, 5), row(2**62, t.FAULT, 5)]))
-    whole.exec_picture(5, picture(5))
+    whole.exec_snapshot(5, snapshot(5))
     whole.add(np.concatenate([row(2**62, t.EXEC, 7), row(2**62, t.EXIT, 7)]))
     trace = Trace.load(spool.folder)
     assert trace.events.kind.tolist() == [t.FAULT, t.EXEC, t.EXEC, t.FAULT, t.EXIT], "what was killed waits for nothing"
@@ -245,9 +245,9 @@ def test_clocks_of_two_processors_do_not_go_back(spool: Spool) -> None:
 
 def test_a_late_recorder_gets_its_pictures_by_time(spool: Spool) -> None:
     whole = LateAssembler(spool)
-    whole.exec_picture(5, picture(5))
-    whole.exec_picture(6, None)
-    whole.exec_picture(5, picture(5))
+    whole.exec_snapshot(5, snapshot(5))
+    whole.exec_snapshot(6, None)
+    whole.exec_snapshot(5, snapshot(5))
     assert Trace.load(spool.folder).events.kind.tolist() == [t.EXEC, t.EXEC], "kept even if the rest never comes"
     late = [row(3, t.FAULT, 5), row(1, t.EXEC, 5), row(2, t.FAULT, 5), row(4, t.EXEC, 6), row(5, t.EXEC, 5)]
     whole.finish(np.concatenate([*late, row(6, t.FAULT, 5)]))

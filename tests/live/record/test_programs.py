@@ -37,19 +37,19 @@ PIPELINE = ["sh", "-c", "seq 1 1000 | sort -n | tail -1 | cat"]
 MMAP, MUNMAP, BRK, MREMAP, FTRUNCATE, SHMAT, OPENAT = 9, 11, 12, 25, 77, 30, 257
 
 
-def anonymous_pages(picture: Snapshot, pid: int) -> set[int]:
+def anonymous_pages(snapshot: Snapshot, pid: int) -> set[int]:
     """The addresses of present pages of one process that belong to no file."""
-    ptes, vmas = picture.ptes, picture.vmas
-    pids = picture.processes.pid[vmas.process[ptes.vma]]
+    ptes, vmas = snapshot.ptes, snapshot.vmas
+    pids = snapshot.processes.pid[vmas.process[ptes.vma]]
     chosen = (pids == pid) & (ptes.flags & f.PTE_PRESENT != 0) & (ptes.flags & (f.PTE_FILE | f.PTE_SPECIAL) == 0)
     starts, counts = ptes.address[chosen].tolist(), ptes.count[chosen].tolist()
     return {start + 4096 * n for start, count in zip(starts, counts) for n in range(count)}
 
 
-def vmas_of(picture: Snapshot, pid: int) -> list[tuple[int, int, str]]:
+def vmas_of(snapshot: Snapshot, pid: int) -> list[tuple[int, int, str]]:
     """Start, end and label of the VMAs of one process."""
-    chosen = np.flatnonzero(picture.processes.pid[picture.vmas.process] == pid).tolist()
-    return [(int(picture.vmas.start[i]), int(picture.vmas.end[i]), picture.vmas.label[i]) for i in chosen]
+    chosen = np.flatnonzero(snapshot.processes.pid[snapshot.vmas.process] == pid).tolist()
+    return [(int(snapshot.vmas.start[i]), int(snapshot.vmas.end[i]), snapshot.vmas.label[i]) for i in chosen]
 
 
 @pytest.mark.needs("recording")
@@ -60,7 +60,7 @@ def test_a_pipeline_is_recorded_whole(tmp_path: Path) -> None:
     assert "complete" in said and "ended with status 0" in said
     events = trace.events
     assert (len(rows(trace, t.FORK)), len(rows(trace, t.EXEC)), len(rows(trace, t.EXIT))) == (4, 5, 5)
-    assert Counter(picture.cause for picture in trace.pictures) == {"exec": 5, "end": 1}
+    assert Counter(moment.cause for moment in trace.moments) == {"exec": 5, "end": 1}
     shell = int(events.pid[rows(trace, t.EXEC)[0]])
     forks = rows(trace, t.FORK)
     assert set(events.pid[forks].tolist()) == {shell}
@@ -77,7 +77,7 @@ def test_a_pipeline_is_recorded_whole(tmp_path: Path) -> None:
 def test_exec_made_areas_are_in_the_picture_and_the_rest_in_the_events(tmp_path: Path) -> None:
     """What the kernel shows at the end is the exec's picture, changed by the recorded calls: nothing else."""
     trace, _ = recorded(tmp_path / "s.trace", ["sort", "/etc/passwd"])
-    first, last = trace.pictures[0], trace.pictures[-1]
+    first, last = trace.moments[0], trace.moments[-1]
     pid = first.pid
     made_by_exec = vmas_of(first.snapshot, pid)
     assert {"[stack]", "[vdso]"} <= {label for _, _, label in made_by_exec}
@@ -113,10 +113,10 @@ def test_exec_made_areas_are_in_the_picture_and_the_rest_in_the_events(tmp_path:
 def test_every_anonymous_page_has_its_fault(tmp_path: Path) -> None:
     work = "x = [bytes([n % 256]) * 5000 for n in range(2000)]; y = bytearray(1 << 20); del x"
     trace, _ = recorded(tmp_path / "f.trace", python(work))
-    events, pid = trace.events, trace.pictures[0].pid
+    events, pid = trace.events, trace.moments[0].pid
     faults = rows(trace, t.FAULT)
     faulted = set((events.a0[faults] & ~4095).tolist())
-    at_exec, at_end = (anonymous_pages(trace.pictures[n].snapshot, pid) for n in (0, -1))
+    at_exec, at_end = (anonymous_pages(trace.moments[n].snapshot, pid) for n in (0, -1))
     assert len(at_end) > 500
     assert at_end - at_exec <= faulted
     assert set(np.unique(events.a1[faults] & ~0x17).tolist()) == {0}
@@ -141,8 +141,8 @@ threading.Event().wait()
     assert (events.a2[threads] & t.CLONE_VM).all()
     vforks = forks[events.a2[forks] & t.CLONE_VFORK != 0]
     assert len(vforks) == 1 and events.a4[vforks[0]] == 1 and events.a3[vforks[0]] == 0
-    root = trace.pictures[0].pid
-    assert [picture.pid for picture in trace.pictures if picture.cause == "exec"].count(root) == 2
+    root = trace.moments[0].pid
+    assert [moment.pid for moment in trace.moments if moment.cause == "exec"].count(root) == 2
     assert trace.about["exit_status"] == 7 and trace.about["complete"]
 
 
@@ -163,8 +163,8 @@ time.sleep(0.1)
 """
     for turn in range(3):
         trace, told = recorded(tmp_path / f"e{turn}.trace", python(text))
-        end = trace.pictures[-1]
-        assert end.cause == "end" and end.snapshot.processes.pid.tolist() == [trace.pictures[0].pid], told
+        end = trace.moments[-1]
+        assert end.cause == "end" and end.snapshot.processes.pid.tolist() == [trace.moments[0].pid], told
         assert len(end.snapshot.vmas) > 30 and len(rows(trace, t.EXIT)) == 1
 
 
@@ -190,7 +190,7 @@ def test_a_program_that_dies_by_a_signal(tmp_path: Path) -> None:
     trace, said = recorded(tmp_path / "k.trace", ["sh", "-c", "kill -SEGV $$"])
     assert trace.about["exit_status"] == -signal.SIGSEGV and trace.about["complete"]
     assert "was ended by SIGSEGV" in said
-    assert trace.pictures[-1].cause == "end"
+    assert trace.moments[-1].cause == "end"
     trace, said = recorded(tmp_path / "k9.trace", ["sh", "-c", "kill -KILL $$"])
     assert trace.about["exit_status"] == -signal.SIGKILL and "was ended by SIGKILL" in said
 
@@ -209,7 +209,7 @@ for _ in range(1000):
     assert trace.about["complete"]
     assert len(rows(trace, t.FORK)) == 1000 and len(rows(trace, t.EXIT)) == 1001
     forked = trace.events.a0[rows(trace, t.FORK)].tolist()
-    assert set(trace.events.pid[rows(trace, t.EXIT)].tolist()) == {trace.pictures[0].pid, *forked}
+    assert set(trace.events.pid[rows(trace, t.EXIT)].tolist()) == {trace.moments[0].pid, *forked}
 
 
 @pytest.mark.needs("recording", "setpriv")
@@ -249,7 +249,7 @@ open({str(answer)!r}, "w").write(repr(sorted(got)))
         os.kill(pid, signal.SIGUSR1)
         assert process.wait(30) == 0
     assert answer.read_text() == repr([int(signal.SIGUSR1), int(signal.SIGCONT)])
-    assert len(Trace.load(target).pictures) > 3
+    assert len(Trace.load(target).moments) > 3
 
 
 @pytest.mark.needs("recording", "compiler")
@@ -262,7 +262,7 @@ def test_checkpoints_while_a_parent_waits_in_vfork(tmp_path: Path) -> None:
     subprocess.run(["cc", str(source), "-o", str(program)], check=True)
     trace, said = recorded(tmp_path / "v.trace", [str(program)], "--checkpoint", "1,3")
     assert trace.about["exit_status"] == 3 and trace.about["missed_checkpoints"] == 0, said
-    first, second = (p.snapshot for p in trace.pictures if p.cause == "checkpoint")
+    first, second = (p.snapshot for p in trace.moments if p.cause == "checkpoint")
     assert (len(first.processes), len(first.sharers)) == (1, 1)
     assert (len(second.processes), len(second.sharers)) == (1, 0)
     fork = rows(trace, t.FORK)[0]
@@ -273,7 +273,7 @@ def test_checkpoints_while_a_parent_waits_in_vfork(tmp_path: Path) -> None:
 def test_checkpoint_at_every_exit_shows_the_process_that_ends(tmp_path: Path) -> None:
     trace, _ = recorded(tmp_path / "e.trace", ["sh", "-c", "ls / >/dev/null; ls / >/dev/null"], "--checkpoint", "exit")
     exits = trace.events.pid[rows(trace, t.EXIT)].tolist()
-    shown = [set(p.snapshot.processes.pid.tolist()) for p in trace.pictures if p.cause != "exec"]
+    shown = [set(p.snapshot.processes.pid.tolist()) for p in trace.moments if p.cause != "exec"]
     assert len(exits) == len(shown) == 3
     assert all(pid in pids for pid, pids in zip(exits, shown))
 
@@ -290,7 +290,7 @@ def test_perf_sees_the_same_calls(tmp_path: Path) -> None:
     assert traces[1].about["recorder"] == "perf" and traces[1].about["complete"]
     faults = [len(rows(trace, t.FAULT)) for trace in traces]
     assert abs(faults[0] - faults[1]) < 0.1 * faults[0]
-    assert Counter(p.cause for p in traces[1].pictures) == Counter(p.cause for p in traces[0].pictures)
+    assert Counter(p.cause for p in traces[1].moments) == Counter(p.cause for p in traces[0].moments)
     libc = [len([path for path in trace.files.path if path.endswith("/libc.so.6")]) for trace in traces]
     assert libc == [1, 1]
     forks = traces[1].events.a3[rows(traces[1], t.FORK)]

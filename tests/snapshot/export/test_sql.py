@@ -14,7 +14,7 @@ PICTURE = str(shipped())
 
 
 @pytest.fixture(scope="module")
-def picture() -> Snapshot:
+def snapshot() -> Snapshot:
     return Snapshot.load(shipped())
 
 
@@ -23,17 +23,17 @@ def rows(query: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, objec
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_answers_are_those_of_the_tables(picture: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_are_those_of_the_tables(snapshot: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows("select count(*) as n, sum(pages) as pages from mappings", capsys)
-    assert row["pages"] == picture.nr_ptes
-    pid = int(picture.processes.pid[0])
+    assert row["pages"] == snapshot.nr_ptes
+    pid = int(snapshot.processes.pid[0])
     (row,) = rows(f"select count(*) as n from vmas v join processes p on p.id = v.process where p.pid = {pid}", capsys)
-    assert row["n"] == (picture.vmas.process == 0).sum()
+    assert row["n"] == (snapshot.vmas.process == 0).sum()
     (row,) = rows("select release, source from about", capsys)
-    assert row["release"] == picture.about["release"]
+    assert row["release"] == snapshot.about["release"]
     found = rows("select frame_kind(kind) as kind, sum(count)::int as n from frames group by 1", capsys)
     kinds = {str(row["kind"]): row["n"] for row in found}
-    assert sum(int(str(n)) for n in kinds.values()) == len(picture.pfns()) and "anon" in kinds
+    assert sum(int(str(n)) for n in kinds.values()) == len(snapshot.pfns()) and "anon" in kinds
 
 
 def test_tables_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,16 +88,16 @@ def test_without_duckdb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, caps
     assert "pip install 'linux-rmap[data]'" in " ".join(capsys.readouterr().err.split())
 
 
-def test_parquet_holds_the_same_tables(picture: Snapshot, tmp_path: Path) -> None:
+def test_parquet_holds_the_same_tables(snapshot: Snapshot, tmp_path: Path) -> None:
     import duckdb
 
     from rmap.errors import UsageError
     from rmap.snapshot.export.arrow import write_parquet
 
-    files = write_parquet(picture, tmp_path / "out")
-    assert {file.stem for file in files} == {*picture.tables, "about"}
+    files = write_parquet(snapshot, tmp_path / "out")
+    assert {file.stem for file in files} == {*snapshot.tables, "about"}
     (n,) = duckdb.sql(f"select sum(count) from '{tmp_path}/out/ptes.parquet' where flags & 1 != 0").fetchall()[0]
-    assert n == picture.nr_ptes
+    assert n == snapshot.nr_ptes
     with pytest.raises(UsageError, match="not empty"):
-        write_parquet(picture, tmp_path / "out")
-    write_parquet(picture, tmp_path / "out", force=True)
+        write_parquet(snapshot, tmp_path / "out")
+    write_parquet(snapshot, tmp_path / "out", force=True)

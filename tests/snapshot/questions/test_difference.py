@@ -26,7 +26,7 @@ Entries = dict[int, dict[int, int]]  # process -> page -> frame
 KIND_OF = (k.ANON, k.ANON, k.ANON, k.FILE, k.ZERO, k.HUGETLB)  # of frame n: KIND_OF[n % 6]
 
 
-def picture_of(entries: Entries, *, start: dict[int, int] | None = None, **about: Any) -> Snapshot:
+def snapshot_of(entries: Entries, *, start: dict[int, int] | None = None, **about: Any) -> Snapshot:
     """A picture of some processes with one area each."""
     builder = SnapshotBuilder("model", **about)
     found: dict[int, int] = defaultdict(int)
@@ -48,8 +48,8 @@ def of(found: Difference, pid: int) -> ProcessChange:
 
 
 def test_a_write_unshares_and_a_fork_shares() -> None:
-    before = picture_of({1: {0: 12, 1: 13, 2: 14}, 2: {0: 12, 1: 13}})
-    after = picture_of({1: {0: 12, 1: 13, 2: 14}, 2: {0: 18, 1: 13}, 3: {2: 14}})
+    before = snapshot_of({1: {0: 12, 1: 13, 2: 14}, 2: {0: 12, 1: 13}})
+    after = snapshot_of({1: {0: 12, 1: 13, 2: 14}, 2: {0: 18, 1: 13}, 3: {2: 14}})
     found = difference(before, after)
     writer, other, child = of(found, 2), of(found, 1), of(found, 3)
     assert (writer.unshared, writer.replaced, writer.left, writer.gained, writer.lost) == (1, 1, 0, 0, 0)
@@ -59,19 +59,19 @@ def test_a_write_unshares_and_a_fork_shares() -> None:
 
 
 def test_a_page_that_was_private_and_moved_is_no_unsharing() -> None:
-    row = of(difference(picture_of({1: {0: 12}}), picture_of({1: {0: 18}})), 1)
+    row = of(difference(snapshot_of({1: {0: 12}}), snapshot_of({1: {0: 18}})), 1)
     assert (row.replaced, row.unshared, row.left, row.newly_shared, row.changed) == (1, 0, 0, 0, False)
 
 
 def test_a_pid_given_again_is_another_process() -> None:
-    before, after = picture_of({7: {0: 12}}, start={7: 100}), picture_of({7: {0: 12, 1: 13}}, start={7: 200})
+    before, after = snapshot_of({7: {0: 12}}, start={7: 100}), snapshot_of({7: {0: 12, 1: 13}}, start={7: 200})
     went, came = difference(before, after).processes
     assert (went.state, went.start_time, went.reused, went.lost) == ("went", 100, True, 1)
     assert (came.state, came.start_time, came.reused, came.gained) == ("came", 200, True, 2)
 
 
 def test_pages_that_no_process_owns_do_not_count() -> None:
-    row = of(difference(picture_of({1: {0: 4}}), picture_of({1: {0: 12, 1: 5}})), 1)  # the zero page; hugetlb
+    row = of(difference(snapshot_of({1: {0: 4}}), snapshot_of({1: {0: 12, 1: 5}})), 1)  # the zero page; hugetlb
     assert (row.rss_before, row.rss_after, row.gained, row.unshared) == (0, PAGE, 1, 0)
 
 
@@ -89,7 +89,7 @@ def test_what_went_to_swap_is_told_apart() -> None:
 
 
 def test_files_by_mapped_frames() -> None:
-    before, after = parent_and_child().build(), picture_of({100: {0: 12}}, start={100: 5})
+    before, after = parent_and_child().build(), snapshot_of({100: {0: 12}}, start={100: 5})
     assert [(one.path, one.before, one.after) for one in difference(before, after).files] == [
         ("/lib/libc.so.6", 2 * PAGE, 0)
     ]
@@ -97,22 +97,22 @@ def test_files_by_mapped_frames() -> None:
 
 
 def test_other_machines_are_compared_with_a_warning() -> None:
-    here = picture_of({1: {0: 12}}, host="a", time="2026-01-01T00:00:00Z")
-    there = picture_of({1: {0: 12}}, host="b", time="2026-01-02T00:00:00Z")
+    here = snapshot_of({1: {0: 12}}, host="a", time="2026-01-01T00:00:00Z")
+    there = snapshot_of({1: {0: 12}}, host="b", time="2026-01-02T00:00:00Z")
     assert "different hosts (a, b)" in difference(here, there).warnings[0]
-    anew = picture_of({1: {0: 12}}, start={1: 5}, host="a", time="2026-01-02T00:00:00Z")
+    anew = snapshot_of({1: {0: 12}}, start={1: 5}, host="a", time="2026-01-02T00:00:00Z")
     assert "booted anew" in difference(here, anew).warnings[0]
-    later = picture_of({2: {0: 12}}, start={2: 5}, host="a")
+    later = snapshot_of({2: {0: 12}}, start={2: 5}, host="a")
     assert "no process is in both" in difference(here, later).warnings[0]
-    assert difference(here, picture_of({1: {0: 12}}, host="a")).warnings == []
+    assert difference(here, snapshot_of({1: {0: 12}}, host="a")).warnings == []
 
 
 def test_the_wrong_order_and_missing_processes_are_said() -> None:
-    late = picture_of({1: {0: 12}}, time="2026-01-02T00:00:00Z")
-    early = picture_of({1: {0: 12}, 2: {0: 12}}, time="2026-01-01T00:00:00Z", refused=2)
+    late = snapshot_of({1: {0: 12}}, time="2026-01-02T00:00:00Z")
+    early = snapshot_of({1: {0: 12}, 2: {0: 12}}, time="2026-01-01T00:00:00Z", refused=2)
     (warning,) = difference(late, early).warnings
     assert "taken after the second" in warning
-    (warning,) = difference(early, picture_of({1: {0: 12}, 2: {0: 12}, 3: {0: 12}})).warnings
+    (warning,) = difference(early, snapshot_of({1: {0: 12}, 2: {0: 12}, 3: {0: 12}})).warnings
     assert "2 refused" in warning and "need not have come" in warning
 
 
@@ -133,7 +133,7 @@ def shared_in(entries: Entries, frame: int) -> bool:
 @given(worlds())
 def test_every_number_against_brute_force(pair: tuple[Entries, Entries]) -> None:
     before, after = pair
-    a, b = picture_of(before), picture_of(after)
+    a, b = snapshot_of(before), snapshot_of(after)
     found = difference(a, b)
     assert {row.pid for row in found.processes} == {*before, *after}
     for row in found.processes:
@@ -147,24 +147,24 @@ def test_every_number_against_brute_force(pair: tuple[Entries, Entries]) -> None
         assert row.left == sum(was and not now and same for was, now, same in moves)
         assert row.newly_shared == sum(now and not was for was, now, same in moves)
         assert row.rss_after - row.rss_before == (row.gained - row.lost) * PAGE
-    for picture, name in ((a, "rss_before"), (b, "rss_after")):
-        rss = dict(zip(picture.processes.pid.tolist(), usage(picture).rss.tolist()))
+    for snapshot, name in ((a, "rss_before"), (b, "rss_after")):
+        rss = dict(zip(snapshot.processes.pid.tolist(), usage(snapshot).rss.tolist()))
         assert {row.pid: getattr(row, name) for row in found.processes if row.pid in rss} == rss
     reverse = difference(b, a)
     assert [row.gained for row in found.processes] == [row.lost for row in reverse.processes]
 
 
 def test_a_real_picture_against_itself_has_no_change() -> None:
-    picture = Snapshot.load(shipped())
-    found = difference(picture, picture)
+    snapshot = Snapshot.load(shipped())
+    found = difference(snapshot, snapshot)
     assert not any(row.changed for row in found.processes) and not found.files
-    assert [row.rss_after for row in found.processes] == usage(picture).rss.tolist()
+    assert [row.rss_after for row in found.processes] == usage(snapshot).rss.tolist()
 
 
 @pytest.mark.parametrize("column_name", COLUMNS)
 def test_every_order_and_lines_that_fit(column_name: str) -> None:
-    picture = Snapshot.load(shipped())
-    found = difference(picture, picture_of({1: {0: 12}}))
+    snapshot = Snapshot.load(shipped())
+    found = difference(snapshot, snapshot_of({1: {0: 12}}))
     rows = sorted_changes(found.processes, column_name)
     assert len(rows) == len(found.processes)
     lines = lines_of(found, rows, names="a with b", limit=3)
@@ -174,7 +174,7 @@ def test_every_order_and_lines_that_fit(column_name: str) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, entries in (("a", {1: {0: 12, 1: 13}, 2: {0: 12}}), ("b", {1: {0: 12, 1: 13}, 2: {0: 18, 3: 19}})):
-        picture_of(entries).save(tmp_path / f"{name}.rmap")
+        snapshot_of(entries).save(tmp_path / f"{name}.rmap")
     words = ["diff", str(tmp_path / "a.rmap"), str(tmp_path / "b.rmap")]
     assert main(words) == 0
     out = capsys.readouterr().out

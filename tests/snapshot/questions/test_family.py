@@ -52,9 +52,9 @@ def test_a_swapped_page_and_an_empty_place_are_told_apart() -> None:
     builder.add_chain(more, [1, 0])
     builder.rows("anon_vmas")[1]["num_active_vmas"] = 2
     builder.add_ptes(more, column(HEAP + 8 * PAGE), column(2 | 90 << 5), f.PTE_SWAP)
-    picture = builder.build()
-    assert [one.entry for one in family_of(picture, 0x1000).vmas] == ["hit", "swapped out"]
-    assert [one.entry for one in family_of(picture, 0x1001).vmas] == ["hit", "hit", "nothing"]
+    snapshot = builder.build()
+    assert [one.entry for one in family_of(snapshot, 0x1000).vmas] == ["hit", "swapped out"]
+    assert [one.entry for one in family_of(snapshot, 0x1001).vmas] == ["hit", "hit", "nothing"]
 
 
 def test_a_page_of_a_file() -> None:
@@ -106,12 +106,12 @@ def test_the_first_few_keep_the_counts_of_all() -> None:
 
 
 def test_what_cannot_be_drawn_says_why() -> None:
-    picture = parent_and_child().build()
+    snapshot = parent_and_child().build()
     with pytest.raises(UsageError, match="0x9999 is not in the picture"):
-        family_of(picture, 0x9999)
+        family_of(snapshot, 0x9999)
     for kind, says in ((k.ZERO, "rmap who"), (k.KSM, "KSM's stable nodes"), (k.HUGETLB, "hugetlb")):
         with pytest.raises(UntrackedPage, match=says):
-            family_of(Snapshot(changed(picture, "frames", "kind", 0, kind), picture.about), 0x1000)
-    bare = Snapshot(changed(picture, "frames", "anon_vma", 0, -1), {**picture.about, "topology": "none"})
+            family_of(Snapshot(changed(snapshot, "frames", "kind", 0, kind), snapshot.about), 0x1000)
+    bare = Snapshot(changed(snapshot, "frames", "anon_vma", 0, -1), {**snapshot.about, "topology": "none"})
     with pytest.raises(UsageError, match="/proc alone"):
         family_of(bare, 0x1000)

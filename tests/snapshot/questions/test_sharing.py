@@ -26,8 +26,8 @@ from tests.support.snapshot_worlds import HEAP, RW, column, parent_and_child
 @settings(max_examples=200, deadline=None)
 @given(worlds())
 def test_usage_is_what_the_kernel_would_add_up(world: World) -> None:
-    table = usage(world.picture)
-    for row in range(len(world.picture.processes)):
+    table = usage(world.snapshot)
+    for row in range(len(world.snapshot.processes)):
         mine = [frame for process, frame in world.entries if process == row and frame in counted(world)]
         assert table.rss[row] == PAGE * len(mine)
         assert table.pss[row] == sum((PAGE << 12) // world.mapcount[frame] for frame in mine) >> 12
@@ -39,9 +39,9 @@ def test_usage_is_what_the_kernel_would_add_up(world: World) -> None:
 @settings(max_examples=200, deadline=None)
 @given(worlds(), st.data())
 def test_groups_against_fractions_of_single_pages(world: World, data: st.DataObject) -> None:
-    picture = world.picture
-    number = [data.draw(st.integers(-1, 2)) for _ in range(len(picture.processes))]
-    for name, group in enumerate(count(picture, np.array(number, np.int32), ["a", "b", "c"])):
+    snapshot = world.snapshot
+    number = [data.draw(st.integers(-1, 2)) for _ in range(len(snapshot.processes))]
+    for name, group in enumerate(count(snapshot, np.array(number, np.int32), ["a", "b", "c"])):
         inside = Counter(f_ for p, f_ in world.entries if number[p] == name and f_ in counted(world))
         assert group.sum_rss == PAGE * sum(inside.values())
         assert group.each_once == PAGE * len(inside)
@@ -54,9 +54,9 @@ def test_groups_against_fractions_of_single_pages(world: World, data: st.DataObj
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_sharing_is_the_intersection_of_what_two_map(world: World) -> None:
-    picture = world.picture
-    rows = np.arange(len(picture.processes), dtype=np.int32)
-    found = sharing(picture, rows)
+    snapshot = world.snapshot
+    rows = np.arange(len(snapshot.processes), dtype=np.int32)
+    found = sharing(snapshot, rows)
     maps = {row: {f_ for p, f_ in world.entries if p == row and f_ in counted(world)} for row in rows.tolist()}
     for at, row in enumerate(found.rows.tolist()):
         for place, other in enumerate(found.columns.tolist()):
@@ -69,9 +69,9 @@ def test_sharing_is_the_intersection_of_what_two_map(world: World) -> None:
 @settings(max_examples=200, deadline=None)
 @given(worlds(), st.data())
 def test_freed_is_what_nobody_else_maps(world: World, data: st.DataObject) -> None:
-    picture = world.picture
-    chosen = np.array([data.draw(st.booleans()) for _ in range(len(picture.processes))], np.bool_)
-    found = freed_by(picture, chosen)
+    snapshot = world.snapshot
+    chosen = np.array([data.draw(st.booleans()) for _ in range(len(snapshot.processes))], np.bool_)
+    found = freed_by(snapshot, chosen)
     ours = Counter(frame for process, frame in world.entries if chosen[process])
     only = {frame for frame, n in ours.items() if n == world.mapcount[frame]}
     anonymous = {frame for frame in only if world.kind[frame] in (k.ANON, k.KSM)}
@@ -84,21 +84,21 @@ def test_freed_is_what_nobody_else_maps(world: World, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("by", WAYS)
 def test_every_process_is_in_one_group(by: str) -> None:
-    picture = parent_and_child().build()
-    found = groups(picture, by)
-    assert sorted(pid for group in found for pid in group.pids) == picture.processes.pid.tolist()
-    assert len(groups(picture, by, of_pids(picture, [101]))) == 1
+    snapshot = parent_and_child().build()
+    found = groups(snapshot, by)
+    assert sorted(pid for group in found for pid in group.pids) == snapshot.processes.pid.tolist()
+    assert len(groups(snapshot, by, of_pids(snapshot, [101]))) == 1
 
 
 def test_selection_knows_sharers_and_refuses_strangers() -> None:
-    picture = parent_and_child().build()
-    assert row_of(picture, 102) == row_of(picture, 101) == 1 and row_of(picture, 7) == -1
-    assert of_pids(picture, [102]).tolist() == [False, True]
-    assert with_descendants(picture, of_pids(picture, [100])).all()
+    snapshot = parent_and_child().build()
+    assert row_of(snapshot, 102) == row_of(snapshot, 101) == 1 and row_of(snapshot, 7) == -1
+    assert of_pids(snapshot, [102]).tolist() == [False, True]
+    assert with_descendants(snapshot, of_pids(snapshot, [100])).all()
     with pytest.raises(UsageError, match="process 7 is not in the picture"):
-        of_pids(picture, [7])
+        of_pids(snapshot, [7])
     with pytest.raises(UsageError, match="no process of the picture is in a cgroup /none"):
-        of_cgroup(picture, "none")
+        of_cgroup(snapshot, "none")
 
 
 def shared_file(*, path: str, kind: int = f.FILE_SHMEM, **frames: int) -> tuple[SnapshotBuilder, int, int]:
@@ -115,8 +115,8 @@ def shared_file(*, path: str, kind: int = f.FILE_SHMEM, **frames: int) -> tuple[
 
 
 def one_ends(builder: SnapshotBuilder) -> Freed:
-    picture = builder.build()
-    return freed_by(picture, of_pids(picture, [1]))
+    snapshot = builder.build()
+    return freed_by(snapshot, of_pids(snapshot, [1]))
 
 
 def test_shared_memory_that_nothing_holds_comes_back_whole() -> None:
@@ -164,8 +164,8 @@ def test_a_folio_that_others_map_in_part_stays_whole() -> None:
     builder.set_frames(column(16, 17, 18, 19), mapcount=column(2, 1, 1, 1), order=2, head_offset=column(0, 1, 2, 3))
     found = one_ends(builder)
     assert (found.anonymous, found.folios, [item.bytes for item in found.others]) == (0, 3 * PAGE, [PAGE])
-    picture = builder.build()
-    assert freed_by(picture, of_pids(picture, None)).anonymous == 4 * PAGE
+    snapshot = builder.build()
+    assert freed_by(snapshot, of_pids(snapshot, None)).anonymous == 4 * PAGE
 
 
 def test_a_slot_of_swap_comes_back_with_the_last_that_names_it() -> None:
@@ -175,6 +175,6 @@ def test_a_slot_of_swap_comes_back_with_the_last_that_names_it() -> None:
     builder.add_ptes(vmas[0], column(HEAP, HEAP + PAGE), column(8 << 5, 9 << 5), f.PTE_SWAP)
     builder.add_ptes(vmas[1], column(HEAP), column(8 << 5), f.PTE_SWAP)
     assert one_ends(builder).swap == PAGE
-    picture = builder.build()
-    assert freed_by(picture, of_pids(picture, None)).swap == 2 * PAGE
-    assert [group.swap for group in groups(picture, "tree")] == [2 * PAGE, PAGE]
+    snapshot = builder.build()
+    assert freed_by(snapshot, of_pids(snapshot, None)).swap == 2 * PAGE
+    assert [group.swap for group in groups(snapshot, "tree")] == [2 * PAGE, PAGE]

@@ -37,12 +37,12 @@ def test_every_entry_is_found_and_no_other(
                 builder.add_ptes(vmas[process], column(HEAP + (page + i) * PAGE), column(1000 + pfn + i), f.PTE_PRESENT)
     for pfn in range(NR_FRAMES):  # the runs of the frame table begin and end anywhere
         builder.set_frames(column(1000 + pfn), cgroup=sum(cut <= pfn for cut in cuts))
-    picture = builder.build()
+    snapshot = builder.build()
     for pfn in range(NR_FRAMES):
         want = [(10 + p, HEAP + page * PAGE) for (p, page), frame in sorted(truth.items()) if frame == 1000 + pfn]
-        assert [(m.pid, m.address) for m in picture.who(1000 + pfn).mappings] == want
+        assert [(m.pid, m.address) for m in snapshot.who(1000 + pfn).mappings] == want
     pfns = np.array(asked, np.int64) + 1000
-    walk = picture.walk_many(pfns)
+    walk = snapshot.walk_many(pfns)
     rows = [
         (pfn, 10 + p, HEAP + page * PAGE)
         for pfn in pfns.tolist()
@@ -50,12 +50,12 @@ def test_every_entry_is_found_and_no_other(
         if frame == pfn
     ]
     assert list(zip(walk.pfn.tolist(), walk.pid.tolist(), walk.address.tolist())) == rows
-    assert picture.nr_mapped == len(set(truth.values()))
+    assert snapshot.nr_mapped == len(set(truth.values()))
 
 
 def test_who_tells_everything_about_a_page() -> None:
-    picture = parent_and_child().build()
-    answer = picture.who(0x1011)
+    snapshot = parent_and_child().build()
+    answer = snapshot.who(0x1011)
     assert (answer.kind, answer.mapcount, answer.found, answer.status) == ("file", 2, 2, "complete")
     assert (answer.order, answer.head, answer.file, answer.file_offset) == (2, 0x1010, "/lib/libc.so.6", PAGE)
     assert answer.to_json() == {
@@ -92,9 +92,9 @@ def test_the_same_page_lies_at_different_offsets() -> None:
 
 def status(table: str = "frames", name: str = "mapcount", row: int = 4, value: int = 0, **about: str) -> str:
     """The status of libc's page 0x1011, after one change of the picture."""
-    picture = parent_and_child().build()
-    tables = changed(picture, table, name, row, value)
-    return Snapshot(tables, {**picture.about, **about}).who(0x1011).status
+    snapshot = parent_and_child().build()
+    tables = changed(snapshot, table, name, row, value)
+    return Snapshot(tables, {**snapshot.about, **about}).who(0x1011).status
 
 
 def test_status() -> None:
@@ -105,27 +105,27 @@ def test_status() -> None:
     assert status(name="raced", row=5, value=1) == "raced"
     assert status(mapcount="average") == "approximate"
     assert status(name="own", row=5, value=1) == "raced"
-    picture = parent_and_child().build()
-    tables = changed(picture, "frames", "mapcount", 5, 3)
+    snapshot = parent_and_child().build()
+    tables = changed(snapshot, "frames", "mapcount", 5, 3)
     own = Snapshot(
-        {**tables, "frames": changed(Snapshot(tables, picture.about), "frames", "own", 5, 1)["frames"]}, picture.about
+        {**tables, "frames": changed(Snapshot(tables, snapshot.about), "frames", "own", 5, 1)["frames"]}, snapshot.about
     )
     assert own.who(0x1011).status == "complete"
     assert own.who(0x1011).own == 1
-    assert picture.who(0x1010).status == "unmapped"
-    assert picture.who(0x9999).kind == "unknown"
-    zero = Snapshot(changed(picture, "frames", "kind", 5, k.ZERO), picture.about)
+    assert snapshot.who(0x1010).status == "unmapped"
+    assert snapshot.who(0x9999).kind == "unknown"
+    zero = Snapshot(changed(snapshot, "frames", "kind", 5, k.ZERO), snapshot.about)
     assert zero.who(0x1011).status == "complete"
-    zero = Snapshot(changed(zero, "frames", "mapcount", 5, 0), picture.about)
+    zero = Snapshot(changed(zero, "frames", "mapcount", 5, 0), snapshot.about)
     assert (zero.who(0x1011).status, zero.who(0x1011).found) == ("approximate", 2)
 
 
 def test_a_swap_slot_has_a_reverse_map_too() -> None:
-    picture = parent_and_child().build()
-    answer = picture.who_swap(2, 50)
+    snapshot = parent_and_child().build()
+    answer = snapshot.who_swap(2, 50)
     assert (answer.kind, answer.status) == ("swap", "approximate")
     assert [(m.pid, m.address) for m in answer.mappings] == [(100, HEAP + 2 * PAGE)]
-    assert picture.who_swap(1, 50).status == picture.who_swap(2, 51).status == "unmapped"
+    assert snapshot.who_swap(1, 50).status == snapshot.who_swap(2, 51).status == "unmapped"
     assert answer.to_json()["swap"] == {"type": 2, "offset": 50}
 
 
@@ -159,10 +159,10 @@ def test_nonsense_keys(text: str) -> None:
 
 
 def test_what_keys_name() -> None:
-    picture = parent_and_child().build()
+    snapshot = parent_and_child().build()
 
     def named(text: str) -> Resolved:
-        return resolve(picture, parse_key(text))
+        return resolve(snapshot, parse_key(text))
 
     assert named("phys:0x1001fff").pfn == 0x1001
     assert named(f"100:{HEAP + PAGE + 5:#x}").pfn == 0x1001
@@ -192,9 +192,9 @@ def test_a_deleted_file_is_found_by_its_name_and_the_most_mapped_of_several_wins
     other = builder.add_file("/lib/libc.so.6 (deleted)", inode=8)
     builder.set_frames(column(0x2000), kind=k.FILE, file=other, index=0, mapcount=0)
     builder.set_frames(column(0x2005), kind=k.FILE, file=other, index=1, mapcount=0)
-    picture = builder.build()
-    assert resolve(picture, parse_key("/lib/libc.so.6@4096")).pfn == 0x1011
-    assert resolve(picture, parse_key("/lib/libc.so.6 (deleted)@4096")).pfn == 0x2005
+    snapshot = builder.build()
+    assert resolve(snapshot, parse_key("/lib/libc.so.6@4096")).pfn == 0x1011
+    assert resolve(snapshot, parse_key("/lib/libc.so.6 (deleted)@4096")).pfn == 0x2005
 
 
 def test_what_lies_under_a_guard_is_said() -> None:

@@ -17,8 +17,7 @@ from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
 from rmap.snapshot.rules.check import Report, inspect
 from rmap.uapi.kpageflags import KPF_ANON
 from tests.support import PAGE
-from tests.support.proc import EXCLUSIVE
-from tests.support.snapshot_worlds import HEAP, RW, changed, column, parent_and_child
+from tests.support.snapshot_worlds import EXCLUSIVE, HEAP, RW, changed, column, parent_and_child
 
 INDEX = HEAP >> 12
 
@@ -27,19 +26,19 @@ def one_value(table: str, name: str, row: int | slice, value: Any) -> Callable[[
     """The sound picture with one value changed. Rows as in test_snapshot_requirements."""
 
     def broken() -> Snapshot:
-        picture = parent_and_child().build()
-        return Snapshot(changed(picture, table, name, row, value), picture.about)
+        snapshot = parent_and_child().build()
+        return Snapshot(changed(snapshot, table, name, row, value), snapshot.about)
 
     return broken
 
 
 def kernels(table: str = "", name: str = "", row: int = 0, value: Any = 0) -> Snapshot:
     """The sound picture as the kernel shows it: with bit 56 set where a page is mapped once. One value may change."""
-    picture = parent_and_child().build()
+    snapshot = parent_and_child().build()
     bits = [f.PTE_PRESENT | (f.PTE_EXCLUSIVE if k in (0, 3, 6) else 0) for k in range(8)]
     bits[2] = f.PTE_SWAP
-    tables = changed(picture, "ptes", "flags", slice(0, 8), bits)
-    seen = Snapshot(tables, {**picture.about, "source": "kernel", "pte_write": False})
+    tables = changed(snapshot, "ptes", "flags", slice(0, 8), bits)
+    seen = Snapshot(tables, {**snapshot.about, "source": "kernel", "pte_write": False})
     return Snapshot(changed(seen, table, name, row, value), seen.about) if table else seen
 
 
@@ -181,14 +180,14 @@ def broken_numbers(report: Report) -> set[str]:
 
 @pytest.mark.parametrize("number", BROKEN)
 def test_a_broken_invariant_is_caught_by_its_number_and_no_other(number: str) -> None:
-    picture = BROKEN[number]()
-    report = inspect(picture)
+    snapshot = BROKEN[number]()
+    report = inspect(snapshot)
     assert broken_numbers(report) == {number}
     lines = {line.invariant: line for line in report.checked}
     assert lines[number].violations >= 1 and lines[number].checked >= 1 and not lines[number].reason
     assert not any(line.violations for line in report.checked if line.invariant != number)
     with pytest.raises(InvariantError) as caught:
-        picture.check()
+        snapshot.check()
     assert caught.value.id == number
 
 
@@ -205,10 +204,10 @@ def test_the_pictures_that_were_broken_are_sound_otherwise() -> None:
 
 
 def test_every_violation_is_collected() -> None:
-    picture = parent_and_child().build()
-    tables = changed(picture, "anon_vmas", "num_active_vmas", slice(0, 2), [5, 6])
-    worse = Snapshot(tables, picture.about)
-    worse = Snapshot(changed(worse, "frames", "index", 1, INDEX + 2), picture.about)
+    snapshot = parent_and_child().build()
+    tables = changed(snapshot, "anon_vmas", "num_active_vmas", slice(0, 2), [5, 6])
+    worse = Snapshot(tables, snapshot.about)
+    worse = Snapshot(changed(worse, "frames", "index", 1, INDEX + 2), snapshot.about)
     report = inspect(worse)
     assert [violation.invariant for violation in report.violations] == ["I6", "I6", "I14", "I14"]
     counts = {line.invariant: line.violations for line in report.checked}
@@ -219,9 +218,9 @@ def test_where_processes_are_missing_a_counter_may_be_above_what_was_counted_and
     counters = ("num_active_vmas", "num_children", "refcount")
     for number, name in zip(("I6", "I7", "I8"), counters):
         for change, wrong in ((3, False), (-1, True)):
-            picture = parent_and_child(ended=1).build()
-            value = int(getattr(picture.anon_vmas, name)[0]) + change
-            report = inspect(Snapshot(changed(picture, "anon_vmas", name, 0, value), picture.about))
+            snapshot = parent_and_child(ended=1).build()
+            value = int(getattr(snapshot.anon_vmas, name)[0]) + change
+            report = inspect(Snapshot(changed(snapshot, "anon_vmas", name, 0, value), snapshot.about))
             line = next(line for line in report.checked if line.invariant == number)
             assert (broken_numbers(report) == {number}) is wrong
             if not wrong:
@@ -229,19 +228,19 @@ def test_where_processes_are_missing_a_counter_may_be_above_what_was_counted_and
 
 
 def test_a_family_with_pages_of_ksm_may_have_more_references() -> None:
-    picture = parent_and_child().build()
-    more = Snapshot(changed(picture, "anon_vmas", "refcount", 0, 3), picture.about)
+    snapshot = parent_and_child().build()
+    more = Snapshot(changed(snapshot, "anon_vmas", "refcount", 0, 3), snapshot.about)
     assert broken_numbers(inspect(more)) == {"I8"}
     kinds = changed(more, "frames", "kind", 1, k.KSM)
-    merged = Snapshot(kinds, picture.about)
+    merged = Snapshot(kinds, snapshot.about)
     assert "I8" not in broken_numbers(inspect(merged))
     line = next(line for line in inspect(merged).checked if line.invariant == "I8")
     assert (line.checked, line.note) == (1, "not asked of 1: KSM holds them")
 
 
 def test_references_beyond_what_ksm_holds_are_a_violation() -> None:
-    picture = parent_and_child().build()
-    topology = topology_of(Snapshot(changed(picture, "anon_vmas", "refcount", 0, 4), picture.about))
+    snapshot = parent_and_child().build()
+    topology = topology_of(Snapshot(changed(snapshot, "anon_vmas", "refcount", 0, 4), snapshot.about))
     everywhere = np.ones(2, np.bool_)
     for items, wrong in ((1, 1), (2, 0)):
         found = inspect_topology(replace(topology, ksm=everywhere, ksm_items=items))

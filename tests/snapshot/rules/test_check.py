@@ -28,8 +28,8 @@ def test_a_sound_picture_is_checked_whole() -> None:
 
 
 def test_what_cannot_be_checked_says_why() -> None:
-    picture = parent_and_child(topology="none", anon_exclusive=False, pte_write=False).build()
-    reasons = {line.invariant: line.reason for line in picture.check()}
+    snapshot = parent_and_child(topology="none", anon_exclusive=False, pte_write=False).build()
+    reasons = {line.invariant: line.reason for line in snapshot.check()}
     assert "no anon_vmas" in reasons["I1"]
     assert "PG_anon_exclusive" in reasons["I15"]
     assert "writable" in reasons["I17"]
@@ -63,12 +63,12 @@ def test_a_page_that_came_back_from_swap_may_keep_its_anon_vma() -> None:
 
 def test_the_kernels_pictures_may_lack_mappers_but_never_have_too_many() -> None:
     facts = {"source": "kernel", "topology": "none", "anon_exclusive": False, "pte_write": False}
-    picture = parent_and_child().build()
+    snapshot = parent_and_child().build()
     exclusive = [f.PTE_PRESENT | (f.PTE_EXCLUSIVE if k in (0, 3, 6) else 0) for k in range(8)]
     exclusive[2] = f.PTE_SWAP
-    tables = changed(picture, "ptes", "flags", slice(0, 8), exclusive)
-    Snapshot(tables, {**picture.about, **facts}).check()
-    kernel = Snapshot(tables, {**picture.about, **facts})
+    tables = changed(snapshot, "ptes", "flags", slice(0, 8), exclusive)
+    Snapshot(tables, {**snapshot.about, **facts}).check()
+    kernel = Snapshot(tables, {**snapshot.about, **facts})
     more = Snapshot(changed(kernel, "frames", "mapcount", 5, 9), kernel.about)
     assert {line.invariant: line.checked for line in more.check()}["I20"] == 6
     few = Snapshot(changed(kernel, "frames", "mapcount", 5, 1), kernel.about)
@@ -82,7 +82,7 @@ def test_the_kernels_pictures_may_lack_mappers_but_never_have_too_many() -> None
 
 
 def test_a_violation_names_its_objects() -> None:
-    picture = parent_and_child().build()
-    broken = Snapshot(changed(picture, "frames", "index", 1, (HEAP >> 12) + 2), picture.about)
+    snapshot = parent_and_child().build()
+    broken = Snapshot(changed(snapshot, "frames", "index", 1, (HEAP >> 12) + 2), snapshot.about)
     with pytest.raises(InvariantError, match=rf"I14: .*pfn 0x1001 .* at {HEAP + PAGE:#x} of 100 server, VMA {HEAP:x}-"):
         broken.check()

@@ -41,7 +41,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 
 def run(args: Namespace) -> int:
     """Find the frames, and judge them."""
-    from rmap.cli.source import picture_of
+    from rmap.cli.source import snapshot_of
     from rmap.live.lookup.bad_frames import bad_frames, recorded_frames
     from rmap.show.badframe import bad_frames as lines
 
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
         say("rmap: no line of this log names a bad frame")
         return status.OK
     if args.input is not None:
-        found = recorded_frames(picture_of(args), pfns)
+        found = recorded_frames(snapshot_of(args), pfns)
     else:
         from rmap.live.doctor.abilities import refuse_without_frames
 

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from rmap.cli import status
 from rmap.cli.output import emit, say, waiting
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import origin_of, picture_of
+from rmap.cli.source import origin_of, snapshot_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,23 +65,23 @@ def run(args: Namespace) -> int:
     if args.input is not None:
         if args.watch is not None or args.freeze:
             raise UsageError("--watch and --freeze are for the running machine, not for a recorded picture (-i)")
-        return _check_picture(args)
+        return _check_snapshot(args)
     if args.watch is not None and not 0 <= args.watch <= 86_400:
         raise UsageError(f"--watch takes seconds, from 0 to 86400: {args.watch:g}")
     with _memory() as memory:
         return _check_machine(args, memory) if args.watch is None else _watch(args, memory)
 
 
-def _check_picture(args: Namespace) -> int:
-    from rmap.show.capture_notes import picture_facts
+def _check_snapshot(args: Namespace) -> int:
+    from rmap.show.capture_notes import snapshot_facts
     from rmap.show.check import SHOWN, check
     from rmap.snapshot.rules.check import inspect
 
-    picture = picture_of(args, topology=True)
-    facts = picture_facts(picture)
-    report = inspect(picture)
+    snapshot = snapshot_of(args, topology=True)
+    facts = snapshot_facts(snapshot)
+    report = inspect(snapshot)
     limit = None if args.all else SHOWN
-    origin = origin_of(args, picture)
+    origin = origin_of(args, snapshot)
     data = {**facts, **_as_data(report)}
     emit(args, data, lambda: check(report.checked, report.violations, facts, origin=origin, limit=limit))
     return status.NO if report.violations else status.OK

@@ -47,7 +47,7 @@ from rmap.units import parse_share, parse_size
 if TYPE_CHECKING:
     from rmap.lab.compare.unit_costs import UnitCosts
 
-PICTURE_SUFFIX = ".rmap"
+SNAPSHOT_SUFFIX = ".rmap"
 TRACE_SUFFIXES = (".trace", ".trace.part")
 PREFIX = "parameter_"
 
@@ -148,7 +148,7 @@ def _command_line(args: Namespace) -> str:
 
 def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Executor | None) -> Comparison:
     from rmap.lab.compare.cache import ResultCache
-    from rmap.lab.compare.compare import compare_picture, compare_trace, compare_workload
+    from rmap.lab.compare.compare import compare_snapshot, compare_trace, compare_workload
     from rmap.lab.replay.shipped import SUMMARIES, shipped_traces
     from rmap.lab.workloads import WORKLOADS
     from rmap.snapshot import shipped
@@ -161,18 +161,18 @@ def _compare(subject: str | None, args: Namespace, tell: Progress, executor: Exe
         chosen = {name: v for name, v in given.items() if v is not None}
         return compare_workload(subject, chosen, **common, cache=cache)
     if subject is None:
-        return compare_picture(shipped(), **common)
+        return compare_snapshot(shipped(), **common)
     shipped_programs = shipped_traces()
     if subject in shipped_programs:
         return compare_trace(shipped_programs[subject], name=subject, summary=SUMMARIES[subject], **common)
     if subject.rstrip("/").endswith(TRACE_SUFFIXES):
         return compare_trace(Path(subject), **common)
-    if not (subject.endswith(PICTURE_SUFFIX) or Path(subject).is_file()):
+    if not (subject.endswith(SNAPSHOT_SUFFIX) or Path(subject).is_file()):
         raise UsageError(
             f"{subject!r} is neither a workload ({', '.join(WORKLOADS)}), a recorded program "
-            f"({', '.join(shipped_programs)}), a picture (NAME{PICTURE_SUFFIX}) nor a trace (NAME.trace)"
+            f"({', '.join(shipped_programs)}), a picture (NAME{SNAPSHOT_SUFFIX}) nor a trace (NAME.trace)"
         )
-    return compare_picture(Path(subject), **common)
+    return compare_snapshot(Path(subject), **common)
 
 
 def _add_parameters(parser: ArgumentParser, named: list[str]) -> None:

@@ -49,14 +49,14 @@ def run(args: Namespace) -> int:
 
     if args.here and args.snap is not None:
         raise UsageError("--here takes its own picture: give it, or SNAP, not both")
-    with _picture(args.snap, args.here) as path, progress(results=False) as tell:
+    with _snapshot(args.snap, args.here) as path, progress(results=False) as tell:
         result = first_screen.run(path, args.designs, tell)
     emit(args, {"comparison": result.comparison}, lambda: shown(result, program=program(), root=os.geteuid() == 0))
     return status.OK if result.comparison.equal else status.NO
 
 
 @contextmanager
-def _picture(snap: str | None, here: bool) -> Iterator[Path]:
+def _snapshot(snap: str | None, here: bool) -> Iterator[Path]:
     # The file to read; one taken on the spot is gone afterwards.
     from rmap.snapshot import shipped
 

@@ -70,8 +70,8 @@ def run(args: Namespace) -> int:
     return status.OK
 
 
-def _name(path: str | None, picture: Snapshot) -> str:
-    when = " ".join(str(picture.about[key]) for key in ("host", "time") if picture.about[key])
+def _name(path: str | None, snapshot: Snapshot) -> str:
+    when = " ".join(str(snapshot.about[key]) for key in ("host", "time") if snapshot.about[key])
     return (path or "this machine now") + (f" ({when})" if when else "")
 
 
@@ -87,9 +87,9 @@ def _chosen(args: Namespace, before: Snapshot, after: Snapshot) -> set[int] | No
         return pids
     inside: set[int] = set()
     refusals = []
-    for picture in (before, after):
+    for snapshot in (before, after):
         try:
-            inside |= set(picture.processes.pid[of_cgroup(picture, args.cgroup)].tolist())
+            inside |= set(snapshot.processes.pid[of_cgroup(snapshot, args.cgroup)].tolist())
         except UsageError as error:
             refusals.append(error)
     if len(refusals) == 2:

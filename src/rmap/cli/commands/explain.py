@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import absence, origin_of, picture_of
+from rmap.cli.source import absence, origin_of, snapshot_of
 from rmap.errors import NotPermitted, UsageError
 
 if TYPE_CHECKING:
@@ -97,16 +97,16 @@ def _draw(args: Namespace) -> int:
     if args.input is None and key.kind == "address" and (why := absence(key.pid)) is not None:
         say(f"rmap: {why}")
         return status.NO
-    picture = picture_of(args, topology=True)
-    place = resolve(picture, key)
+    snapshot = snapshot_of(args, topology=True)
+    place = resolve(snapshot, key)
     if place.pfn is None:
         say(f"rmap: {place.reason or 'a swap slot has no page to draw: `rmap who` lists its entries'}")
         return status.NO
-    drawn = family_of(picture, place.pfn)
+    drawn = family_of(snapshot, place.pfn)
     if args.svg is not None:
-        Path(args.svg).write_text(family_svg(drawn, title=f"{args.story} on {picture.about['host']}"))
+        Path(args.svg).write_text(family_svg(drawn, title=f"{args.story} on {snapshot.about['host']}"))
         say(f"{args.svg}: drawn")
-    origin = ORIGIN if args.input is None else origin_of(args, picture)
+    origin = ORIGIN if args.input is None else origin_of(args, snapshot)
     emit(args, {"family": drawn}, lambda: family(drawn, origin=origin, limit=None if args.all else ROWS))
     return status.OK
 

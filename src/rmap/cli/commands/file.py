@@ -60,21 +60,21 @@ def run(args: Namespace) -> int:
 
 
 def _recorded(args: Namespace) -> int:
-    from rmap.cli.source import picture_of
+    from rmap.cli.source import snapshot_of
     from rmap.show.file import CELLS, recorded_file, sorted_ranges
     from rmap.snapshot.questions.file_ranges import cells_of, ranges_of_view
     from rmap.snapshot.questions.file_view import file_view, files_named
 
-    picture = picture_of(args)
-    named = files_named(picture, args.path) or files_named(picture, os.path.realpath(args.path))
+    snapshot = snapshot_of(args)
+    named = files_named(snapshot, args.path) or files_named(snapshot, os.path.realpath(args.path))
     if not named:
         say(f"rmap: no recorded process maps a file {args.path}")
         return status.NO
-    view = max((file_view(picture, row) for row in named), key=lambda one: one.mapped)
+    view = max((file_view(snapshot, row) for row in named), key=lambda one: one.mapped)
     if len(named) > 1:
         say(f"rmap: {len(named)} files of the picture have this path: the one that most is mapped of is shown")
     ranges = ranges_of_view(view)
-    names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
+    names = dict(zip(snapshot.processes.pid.tolist(), snapshot.processes.comm))
     cells = cells_of(ranges, sum(one.pages for one in ranges), CELLS)
     ordered = sorted_ranges(ranges, args.sort)
     data = {**asdict(view), "resident": None, "ranges": ordered}

@@ -79,11 +79,11 @@ def _pids(args: Namespace) -> set[int] | None:
 
 
 def _recorded(args: Namespace) -> int:
-    from rmap.cli.source import picture_of, selected
+    from rmap.cli.source import selected, snapshot_of
     from rmap.show.files import recorded_files, sorted_files
     from rmap.snapshot.questions.file_view import mapped_files
 
-    picture = picture_of(args)
-    found = sorted_files(mapped_files(picture, selected(args, picture)), args.sort)
+    snapshot = snapshot_of(args)
+    found = sorted_files(mapped_files(snapshot, selected(args, snapshot)), args.sort)
     emit(args, {"files": found}, lambda: recorded_files(found, limit=args.top), rows="files")
     return status.OK if found else status.NO

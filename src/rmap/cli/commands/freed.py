@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit
 from rmap.cli.parser import add_output_options, add_reading_options
-from rmap.cli.source import absence, picture_of
+from rmap.cli.source import absence, snapshot_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,17 +52,17 @@ def run(args: Namespace) -> int:
     for pid in args.pids if args.input is None else ():
         if (why := absence(pid)) is not None:
             raise UsageError(why)
-    picture = picture_of(args)
-    found = freed_by(picture, _chosen(args, picture))
-    names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
+    snapshot = snapshot_of(args)
+    found = freed_by(snapshot, _chosen(args, snapshot))
+    names = dict(zip(snapshot.processes.pid.tolist(), snapshot.processes.comm))
     data = {name: value for name, value in asdict(found).items() if name != "frames"}
     totals = {"comes_back": found.comes_back, "stays": found.stays}
     emit(args, {**data, **totals}, lambda: freed(found, asked=args.pids, names=names, cgroup=args.cgroup))
     return status.OK
 
 
-def _chosen(args: Namespace, picture: Snapshot) -> Bool:
+def _chosen(args: Namespace, snapshot: Snapshot) -> Bool:
     from rmap.snapshot.questions.selection import of_cgroup, of_pids, with_descendants
 
-    chosen = of_cgroup(picture, args.cgroup) if args.cgroup is not None else of_pids(picture, args.pids)
-    return with_descendants(picture, chosen) if args.tree else chosen
+    chosen = of_cgroup(snapshot, args.cgroup) if args.cgroup is not None else of_pids(snapshot, args.pids)
+    return with_descendants(snapshot, chosen) if args.tree else chosen

@@ -23,7 +23,7 @@ from argparse import ArgumentParser, Namespace
 from rmap.cli import status
 from rmap.cli.output import emit
 from rmap.cli.parser import add_output_options, add_reading_options, add_selection_options, add_table_options
-from rmap.cli.source import picture_of, selected
+from rmap.cli.source import selected, snapshot_of
 
 COLUMNS = ("each-once", "only-here", "sum-pss", "sum-rss", "swap", "procs", "name")
 
@@ -44,8 +44,8 @@ def run(args: Namespace) -> int:
     from rmap.show.group import group, sorted_groups
     from rmap.snapshot.questions.groups import groups
 
-    picture = picture_of(args)
-    found = sorted_groups(groups(picture, args.by, selected(args, picture)), args.sort)
+    snapshot = snapshot_of(args)
+    found = sorted_groups(groups(snapshot, args.by, selected(args, snapshot)), args.sort)
     names = _users() if args.by == "user" and args.input is None else {}
     data = {"by": args.by, "groups": found}
     emit(args, data, lambda: group(found, names=names, limit=args.top), rows="groups")

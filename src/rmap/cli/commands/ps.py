@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say
 from rmap.cli.parser import add_output_options, add_reading_options, add_selection_options, add_table_options
-from rmap.cli.source import NICE, picture_of, selected
+from rmap.cli.source import NICE, selected, snapshot_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def _rows(args: Namespace) -> tuple[list[ProcessUsage], bool]:
         if missing:
             say("rmap: without page frames (`rmap doctor`): the kernel's own sums, and not who shares")
         return _quick(args), True
-    picture = picture_of(args)
-    return by_process(picture, selected(args, picture)), False
+    snapshot = snapshot_of(args)
+    return by_process(snapshot, selected(args, snapshot)), False
 
 
 def _quick(args: Namespace) -> list[ProcessUsage]:

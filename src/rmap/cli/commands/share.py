@@ -19,7 +19,7 @@ from argparse import ArgumentParser, Namespace
 from rmap.cli import status
 from rmap.cli.output import emit
 from rmap.cli.parser import add_output_options, add_reading_options, row_limit
-from rmap.cli.source import picture_of
+from rmap.cli.source import snapshot_of
 
 MATRIX = 5
 """More columns than this do not fit: then pairs are listed."""
@@ -44,14 +44,14 @@ def run(args: Namespace) -> int:
     from rmap.snapshot.questions.selection import of_pids, with_descendants
     from rmap.snapshot.questions.sharing import sharing
 
-    picture = picture_of(args)
-    chosen = of_pids(picture, args.pids)
+    snapshot = snapshot_of(args)
+    chosen = of_pids(snapshot, args.pids)
     if args.tree:
-        chosen = with_descendants(picture, chosen)
+        chosen = with_descendants(snapshot, chosen)
     rows = np.flatnonzero(chosen).astype(np.int32)
-    found = sharing(picture, rows)
+    found = sharing(snapshot, rows)
     if len(rows) > 1 and not args.with_all:
         found = found.among(rows)
-    names = [(int(pid), comm) for pid, comm in zip(picture.processes.pid, picture.processes.comm)]
+    names = [(int(pid), comm) for pid, comm in zip(snapshot.processes.pid, snapshot.processes.comm)]
     emit(args, shared_data(found, names), lambda: share(found, names, matrix=MATRIX, limit=args.top))
     return status.OK

@@ -43,7 +43,7 @@ def configure(parser: ArgumentParser, words: list[str]) -> None:
 def run(args: Namespace) -> int:
     """Take the picture and write it."""
     from rmap.live.doctor.abilities import refuse_without_frames
-    from rmap.show.capture_notes import picture_facts, picture_line
+    from rmap.show.capture_notes import snapshot_facts, snapshot_line
     from rmap.snapshot.storage import refuse_target
 
     if args.output is None and args.parquet is None:
@@ -57,19 +57,19 @@ def run(args: Namespace) -> int:
 
         refuse_without("pyarrow", "Parquet")
         refuse_folder(args.parquet, force=args.force)
-    picture = capture(args.pid, vm_flags=args.vm_flags)
-    if not len(picture.processes):
+    snapshot = capture(args.pid, vm_flags=args.vm_flags)
+    if not len(snapshot.processes):
         say("rmap: none of these processes could be read: no picture was written")
         return status.NO
-    facts = picture_facts(picture)
+    facts = snapshot_facts(snapshot)
     written = {}
     if target is not None:
-        picture.save(target, force=args.force)
+        snapshot.save(target, force=args.force)
         written[str(target)] = target.stat().st_size
     if args.parquet is not None:
-        made = write_parquet(picture, args.parquet, force=args.force)
+        made = write_parquet(snapshot, args.parquet, force=args.force)
         written[args.parquet] = sum(file.stat().st_size for file in made)
     name, size = next(iter(written.items()))
     data = {"file": name, "bytes": size, **facts, "written": written}
-    emit(args, data, lambda: [picture_line(name, facts, size) for name, size in written.items()])
+    emit(args, data, lambda: [snapshot_line(name, facts, size) for name, size in written.items()])
     return status.OK

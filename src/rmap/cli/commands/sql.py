@@ -48,7 +48,7 @@ _COUNTED = 100_000
 
 def configure(parser: ArgumentParser, words: list[str]) -> None:
     """Add the arguments."""
-    parser.add_argument("picture", metavar="SNAP", help="the picture")
+    parser.add_argument("snapshot", metavar="SNAP", help="the picture")
     parser.add_argument("query", metavar="QUERY", nargs="?", help="one SELECT (default: list the tables)")
     parser.add_argument("--top", type=row_limit, metavar="N", default=ROWS, help=f"show at most N rows ({ROWS})")
     parser.add_argument("--all", dest="top", action="store_const", const=None, help="every row")
@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
     if args.csv + args.json + args.jsonl > 1:
         raise UsageError("--csv, --json and --jsonl are different formats: choose one")
     refuse_without("duckdb", "SQL")
-    database = Database(Snapshot.load(args.picture))
+    database = Database(Snapshot.load(args.snapshot))
     if args.query is None:
         return _list(args, database)
     answer = database.ask(args.query)

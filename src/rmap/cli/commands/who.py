@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING
 from rmap.cli import status
 from rmap.cli.output import emit, say, waiting
 from rmap.cli.parser import add_input_option, add_output_options
-from rmap.cli.source import absence, capture, origin_of, picture_of
+from rmap.cli.source import absence, capture, origin_of, snapshot_of
 from rmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,16 +90,16 @@ def run(args: Namespace) -> int:
         return _whole_file(args, key)
     if args.input is None:
         return _now(args, key)
-    picture = picture_of(args)
-    place = _resolve(picture, key)
+    snapshot = snapshot_of(args)
+    place = _resolve(snapshot, key)
     if place.swap is not None:
-        answer = picture.who_swap(*place.swap)
+        answer = snapshot.who_swap(*place.swap)
     elif place.pfn is not None:
-        answer = picture.who(place.pfn)
+        answer = snapshot.who(place.pfn)
     else:
         say(f"rmap: {place.reason}")
         return status.NO
-    return _tell(args, answer, origin_of(args, picture))
+    return _tell(args, answer, origin_of(args, snapshot))
 
 
 def _one_of(key: Key) -> str:
@@ -133,13 +133,13 @@ def _areas(args: Namespace, pid: int) -> int:
     from rmap.snapshot.questions.overview import areas_of
     from rmap.snapshot.questions.selection import row_of
 
-    picture = picture_of(args)
-    row = row_of(picture, pid)
+    snapshot = snapshot_of(args)
+    row = row_of(snapshot, pid)
     if row < 0:
         say(f"rmap: process {pid} is not in the picture")
         return status.NO
-    found = areas_of(picture, row)
-    comm = picture.processes.comm[row]
+    found = areas_of(snapshot, row)
+    comm = snapshot.processes.comm[row]
     limit = None if args.all else ROWS
     emit(args, {"pid": pid, "comm": comm, "areas": found}, lambda: areas(found, pid=pid, comm=comm, limit=limit))
     return status.OK
@@ -149,12 +149,12 @@ def _whole_file(args: Namespace, key: Key) -> int:
     from rmap.show.overview import mapped_file
     from rmap.snapshot.questions.file_view import file_view, files_named
 
-    picture = picture_of(args)
-    named = files_named(picture, key.path) or files_named(picture, os.path.realpath(key.path))
+    snapshot = snapshot_of(args)
+    named = files_named(snapshot, key.path) or files_named(snapshot, os.path.realpath(key.path))
     if not named:
         say(f"rmap: nobody maps a file {key.path} (a page of it: {key.path}@0; a process: its number)")
         return status.NO
-    views = [file_view(picture, row) for row in named]
+    views = [file_view(snapshot, row) for row in named]
     limit = None if args.all else ROWS
     emit(args, {"files": views}, lambda: [line for view in views for line in mapped_file(view, limit=limit)])
     return status.OK if any(view.mapped for view in views) else status.NO
@@ -172,21 +172,21 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
     with open_memory() as memory:
         difference = None
         for _ in range(1 + AGAIN):
-            picture = capture(for_one_page=True, memory=memory)
-            place = _resolve(picture, key)
+            snapshot = capture(for_one_page=True, memory=memory)
+            place = _resolve(snapshot, key)
             if place.pfn is None:
                 what = "a swap slot has no page, and so no walk" if place.swap is not None else place.reason
                 say(f"rmap: {what}")
                 return status.NO
             walk = walk_page(memory, place.pfn)
-            there = {(mapping.pid, mapping.address) for mapping in picture.who(place.pfn).mappings}
+            there = {(mapping.pid, mapping.address) for mapping in snapshot.who(place.pfn).mappings}
             if walk.kind not in ("anon", "file"):
                 difference = None
                 break
             difference = compare(walk, there, own_pid=os.getpid()).settled(difference)
             if difference.equal:
                 break
-    names = dict(zip(picture.processes.pid.tolist(), picture.processes.comm))
+    names = dict(zip(snapshot.processes.pid.tolist(), snapshot.processes.comm))
     names[os.getpid()] = "(rmap)"
     limit = None if args.all else ROWS
     data = {"walk": walk, "difference": difference}
@@ -194,12 +194,12 @@ def _by_the_kernel(args: Namespace, key: Key) -> int:
     return status.OK if difference is not None and difference.equal and walk.hits else status.NO
 
 
-def _resolve(picture: Snapshot, key: Key) -> Resolved:
+def _resolve(snapshot: Snapshot, key: Key) -> Resolved:
     # The kernel names a file by its real path; whoever asks may know it by a link.
     from rmap.snapshot import resolve
 
-    place = resolve(picture, key)
+    place = resolve(snapshot, key)
     if key.kind == "file" and place.pfn is None:
         real = os.path.realpath(key.path)
-        return resolve(picture, replace(key, path=real)) if real != key.path else place
+        return resolve(snapshot, replace(key, path=real)) if real != key.path else place
     return place

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from rmap.errors import UsageError
 from rmap.lab.compare.cache import ResultCache, key_of
-from rmap.lab.compare.of_snapshot import SHIPPED, is_shipped, run_picture
+from rmap.lab.compare.of_snapshot import SHIPPED, is_shipped, run_snapshot
 from rmap.lab.compare.of_trace import name_of, run_trace
 from rmap.lab.compare.of_workload import run_workload
-from rmap.lab.compare.remarks import picture_remarks, trace_remarks, workload_remarks
+from rmap.lab.compare.remarks import snapshot_remarks, trace_remarks, workload_remarks
 from rmap.lab.compare.workers import Answer, Job, Say, chosen, on_executor, once_per_design
 from rmap.lab.results import Comparison, DesignResult, Progress, Subject, no_progress
 from rmap.lab.workloads import WORKLOADS
@@ -113,8 +113,8 @@ def _known(
     return {design: answer for design, answer in answers.items() if answer is not None}
 
 
-def compare_picture(
-    picture: str | os.PathLike[str] | Snapshot,
+def compare_snapshot(
+    snapshot: str | os.PathLike[str] | Snapshot,
     *,
     designs: Sequence[str] | None = None,
     profile: str = "6.18",
@@ -125,7 +125,7 @@ def compare_picture(
     """Load a picture under each design, and put each through the same script (``rmap.lab.compare.of_snapshot``).
 
     Args:
-        picture: a file, or a picture in memory.
+        snapshot: a file, or a picture in memory.
         designs, profile, seed, progress, executor: as for :func:`compare_workload`.
 
     Raises:
@@ -134,16 +134,16 @@ def compare_picture(
     """
     profile_named(profile)
     source: str | Snapshot
-    if isinstance(picture, Snapshot):
-        source, called, summary = picture, "picture", ""
+    if isinstance(snapshot, Snapshot):
+        source, called, summary = snapshot, "picture", ""
     else:
-        path = os.fspath(picture)
+        path = os.fspath(snapshot)
         called, summary = os.path.basename(path), SHIPPED if is_shipped(path) else ""
         source = path if executor is None else Snapshot.load(path)  # where it runs there may be no such file
-    job = partial(run_picture, source, called, summary, profile, _seed(seed))
+    job = partial(run_snapshot, source, called, summary, profile, _seed(seed))
     answers = _run(job, chosen(designs), progress, executor)
     results = tuple(result for _, result in answers)
-    return Comparison(answers[0][0], profile, results, tuple(picture_remarks(results)))
+    return Comparison(answers[0][0], profile, results, tuple(snapshot_remarks(results)))
 
 
 def compare_trace(

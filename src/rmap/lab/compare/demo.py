@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from rmap.lab.compare.compare import compare_picture
+from rmap.lab.compare.compare import compare_snapshot
 from rmap.lab.results import FirstScreen, Progress, no_progress
 
 
@@ -23,4 +23,4 @@ def run(
         UsageError: no such design.
         SnapshotError: the file is no picture.
     """
-    return FirstScreen(compare_picture(path, designs=designs, progress=progress))
+    return FirstScreen(compare_snapshot(path, designs=designs, progress=progress))

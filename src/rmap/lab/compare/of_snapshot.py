@@ -29,7 +29,7 @@ REGION_PAGES = 256
 SHIPPED = "shipped: a forking web server and shells"
 
 
-def run_picture(
+def run_snapshot(
     source: str | Snapshot, name: str, summary: str, profile: str, seed: int, design: str, say: Say
 ) -> Answer:
     """Load a picture and put it through the script.
@@ -40,13 +40,13 @@ def run_picture(
         say: told each step.
     """
     say("loading the picture")
-    picture = source if isinstance(source, Snapshot) else Snapshot.load(source)
-    kernel = Kernel.adopt(picture, design, profile=profile)
+    snapshot = source if isinstance(source, Snapshot) else Snapshot.load(source)
+    kernel = Kernel.adopt(snapshot, design, profile=profile)
     structures = kernel.metadata_bytes()
     vmas = _nr_vmas(kernel)
     say("comparing every walk with the page tables")
     loaded = correctness(kernel)
-    subject = _subject(kernel, name, _summary(picture, summary), vmas, loaded, seed)
+    subject = _subject(kernel, name, _summary(snapshot, summary), vmas, loaded, seed)
     rng = np.random.default_rng(seed)
     figures = _walk_all(kernel, say)
     fork, unmap = _fork_each(kernel, say)
@@ -173,8 +173,8 @@ def _subject(kernel: Kernel, name: str, summary: str, vmas: int, loaded: Correct
     )
 
 
-def _summary(picture: Snapshot, given: str) -> str:
-    about = picture.about
+def _summary(snapshot: Snapshot, given: str) -> str:
+    about = snapshot.about
     release = ".".join(about["release"].split(".")[:2])
     machine = f"Linux {release}" if release else "an unknown release"
     if given:

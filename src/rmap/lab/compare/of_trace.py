@@ -18,7 +18,7 @@ from rmap.lab.compare.sampling import SAMPLE_PAGES, walk_figures
 from rmap.lab.compare.workers import Answer, Say
 from rmap.lab.replay.player import TracePlayer
 from rmap.lab.replay.results import Checkpoint, TracePlayed
-from rmap.lab.replay.run import Moment, look
+from rmap.lab.replay.run import MachineState, look
 from rmap.lab.results import DesignResult, Figure, Subject
 from rmap.mm.frames import ANON
 from rmap.trace import Trace
@@ -29,7 +29,7 @@ SAMPLES = ((True, "an anonymous page"), (False, "a page of a file"))
 
 @dataclass
 class _Seen:
-    moment: Moment
+    moment: MachineState
     figures: list[Figure]
 
 
@@ -85,7 +85,7 @@ def run_trace(source: str | Trace, name: str, summary: str, profile: str, seed: 
 
 def _fullest(trace: Trace) -> int:
     # The number of the picture of all processes that has the most entries, -1 if there is none.
-    sizes = {i: picture.snapshot.nr_ptes for i, picture in enumerate(trace.pictures) if picture.pid < 0}
+    sizes = {i: moment.snapshot.nr_ptes for i, moment in enumerate(trace.moments) if moment.pid < 0}
     return max(sizes, key=lambda i: (sizes[i], -i), default=-1)
 
 

@@ -10,7 +10,7 @@ from rmap.lab.results import DesignResult
 WHY_IN_VAIN = "because a VMA may cover a page that it does not map"
 
 
-def picture_remarks(results: Sequence[DesignResult]) -> list[str]:
+def snapshot_remarks(results: Sequence[DesignResult]) -> list[str]:
     """What each design pays for, and what its walks look at in vain."""
     remarks = [f"{result.design} {_pays(result)}; {_walks(result)}." for result in results]
     barred = [r.eviction.pages_barred for r in results if r.eviction is not None]

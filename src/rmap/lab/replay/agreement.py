@@ -64,7 +64,7 @@ Described = Mapping[str, object]
 
 
 def _described(side: Side, name_of: FileNames) -> dict[int, Described]:
-    vmas = side.picture.vmas
+    vmas = side.snapshot.vmas
     found: dict[int, Described] = {}
     for row, key in enumerate(side.vma_key.tolist()):
         file = int(vmas.file[row])
@@ -72,7 +72,7 @@ def _described(side: Side, name_of: FileNames) -> dict[int, Described]:
             "end": hex(int(vmas.end[row])),
             "flags": hex(int(vmas.flags[row]) & f.VM_ALL),
             "pgoff": hex(int(vmas.pgoff[row])),
-            "file": name_of(side.picture, row),
+            "file": name_of(side.snapshot, row),
             "file row": file,
         }
     return found
@@ -85,11 +85,11 @@ def _pair_files(theirs: Side, mine: Side, name_of: FileNames) -> dict[int, int]:
     taken: set[int] = set()
     for row, key in enumerate(theirs.vma_key.tolist()):
         other = right.get(key, MISSING)
-        file = int(theirs.picture.vmas.file[row])
+        file = int(theirs.snapshot.vmas.file[row])
         if other < 0 or file < 0 or file in pairs:
             continue
-        own = int(mine.picture.vmas.file[other])
-        if own >= 0 and own not in taken and name_of(mine.picture, other) is None:
+        own = int(mine.snapshot.vmas.file[other])
+        if own >= 0 and own not in taken and name_of(mine.snapshot, other) is None:
             pairs[file] = own
             taken.add(own)
     return pairs
@@ -184,7 +184,7 @@ def _counted(entries: Entry, row: int, count: int, own: int) -> str:
 
 def writable(entries: Entry, judge: Judge) -> r.Agreement | None:
     """Which entries may be written, where both sides have the same page; None where the kernel's are not known."""
-    if not entries.theirs.picture.about["pte_write"]:
+    if not entries.theirs.snapshot.about["pte_write"]:
         return None
     files = (entries.kind == entries.my_kind) & np.isin(entries.kind, (FILE, SHMEM))
     both = np.flatnonzero(files | entries.same_anonymous)
@@ -200,7 +200,7 @@ def writable(entries: Entry, judge: Judge) -> r.Agreement | None:
 
 def exclusive(entries: Entry, judge: Judge) -> r.Agreement | None:
     """PG_anon_exclusive of pages that both sides have; None where the kernel's is not known."""
-    if not entries.theirs.picture.about["anon_exclusive"]:
+    if not entries.theirs.snapshot.about["anon_exclusive"]:
         return None
     both = np.flatnonzero(entries.same_anonymous)
     theirs = entries.of("exclusive", both).astype(np.bool_)

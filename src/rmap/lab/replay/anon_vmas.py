@@ -36,7 +36,7 @@ class _Families:
 def topology(entries: Entry, judge: Judge) -> list[r.Agreement]:
     """Chains of VMAs, anon_vmas with their counters, and what each page hangs on. Empty where a side has none."""
     theirs, mine = entries.theirs, entries.mine
-    if "none" in (theirs.picture.about["topology"], mine.picture.about["topology"]):
+    if "none" in (theirs.snapshot.about["topology"], mine.snapshot.about["topology"]):
         return []
     families = _Families()
     chains = _chains(theirs, mine, judge, families)
@@ -45,8 +45,8 @@ def topology(entries: Entry, judge: Judge) -> list[r.Agreement]:
 
 def _links(side: Side) -> list[list[int]]:
     # The anon_vmas of each VMA's chain.
-    links = side.picture.anon_vma_chains
-    bounds = np.searchsorted(links.vma, np.arange(len(side.picture.vmas) + 1)).tolist()
+    links = side.snapshot.anon_vma_chains
+    bounds = np.searchsorted(links.vma, np.arange(len(side.snapshot.vmas) + 1)).tolist()
     anon_vmas = links.anon_vma.tolist()
     return [anon_vmas[low:high] for low, high in pairwise(bounds)]
 
@@ -96,14 +96,14 @@ def _chains(theirs: Side, mine: Side, judge: Judge, families: _Families) -> r.Ag
 
 def _why(theirs: Side, row: int, longer: bool, unseen: dict[int, str], judge: Judge) -> str:
     # The first page of a VMA gives it a chain (rule 2.2): where an unseen access made that page, the model has none.
-    key, vmas = int(theirs.vma_key[row]), theirs.picture.vmas
+    key, vmas = int(theirs.vma_key[row]), theirs.snapshot.vmas
     if judge.untold_area(pid_of(key), page_of(key) << PAGE_SHIFT, int(vmas.end[row])):
         return r.UNMODELLED
     return unseen.get(row, r.WRONG) if longer else r.WRONG
 
 
 def _active(side: Side, row: int) -> list[int]:
-    active = int(side.picture.vmas.anon_vma[row])
+    active = int(side.snapshot.vmas.anon_vma[row])
     return [active] if active >= 0 else []
 
 
@@ -118,14 +118,14 @@ def _excuse(theirs: Side, links: list[list[int]], why: dict[int, str], families:
             families.touched[anon_vma] = causes[0]
         if len(causes) == len(rows):
             families.excused[anon_vma] = causes[0]
-    parent = theirs.picture.anon_vmas.parent
+    parent = theirs.snapshot.anon_vmas.parent
     for anon_vma, cause in families.excused.items():
         families.touched.setdefault(int(parent[anon_vma]), cause)
 
 
 def _anon_vmas(theirs: Side, mine: Side, families: _Families) -> r.Agreement:
-    table, own = theirs.picture.anon_vmas, mine.picture.anon_vmas
-    linked = np.unique(theirs.picture.anon_vma_chains.anon_vma).tolist()
+    table, own = theirs.snapshot.anon_vmas, mine.snapshot.anon_vmas
+    linked = np.unique(theirs.snapshot.anon_vma_chains.anon_vma).tolist()
     whole = getattr(table, "whole", np.ones(len(table), np.bool_))
     causes: Causes = np.full(len(linked), "", object)
     said = [""] * len(linked)

@@ -64,7 +64,7 @@ class _Evidence:
         found.raced[there] = entries.of("raced", rows[there])
         found.order[there] = entries.of("order", rows[there])
         index[there] = entries.of("index", rows[there])
-        vmas = entries.theirs.picture.vmas
+        vmas = entries.theirs.snapshot.vmas
         allowed = np.zeros(len(rows), np.bool_)
         allowed[there] = (vmas.flags[entries.of("vma", rows[there])] & VM_WRITE) != 0
         found.near[there] = (vmas.flags[entries.of("vma", rows[there])] & VM_LOCKED) != 0
@@ -122,7 +122,7 @@ class Judge:
         # A program's code is mapped by its own faults: the kernel does not read it for others.
         code = np.zeros(len(rows), np.bool_)
         at = np.flatnonzero(came)
-        code[at] = (self.entries.theirs.picture.vmas.flags[self.entries.of("vma", rows[at])] & VM_EXEC) != 0
+        code[at] = (self.entries.theirs.snapshot.vmas.flags[self.entries.of("vma", rows[at])] & VM_EXEC) != 0
         said[came & ~seen.near & ~code] = r.UNSEEN
 
     def _of_anonymous(self, said: Causes, rows: I64, kind: I64, own: I64, seen: _Evidence) -> None:

@@ -22,16 +22,16 @@ from rmap.lab.replay.state import ReplayState
 from rmap.mm.costs import ADOPT
 from rmap.snapshot import Snapshot
 from rmap.snapshot import flags as f
-from rmap.trace import Picture
+from rmap.trace import Moment
 
 
-def hold_against(state: ReplayState, picture: Picture, number: int, time_ns: int) -> r.Checkpoint:
+def hold_against(state: ReplayState, moment: Moment, number: int, time_ns: int) -> r.Checkpoint:
     """Compare the model with a picture of every process, then make it equal.
 
     Args:
         number: of the picture, and ``time_ns`` when it was taken, for the answer.
     """
-    theirs = picture.snapshot
+    theirs = moment.snapshot
     left, right = resync.sides(state, theirs)
     entries = Entry(left, right)
     known = Known(_seen(state, theirs), state.trace.about["lost"], state.reclaimed)
@@ -65,7 +65,7 @@ def hold_against(state: ReplayState, picture: Picture, number: int, time_ns: int
     _restart(state, entries)
     return r.Checkpoint(
         number=number,
-        cause=picture.cause,
+        cause=moment.cause,
         time_ns=time_ns,
         processes=len(theirs.processes),
         vmas=len(theirs.vmas),
@@ -103,15 +103,15 @@ def _rows(state: ReplayState, judge: Judge) -> list[r.Agreement]:
     return [*rows, *(row for row in permissions if row is not None), *topology(entries, judge)]
 
 
-def _file_name(state: ReplayState, picture: Snapshot, vma: int) -> object:
+def _file_name(state: ReplayState, snapshot: Snapshot, vma: int) -> object:
     # What both sides call a VMA's file. The model numbers its own; shared anonymous memory has no name both know.
-    row, label = int(picture.vmas.file[vma]), picture.vmas.label[vma]
+    row, label = int(snapshot.vmas.file[vma]), snapshot.vmas.label[vma]
     if row < 0:
         return label if label not in ("", "[heap]", "[stack]") else "none"
-    files = picture.files
+    files = snapshot.files
     if files.kind[row] == f.FILE_DEVICE:
         return files.path[row]
-    if picture.about["source"] == "model":
+    if snapshot.about["source"] == "model":
         return state.inodes.by_mapping.get(int(files.inode[row]))
     return int(files.dev[row]), int(files.inode[row])
 

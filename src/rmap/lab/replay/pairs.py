@@ -53,24 +53,24 @@ class Side:
     """One picture, made ready.
 
     Attributes:
-        picture: it.
+        snapshot: it.
         entries: its entries page by page.
         key: int64, by entry: process and page in one number.
         vma_key: the same for VMAs, by their start.
     """
 
-    picture: Snapshot
+    snapshot: Snapshot
     entries: SnapshotEntries = field(init=False)
     key: I64 = field(init=False)
     vma_key: I64 = field(init=False)
 
     def __post_init__(self) -> None:
-        picture = self.picture
-        pid = picture.processes.pid.astype(np.int64)[picture.vmas.process]
-        self.vma_key = key_of(pid, picture.vmas.start)
-        entries = spread(picture)
+        snapshot = self.snapshot
+        pid = snapshot.processes.pid.astype(np.int64)[snapshot.vmas.process]
+        self.vma_key = key_of(pid, snapshot.vmas.start)
+        entries = spread(snapshot)
         # Page tables of frames without a struct page cannot be seen from outside (pagemap passes VM_PFNMAP over).
-        self.entries = entries.take((picture.vmas.flags[entries.vma] & VM_PFNMAP) == 0)
+        self.entries = entries.take((snapshot.vmas.flags[entries.vma] & VM_PFNMAP) == 0)
         self.key = key_of(pid[self.entries.vma], self.entries.address)
 
 

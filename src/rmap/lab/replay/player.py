@@ -209,8 +209,8 @@ class TracePlayer:
             self._processes += 1
         self._execs += 1
         old = process.mm
-        picture = state.trace.pictures[events.a[0][at]].snapshot
-        for reason, n in self.kernel.exec(process, picture, state.inodes).items():
+        snapshot = state.trace.moments[events.a[0][at]].snapshot
+        for reason, n in self.kernel.exec(process, snapshot, state.inodes).items():
             what = f"entries of an exec that were left out: {reason}"
             state.finding(what, f"{n:,} in process {state.pid}", NOT_JUDGED)
         state.let_go(old)
@@ -225,7 +225,7 @@ class TracePlayer:
 
     def _checkpoint(self, events: _Events, at: int) -> None:
         state, number = self.state, events.a[0][at]
-        checkpoint = hold_against(state, state.trace.pictures[number], number, events.time[at])
+        checkpoint = hold_against(state, state.trace.moments[number], number, events.time[at])
         self.checkpoints.append(checkpoint)
         state.reclaimed = state.unwatched
         self._watch(self.kernel, checkpoint)

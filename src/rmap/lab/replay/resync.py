@@ -136,7 +136,7 @@ def put_structure_right(state: ReplayState, entries: Entry) -> bool:
 
     False: they do not correspond, and nothing was changed.
     """
-    core, theirs = state.core, entries.theirs.picture
+    core, theirs = state.core, entries.theirs.snapshot
     parts = _parts_of_areas(state, theirs)
     kept = (entries.kind == OTHER) & (entries.my_kind == ANON)
     rows = np.flatnonzero(np.isin(entries.kind, (ANON, SWAPPED)) | kept)
@@ -162,7 +162,7 @@ def put_structure_right(state: ReplayState, entries: Entry) -> bool:
 def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
     # What each page hangs on, and where. Of one that the kernel has in swap, and the model not yet, or has merged, that
     # is not known: the root of its family will do, where everybody looks.
-    theirs, vmas = entries.theirs.picture, entries.theirs.picture.vmas
+    theirs, vmas = entries.theirs.snapshot, entries.theirs.snapshot.vmas
     anon_vma, index, vma = (entries.of(name, rows).copy() for name in ("anon_vma", "index", "vma"))
     unknown = (anon_vma < 0) | (index < 0)
     active = vmas.anon_vma[vma[unknown]]
@@ -313,7 +313,7 @@ def permissions_differ(entries: Entry) -> I64:
     An access that no event shows may have made them so, and so may writeback, which write-protects pages of files.
     Empty where the picture does not know.
     """
-    about = entries.theirs.picture.about
+    about = entries.theirs.snapshot.about
     if not (about["anon_exclusive"] and about["pte_write"]):
         return np.empty(0, np.int64)
     tracked = np.isin(entries.kind, (FILE, SHMEM)) | (entries.shared_alike & (entries.kind == ANON))
@@ -325,7 +325,7 @@ def permissions_differ(entries: Entry) -> I64:
 
 def put_permissions_right(state: ReplayState, entries: Entry, rows: I64) -> None:
     """Make entries as writable, and anonymous pages as exclusive, as the picture says; the pages are equal already."""
-    about, core = entries.theirs.picture.about, state.core
+    about, core = entries.theirs.snapshot.about, state.core
     if not (about["anon_exclusive"] and about["pte_write"]):
         return
     exclusive, writable = entries.of("exclusive", rows).tolist(), entries.of("writable", rows).tolist()

@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Moment:
+class MachineState:
     """The machine when it was looked at: right? how large?"""
 
     correctness: Correctness
@@ -26,7 +26,7 @@ class Moment:
     structures: dict[str, int]
 
     @classmethod
-    def of(cls, kernel: Kernel) -> Moment:
+    def of(cls, kernel: Kernel) -> MachineState:
         """Look now. Every walk is held against the page tables."""
         mms = kernel.core.mms.values()
         return cls(correctness(kernel), len(mms), sum(len(mm.vmas) for mm in mms), kernel.metadata_bytes())
@@ -53,8 +53,8 @@ def replay(
     """
     say("reading the trace")
     trace = source if isinstance(source, Trace) else Trace.load(source)
-    last = len(trace.pictures) - 1
-    moments: list[Moment] = []
+    last = len(trace.moments) - 1
+    moments: list[MachineState] = []
 
     def watch(kernel: Kernel, checkpoint: Checkpoint) -> None:
         say(f"picture {checkpoint.number + 1} of {last + 1}")
@@ -78,10 +78,10 @@ def replay(
     )
 
 
-def look(kernel: Kernel) -> Moment:
+def look(kernel: Kernel) -> MachineState:
     """The machine now, after its own invariants were checked."""
     kernel.check()
-    return Moment.of(kernel)
+    return MachineState.of(kernel)
 
 
 def summary_of(trace: Trace, source: str | os.PathLike[str] | Trace) -> TraceSummary:
@@ -95,7 +95,7 @@ def summary_of(trace: Trace, source: str | os.PathLike[str] | Trace) -> TraceSum
         host=about["host"],
         time=about["time"],
         events=len(trace.events),
-        pictures=len(trace.pictures),
+        pictures=len(trace.moments),
         span_ns=int(time[-1] - time[0]) if len(time) else 0,
         complete=about["complete"],
         why_incomplete=about["why_incomplete"],

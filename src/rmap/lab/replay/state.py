@@ -60,7 +60,7 @@ class ReplayState:
         self.trace = trace
         frames = frames_needed(trace)
         # A machine without swap keeps its anonymous pages, whatever MADV_PAGEOUT asks for.
-        swaps = any(picture.snapshot.nr_swap_ptes for picture in trace.pictures)
+        swaps = any(moment.snapshot.nr_swap_ptes for moment in trace.moments)
         self.kernel = Kernel(design, profile, nr_pages=frames, nr_swap=frames if swaps else 0)
         self.core = self.kernel.core
         self.inodes = Inodes(self.core)
@@ -142,7 +142,7 @@ def frames_needed(trace: Trace) -> int:
         LimitError: more than a machine of the model is given.
     """
     sizes: dict[tuple[int, int], int] = {}
-    tables: list[Any] = [trace.files, *(picture.snapshot.files for picture in trace.pictures)]
+    tables: list[Any] = [trace.files, *(moment.snapshot.files for moment in trace.moments)]
     for files in tables:
         for dev, inode, size in zip(files.dev.tolist(), files.inode.tolist(), files.size.tolist()):
             sizes[dev, inode] = max(size, sizes.get((dev, inode), 0))
@@ -154,12 +154,12 @@ def frames_needed(trace: Trace) -> int:
         sizes[key] = max(size, sizes[key])
     in_bytes = [*sizes.values(), *trace.files.size.tolist()]  # what one number stands for, twice: it may be used again
     cached = sum(pages_of_bytes(size) for size in in_bytes if 0 < size <= MOST_CACHED)
-    pictured = max((int(p.snapshot.frames.count.sum()) for p in trace.pictures), default=0)
-    execs = sum(int(p.snapshot.frames.count.sum()) for p in trace.pictures if p.cause == t.CAUSES[t.AT_EXEC])
+    described = max((int(p.snapshot.frames.count.sum()) for p in trace.moments), default=0)
+    execs = sum(int(p.snapshot.frames.count.sum()) for p in trace.moments if p.cause == t.CAUSES[t.AT_EXEC])
     calls_ahead = (events.kind == t.SYSCALL) & np.isin(events.nr, MAPPING_AHEAD)
     lengths = np.minimum(events.a1[calls_ahead].clip(0), 1 << 30) >> PAGE_SHIFT
     ahead = min(int(lengths.sum()), 1 << 20) if len(lengths) else 0
-    wanted = cached + pictured + execs + int(np.count_nonzero(events.kind == t.FAULT)) + ahead + SPARE_FRAMES
+    wanted = cached + described + execs + int(np.count_nonzero(events.kind == t.FAULT)) + ahead + SPARE_FRAMES
     if wanted > MOST_FRAMES:
         raise LimitError(f"the trace would need {wanted:,} frames: the limit is {MOST_FRAMES:,}")
     return wanted

@@ -35,18 +35,18 @@ def bad_frames(pfns: Sequence[int], *, say: Callable[[str], None] = lambda doing
     Raises:
         NotPermitted: this user may not.
     """
-    picture = capture(bpf=False) if len(pfns) > _ONE_BY_ONE else None
-    return [_look(pfn, picture, say) for pfn in pfns]
+    snapshot = capture(bpf=False) if len(pfns) > _ONE_BY_ONE else None
+    return [_look(pfn, snapshot, say) for pfn in pfns]
 
 
-def _look(pfn: int, picture: Snapshot | None, say: Callable[[str], None]) -> BadFrame:
+def _look(pfn: int, snapshot: Snapshot | None, say: Callable[[str], None]) -> BadFrame:
     raw = _raw_flags(pfn)
     state = read_page_state(np.array([pfn]), np.array([1]))
     order = int(state.order[np.searchsorted(state.pfn, pfn)])
     kind = int(kinds(np.array([raw]))[0])
-    if picture is not None and picture.frame_run(pfn) >= 0:
-        who = picture.who(pfn)
-    elif picture is None:
+    if snapshot is not None and snapshot.frame_run(pfn) >= 0:
+        who = snapshot.who(pfn)
+    elif snapshot is None:
         found = look_up(Key("pfn", pfn=pfn), say=say)
         assert not isinstance(found, NoPage)
         who = found
@@ -65,17 +65,17 @@ def _raw_flags(pfn: int) -> int:
         file.close()
 
 
-def recorded_frames(picture: Snapshot, pfns: Sequence[int]) -> list[BadFrame]:
+def recorded_frames(snapshot: Snapshot, pfns: Sequence[int]) -> list[BadFrame]:
     """The same of a picture, which knows mapped frames only."""
     answer = []
     for pfn in pfns:
-        run = picture.frame_run(pfn)
-        who = picture.who(pfn)
+        run = snapshot.frame_run(pfn)
+        who = snapshot.who(pfn)
         if run < 0:
             nothing = Verdict("not in the picture", "unknown: nobody who was recorded maps it")
             answer.append(BadFrame(pfn, nothing, who))
             continue
-        frames = picture.frames
+        frames = snapshot.frames
         judged = verdict(int(frames.kind[run]), int(frames.flags[run]), int(frames.order[run]), bool(who.mapcount))
         answer.append(BadFrame(pfn, judged, who))
     return answer

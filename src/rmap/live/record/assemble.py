@@ -51,7 +51,7 @@ class Assembler:
         self.unseen_execs = 0
         self._spool = spool
         self._waiting = raw.empty()
-        self._pictures: dict[int, deque[Snapshot | None]] = defaultdict(deque)  # taken, not yet placed, by pid
+        self._at_execs: dict[int, deque[Snapshot | None]] = defaultdict(deque)  # taken, not yet placed, by pid
         self._inodes: dict[tuple[int, int, int], _Inode] = {}
         self._opens: dict[tuple[int, int, bool], int] = {}  # (address, row of the file, writable) -> row
         self._inode_of: dict[int, _Inode] = {}  # by row of the open
@@ -64,7 +64,7 @@ class Assembler:
         self._waiting = np.concatenate((self._waiting, rows)) if len(self._waiting) else rows
         self._flush()
 
-    def exec_picture(self, pid: int, snapshot: Snapshot | None) -> None:
+    def exec_snapshot(self, pid: int, snapshot: Snapshot | None) -> None:
         """The picture of the latest exec of a process; None if it died before one could be taken.
 
         Everything that was recorded before must have been added.
@@ -74,13 +74,13 @@ class Assembler:
                 return
             self.unseen_execs += 1
             self._waiting = np.concatenate((self._waiting, _exec_row(pid)))
-        self._pictures[pid].append(snapshot)
+        self._at_execs[pid].append(snapshot)
         self._flush()
 
     def checkpoint(self, snapshot: Snapshot, cause: int, time: int) -> None:
         """A picture of every process, all stopped, after everything that was added. ``time`` in ns."""
         self._give_up_waiting()
-        number = self._spool.add_picture(snapshot, cause, -1)
+        number = self._spool.add_snapshot(snapshot, cause, -1)
         self._write(_event(time, t.CHECKPOINT, -1, -1, number))
 
     def gone_on(self, actor: int, pages: int, time: int) -> None:
@@ -95,7 +95,7 @@ class Assembler:
     def _has_exec_of(self, pid: int) -> bool:
         rows = self._waiting
         execs = (raw.low(rows[:, raw.KIND_NR]) == t.EXEC) & (raw.low(rows[:, raw.TGID_TID]) == pid)
-        return int(np.count_nonzero(execs)) > len(self._pictures[pid])
+        return int(np.count_nonzero(execs)) > len(self._at_execs[pid])
 
     def _flush(self) -> None:
         # The rows up to the first exec whose picture is not there yet.
@@ -103,15 +103,15 @@ class Assembler:
         start = 0
         for row in np.flatnonzero(raw.low(rows[:, raw.KIND_NR]) == t.EXEC).tolist():
             pid = int(raw.low(rows[row, raw.TGID_TID]))
-            if not self._pictures[pid] and not _ends_after(rows, row, pid):
+            if not self._at_execs[pid] and not _ends_after(rows, row, pid):
                 self._convert(rows[start:row])
                 self._waiting = rows[row:]
                 return
             self._convert(rows[start:row])
-            snapshot = self._pictures[pid].popleft() if self._pictures[pid] else None
+            snapshot = self._at_execs[pid].popleft() if self._at_execs[pid] else None
             if snapshot is not None:
                 tid = int(raw.high(rows[row, raw.TGID_TID]))
-                number = self._spool.add_picture(snapshot, t.AT_EXEC, pid)
+                number = self._spool.add_snapshot(snapshot, t.AT_EXEC, pid)
                 self._write(_event(int(rows[row, raw.TIME]), t.EXEC, pid, tid, number))
             start = row + 1
         self._convert(rows[start:])
@@ -120,7 +120,7 @@ class Assembler:
     def _give_up_waiting(self) -> None:
         # Whose picture is missing was killed before one could be taken: it has done nothing since.
         while len(self._waiting):
-            self._pictures[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
+            self._at_execs[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
             self._flush()
 
     def _convert(self, rows: I64) -> None:
@@ -215,16 +215,16 @@ class LateAssembler(Assembler):
         self._execs: dict[int, deque[int]] = defaultdict(deque)  # by pid: their marks, -1 if there is no picture
         self._late: list[I64] = []
 
-    def exec_picture(self, pid: int, snapshot: Snapshot | None) -> None:
+    def exec_snapshot(self, pid: int, snapshot: Snapshot | None) -> None:
         """The picture of the latest exec of a process; None if it died before one could be taken."""
         self._execs[pid].append(-1 if snapshot is None else len(self._marks))
         if snapshot is not None:
-            number = self._spool.add_picture(snapshot, t.AT_EXEC, pid)
+            number = self._spool.add_snapshot(snapshot, t.AT_EXEC, pid)
             self._mark(_event(clock.monotonic_ns(), t.EXEC, pid, pid, number))
 
     def checkpoint(self, snapshot: Snapshot, cause: int, time: int) -> None:
         """A picture of every process, all stopped."""
-        number = self._spool.add_picture(snapshot, cause, -1)
+        number = self._spool.add_snapshot(snapshot, cause, -1)
         self._mark(_event(time, t.CHECKPOINT, -1, -1, number))
 
     def finish(self, rows: I64) -> None:

@@ -245,7 +245,7 @@ def _finish_about(about: dict[str, Any], outcome: Outcome, seen_by: Recorder, in
         reasons.append(unseen)
     if outcome.unseen_execs:
         reasons.append(f"{outcome.unseen_execs:,} execs were seen by the tracer alone (another pid namespace?)")
-    if outcome.ended and not outcome.end_picture:
+    if outcome.ended and not outcome.end_snapshot:
         reasons.append(f"there is no picture of the end: {outcome.no_end}")
     about["complete"], about["why_incomplete"] = not reasons, "; ".join(reasons)
     if outcome.status is not None:
@@ -272,7 +272,7 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
         TraceError: the recording contradicts itself.
     """
     found = Trace.load(folder)
-    trace = Trace({**found.about, **about}, found.events, found.opens, _named_files(found), found.pictures)
+    trace = Trace({**found.about, **about}, found.events, found.opens, _named_files(found), found.moments)
     trace.save(target, force=force)
     return trace
 
@@ -280,8 +280,8 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
 def _named_files(trace: Trace) -> InodeTable:
     # A file whose descriptor was closed at once has only its last name: pictures know its path.
     paths: dict[tuple[int, int], str] = {}
-    for picture in trace.pictures:
-        seen = picture.snapshot.files
+    for moment in trace.moments:
+        seen = moment.snapshot.files
         paths.update(zip(zip(seen.dev.tolist(), seen.inode.tolist()), seen.path))
     keys = zip(trace.files.dev.tolist(), trace.files.inode.tolist())
     names = [name if name.startswith("/") else paths.get(key, name) for key, name in zip(keys, trace.files.path)]

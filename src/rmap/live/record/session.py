@@ -60,7 +60,7 @@ class Outcome:
 
     status: int | None = None
     ended: bool = False
-    end_picture: bool = False
+    end_snapshot: bool = False
     no_end: str = "the last process was killed before it could be stopped"
     missed: list[str] = field(default_factory=list)
     absent: set[int] = field(default_factory=set)
@@ -145,23 +145,23 @@ class Session(threading.Thread):
         now = time.monotonic() - self._began
         if not self._due or now < self._due[0] or self._tracer is None or self._tracer.ended:
             return
-        self._picture()
+        self._snapshot()
         if self._checkpoints.every:  # so much time to run, however long the picture took
             self._due = [time.monotonic() - self._began + self._checkpoints.every]
         else:
             self._due = [at for at in self._due if at > now]
 
-    def _picture(self) -> None:
+    def _snapshot(self) -> None:
         # Whoever comes to its end while everything is being stopped is in the picture that is about to be taken.
         if self._tracer is None or self._pausing:
             return
-        missing = self._take_picture(self._tracer)
+        missing = self._take_snapshot(self._tracer)
         if missing and self._at_end:
             self.outcome.no_end = missing
         elif missing:
             self.outcome.missed.append(missing)
 
-    def _take_picture(self, tracer: Tracer) -> str:
+    def _take_snapshot(self, tracer: Tracer) -> str:
         # Stop everything, empty the recorder, take the picture, go on. Why there is no picture, if there is none.
         self._pausing = True
         try:
@@ -184,7 +184,7 @@ class Session(threading.Thread):
                 return ""
             return "no recorded process could be read (/proc shows no memory of one whose first thread has ended)"
         self._assembler.checkpoint(snapshot, cause, now)
-        self.outcome.end_picture = self.outcome.end_picture or cause == AT_END
+        self.outcome.end_snapshot = self.outcome.end_snapshot or cause == AT_END
         self._note_absent(pids, snapshot)
         return ""
 
@@ -205,7 +205,7 @@ class Session(threading.Thread):
     def at_exec(self, pid: int) -> None:
         """Take the picture of one process that has just got a new program."""
         self._assembler.add(self._recorder.take_until_now())
-        self._assembler.exec_picture(pid, self._capture([pid]))
+        self._assembler.exec_snapshot(pid, self._capture([pid]))
 
     def at_fork(self, tid: int, new: int, vfork: bool) -> None:
         """Tell a recorder that cannot see it how the task was made."""
@@ -217,4 +217,4 @@ class Session(threading.Thread):
         """Take the picture of the end, before the last memory goes; or one more, where that was asked for."""
         self._at_end = last
         if last or self._checkpoints.exits:
-            self._picture()
+            self._snapshot()

@@ -41,7 +41,7 @@ def refuse_without(package: str, what: str) -> None:
         )
 
 
-def to_arrow(picture: Snapshot) -> dict[str, Any]:
+def to_arrow(snapshot: Snapshot) -> dict[str, Any]:
     """Every table as a ``pyarrow.Table``, and ``about``, by name.
 
     Raises:
@@ -50,12 +50,12 @@ def to_arrow(picture: Snapshot) -> dict[str, Any]:
     refuse_without("pyarrow", "a picture as tables")
     import pyarrow as pa
 
-    made = {name: _table(table) for name, table in picture.tables.items()}
-    made[ABOUT] = pa.table({key: [value] for key, value in picture.about.items()})
+    made = {name: _table(table) for name, table in snapshot.tables.items()}
+    made[ABOUT] = pa.table({key: [value] for key, value in snapshot.about.items()})
     return made
 
 
-def write_parquet(picture: Snapshot, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+def write_parquet(snapshot: Snapshot, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
     """Write one file per table, ``processes.parquet`` and so on. Each appears whole or not at all.
 
     Args:
@@ -70,7 +70,7 @@ def write_parquet(picture: Snapshot, folder: str | os.PathLike[str], *, force: b
         NotPermitted: pyarrow is not installed.
     """
     refuse_folder(folder, force=force)
-    tables = to_arrow(picture)
+    tables = to_arrow(snapshot)
     import pyarrow.parquet as pq
 
     target = Path(folder)

@@ -89,9 +89,9 @@ class Database:
         NotPermitted: duckdb or pyarrow is not installed.
     """
 
-    def __init__(self, picture: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         refuse_without("duckdb", "SQL")
-        tables = to_arrow(picture)
+        tables = to_arrow(snapshot)
         import duckdb
 
         self._error = duckdb.Error

@@ -117,22 +117,22 @@ _NOTHING = _Pages(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.b
 class _Side:
     """One of the two pictures, with what is needed of each of its frames."""
 
-    def __init__(self, picture: Snapshot) -> None:
-        self.picture = picture
-        self.counted = counted_frames(picture)
-        self.found = picture.mapper_sets.found
-        self.shared = (self.found > 1) | (picture.per_frame("mapcount") > 1)
-        of_process = np.searchsorted(picture.vmas.process, np.arange(len(picture.processes) + 1))
-        self._bounds = np.searchsorted(picture.ptes.vma, of_process)
-        self.row_of = {key: row for row, key in enumerate(_keys(picture))}
-        self.pids = {*picture.processes.pid.tolist(), *picture.sharers.pid.tolist()}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.counted = counted_frames(snapshot)
+        self.found = snapshot.mapper_sets.found
+        self.shared = (self.found > 1) | (snapshot.per_frame("mapcount") > 1)
+        of_process = np.searchsorted(snapshot.vmas.process, np.arange(len(snapshot.processes) + 1))
+        self._bounds = np.searchsorted(snapshot.ptes.vma, of_process)
+        self.row_of = {key: row for row, key in enumerate(_keys(snapshot))}
+        self.pids = {*snapshot.processes.pid.tolist(), *snapshot.sharers.pid.tolist()}
 
     def pages(self, row: int | None) -> _Pages:
         if row is None:
             return _NOTHING
-        ptes, low, high = self.picture.ptes, int(self._bounds[row]), int(self._bounds[row + 1])
+        ptes, low, high = self.snapshot.ptes, int(self._bounds[row]), int(self._bounds[row + 1])
         swap = low + np.flatnonzero(ptes.flags[low:high] & f.PTE_SWAP)
-        present, first, behind = self.picture.mapped.within(low, high)
+        present, first, behind = self.snapshot.mapped.within(low, high)
         count = behind - first
         dense = expand(first, count)
         held = self.counted[dense]
@@ -146,8 +146,8 @@ class _Side:
 
     def files(self, by_path: bool) -> dict[tuple[int, int, str], int]:
         """Mapped frames of each file: by device, inode and path, or by path alone."""
-        files = self.picture.files
-        of_frame = self.picture.per_frame("file")[(self.found > 0) & self.counted]
+        files = self.snapshot.files
+        of_frame = self.snapshot.per_frame("file")[(self.found > 0) & self.counted]
         mapped = np.bincount(of_frame[of_frame >= 0], minlength=len(files))
         sums: dict[tuple[int, int, str], int] = {}
         for row in np.flatnonzero(mapped).tolist():
@@ -187,7 +187,7 @@ def _change(old: _Side, new: _Side, key: tuple[int, int]) -> ProcessChange:
     return ProcessChange(
         pid,
         start_time,
-        side.picture.processes.comm[row],
+        side.snapshot.processes.comm[row],
         state,
         reused=state != "stayed" and pid in (new if now is None else old).pids,
         ran=_ran(old, new, was, now),
@@ -209,7 +209,7 @@ def _ran(old: _Side, new: _Side, was: int | None, now: int | None) -> str:
     # What it ran before, if it has called exec since.
     if was is None or now is None:
         return ""
-    before, after = old.picture.processes, new.picture.processes
+    before, after = old.snapshot.processes, new.snapshot.processes
     return before.comm[was] if before.exe[was] != after.exe[now] else ""
 
 
@@ -237,8 +237,8 @@ def _incomplete(before: Snapshot, after: Snapshot, states: set[str]) -> Iterator
     # What may only look like a change, given which states processes are in.
     if before.about["time"] and after.about["time"] and before.about["time"] > after.about["time"]:
         yield "the first picture was taken after the second: gained and lost are the wrong way round"
-    for name, picture, state in (("first", before, "came"), ("second", after, "went")):
-        about = picture.about
+    for name, snapshot, state in (("first", before, "came"), ("second", after, "went")):
+        about = snapshot.about
         missing = ((about["skipped"], "not asked for"), (about["refused"], "refused"), (about["ended"], "ending"))
         reasons = ", ".join(f"{number:,} {why}" for number, why in missing if number)
         if reasons and state in states:
@@ -258,9 +258,9 @@ def _rebooted(before: Snapshot, after: Snapshot) -> bool:
     return any((b[pid] < a[pid]) if in_order else (a[pid] < b[pid]) for pid in {*a} & {*b})
 
 
-def _keys(picture: Snapshot) -> list[tuple[int, int]]:
+def _keys(snapshot: Snapshot) -> list[tuple[int, int]]:
     # By what a process is known: pid and start time.
-    return list(zip(picture.processes.pid.tolist(), picture.processes.start_time.tolist()))
+    return list(zip(snapshot.processes.pid.tolist(), snapshot.processes.start_time.tolist()))
 
 
 def changes_of(found: Difference, pids: set[int] | None) -> Difference:

@@ -118,37 +118,35 @@ class PageFamily:
         return replace(self, vmas=vmas, anon_vmas=kept, others=self.others + len(self.anon_vmas) - len(kept))
 
 
-def family_of(picture: Snapshot, pfn: int) -> PageFamily:
+def family_of(snapshot: Snapshot, pfn: int) -> PageFamily:
     """Gather what stands around a page.
 
     Args:
-        picture: with the page in it.
+        snapshot: with the page in it.
         pfn: the frame.
 
     Raises:
         UntrackedPage: no reverse map leads back from it, or none that a picture holds (KSM, hugetlb).
         UsageError: the picture does not have the frame, or not the anon_vma of an anonymous page.
     """
-    run = picture.frame_run(pfn)
+    run = snapshot.frame_run(pfn)
     if run < 0:
         raise UsageError(f"frame {pfn:#x} is not in the picture: it holds only frames that a recorded process maps")
-    frames = picture.frames
+    frames = snapshot.frames
     kind = int(frames.kind[run])
     _refuse_unwalked(KINDS[kind])
     index = int(frames.index[run]) + pfn - int(frames.pfn[run])
     anchor, file = int(frames.anon_vma[run]), int(frames.file[run])
     on_anon_vma = kind in KINDS.on_anon_vmas
     if on_anon_vma and anchor < 0:
-        raise UsageError(
-            "the picture does not have the page's anon_vma: "
-            + ("it was taken from /proc alone" if picture.about["topology"] == "none" else "the page changed meanwhile")
-        )
-    rows = _in_the_tree(picture, on_anon_vma, anchor, file)
-    pgoff, pages = picture.vmas.pgoff[rows], (picture.vmas.end - picture.vmas.start)[rows] >> PAGE_SHIFT
+        why = "it was taken from /proc alone" if snapshot.about["topology"] == "none" else "the page changed meanwhile"
+        raise UsageError(f"the picture does not have the page's anon_vma: {why}")
+    rows = _in_the_tree(snapshot, on_anon_vma, anchor, file)
+    pgoff, pages = snapshot.vmas.pgoff[rows], (snapshot.vmas.end - snapshot.vmas.start)[rows] >> PAGE_SHIFT
     met = rows[(pgoff <= index) & (index < pgoff + pages)]
-    names, anon_vmas, others = _anon_vmas(picture, met, anchor)
-    vmas = tuple(_vma(picture, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
-    tells_exclusive = picture.about["anon_exclusive"] and on_anon_vma
+    names, anon_vmas, others = _anon_vmas(snapshot, met, anchor)
+    vmas = tuple(_vma(snapshot, row, f"V{n}", names, index, pfn) for n, row in enumerate(met.tolist(), 1))
+    tells_exclusive = snapshot.about["anon_exclusive"] and on_anon_vma
     return PageFamily(
         pfn=pfn,
         kind=KINDS[kind].name,
@@ -158,7 +156,7 @@ def family_of(picture: Snapshot, pfn: int) -> PageFamily:
         exclusive=bool(frames.flags[run] & f.KPF_ANON_EXCLUSIVE) if tells_exclusive else None,
         raced=bool(frames.raced[run]),
         anchor=names.get(anchor, ""),
-        file=picture.files.path[file] if file >= 0 else "",
+        file=snapshot.files.path[file] if file >= 0 else "",
         anon_vmas=anon_vmas,
         others=others,
         vmas=vmas,
@@ -175,30 +173,30 @@ def _refuse_unwalked(kind: FrameKind) -> None:
         raise UntrackedPage(kind.name, f"the picture does not hold {kind.no_walk}; `rmap who` lists its entries")
 
 
-def _in_the_tree(picture: Snapshot, on_anon_vma: bool, anchor: int, file: int) -> I64:
+def _in_the_tree(snapshot: Snapshot, on_anon_vma: bool, anchor: int, file: int) -> I64:
     # The VMAs that hang in the tree of an anon_vma, or of a file; rows, ascending.
     if not on_anon_vma:
         return (
-            np.flatnonzero((picture.vmas.file == file) & (picture.vmas.pgoff >= 0)) if file >= 0 else np.empty(0, int)
+            np.flatnonzero((snapshot.vmas.file == file) & (snapshot.vmas.pgoff >= 0)) if file >= 0 else np.empty(0, int)
         )
-    links = picture.anon_vma_chains
+    links = snapshot.anon_vma_chains
     return np.unique(links.vma[links.anon_vma == anchor]).astype(np.int64)
 
 
-def _chain(picture: Snapshot, vma: int) -> list[int]:
-    links = picture.anon_vma_chains
+def _chain(snapshot: Snapshot, vma: int) -> list[int]:
+    links = snapshot.anon_vma_chains
     low, high = np.searchsorted(links.vma, [vma, vma + 1])
     return links.anon_vma[low:high].tolist()
 
 
-def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[AnonVmaOfPage, ...], int]:
+def _anon_vmas(snapshot: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str], tuple[AnonVmaOfPage, ...], int]:
     # The anon_vmas of some VMAs' chains and above the anchor, named from the root down; and how many more the family
     # has.
     if anchor < 0:
         return {}, (), 0
-    table = picture.anon_vmas
+    table = snapshot.anon_vmas
     root = int(table.root[anchor])
-    needed = {a for vma in vmas.tolist() for a in _chain(picture, vma)} | {anchor, root}
+    needed = {a for vma in vmas.tolist() for a in _chain(snapshot, vma)} | {anchor, root}
     needed = {a for a in needed if table.root[a] == root}
     below: dict[int, list[int]] = {}
     for a in sorted(needed - {root}):
@@ -218,11 +216,11 @@ def _anon_vmas(picture: Snapshot, vmas: I64, anchor: int) -> tuple[dict[int, str
     return names, tuple(rows), int(np.count_nonzero(table.root == root)) - len(rows)
 
 
-def _vma(picture: Snapshot, row: int, name: str, names: dict[int, str], index: int, pfn: int) -> FamilyVma:
-    vmas, processes = picture.vmas, picture.processes
+def _vma(snapshot: Snapshot, row: int, name: str, names: dict[int, str], index: int, pfn: int) -> FamilyVma:
+    vmas, processes = snapshot.vmas, snapshot.processes
     process, start, pgoff = int(vmas.process[row]), int(vmas.start[row]), int(vmas.pgoff[row])
     address = start + ((index - pgoff) << PAGE_SHIFT)
-    entry, there = _entry(picture, row, address)
+    entry, there = _entry(snapshot, row, address)
     return FamilyVma(
         name=name,
         pid=int(processes.pid[process]),
@@ -232,16 +230,16 @@ def _vma(picture: Snapshot, row: int, name: str, names: dict[int, str], index: i
         pgoff=pgoff,
         perms=perms(int(vmas.flags[row])),
         active=names.get(int(vmas.anon_vma[row]), ""),
-        chain=tuple(names.get(a, "?") for a in _chain(picture, row)) if names else (),
+        chain=tuple(names.get(a, "?") for a in _chain(snapshot, row)) if names else (),
         address=address,
         entry="hit" if there == pfn else entry,
         pfn=there,
     )
 
 
-def _entry(picture: Snapshot, vma: int, address: int) -> tuple[str, int]:
+def _entry(snapshot: Snapshot, vma: int, address: int) -> tuple[str, int]:
     # What the page tables hold at an address of a VMA, and the frame there, -1 if none.
-    entry = entry_at(picture.ptes, vma, address)
+    entry = entry_at(snapshot.ptes, vma, address)
     if entry is None:
         return "nothing", -1
     flags, value = entry

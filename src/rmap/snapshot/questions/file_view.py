@@ -56,32 +56,32 @@ class FileView:
     ranges: list[MappedRange]
 
 
-def files_named(picture: Snapshot, path: str) -> list[int]:
+def files_named(snapshot: Snapshot, path: str) -> list[int]:
     """The files of a picture with a path, deleted ones too; rows of ``files``."""
-    return [row for row, name in enumerate(picture.files.path) if name in (path, path + DELETED)]
+    return [row for row, name in enumerate(snapshot.files.path) if name in (path, path + DELETED)]
 
 
-def file_view(picture: Snapshot, file: int) -> FileView:
+def file_view(snapshot: Snapshot, file: int) -> FileView:
     """Everything a picture says about one file (a row of ``files``)."""
-    vmas, processes, holders = picture.vmas, picture.processes, picture.holders
+    vmas, processes, holders = snapshot.vmas, snapshot.processes, snapshot.holders
     of_file = np.flatnonzero(vmas.file == file)
     held = (holders.file == file) & (holders.kind == f.HOLDER_FD) & (holders.process >= 0)
-    ranges = _ranges(picture, file)
+    ranges = _ranges(snapshot, file)
     return FileView(
-        path=picture.files.path[file],
-        size=int(picture.files.size[file]),
+        path=snapshot.files.path[file],
+        size=int(snapshot.files.size[file]),
         mapped=sum(one.pages for one in ranges),
         pids=sorted(set(processes.pid[vmas.process[of_file]].tolist())),
         open_by=sorted(set(processes.pid[holders.process[held]].tolist())),
-        copies=_copies(picture, of_file),
+        copies=_copies(snapshot, of_file),
         ranges=ranges,
     )
 
 
-def _ranges(picture: Snapshot, file: int) -> list[MappedRange]:
-    sets = picture.mapper_sets
-    frames = np.flatnonzero((picture.per_frame("file") == file) & (sets.found > 0))
-    index = picture.per_frame("index")[frames]
+def _ranges(snapshot: Snapshot, file: int) -> list[MappedRange]:
+    sets = snapshot.mapper_sets
+    frames = np.flatnonzero((snapshot.per_frame("file") == file) & (sets.found > 0))
+    index = snapshot.per_frame("index")[frames]
     order = np.argsort(index, kind="stable")
     frames, index = frames[order], index[order]
     of_frame = sets.of_frame[frames]
@@ -92,15 +92,15 @@ def _ranges(picture: Snapshot, file: int) -> list[MappedRange]:
     answer = []
     for begin, pages in zip(begins.tolist(), counts.tolist()):
         members = slice(*sets.start[[of_frame[begin], of_frame[begin] + 1]].tolist())
-        pids = picture.processes.pid[sets.members[members]].tolist()
+        pids = snapshot.processes.pid[sets.members[members]].tolist()
         ptes = int(sets.entries[members].sum()) * pages
         answer.append(MappedRange(int(index[begin]), pages, sorted(pids), ptes))
     return answer
 
 
-def _copies(picture: Snapshot, vmas: I64) -> int:
+def _copies(snapshot: Snapshot, vmas: I64) -> int:
     # Entries in the file's areas whose page is anonymous.
-    ptes = picture.ptes
+    ptes = snapshot.ptes
     rows = np.isin(ptes.vma, vmas) & ((ptes.flags & (f.PTE_PRESENT | f.PTE_FILE | f.PTE_SPECIAL)) == f.PTE_PRESENT)
     return int(ptes.count[rows].sum(dtype=np.int64))
 
@@ -122,27 +122,27 @@ class MappedFile:
     open_by: int
 
 
-def mapped_files(picture: Snapshot, chosen: Bool | None = None) -> list[MappedFile]:
+def mapped_files(snapshot: Snapshot, chosen: Bool | None = None) -> list[MappedFile]:
     """Every file with mapped pages, the largest first.
 
     Args:
         chosen: bool, by row of ``processes``: only files that one of these maps or holds open; None for all.
     """
-    counted = counted_frames(picture) & (picture.mapper_sets.found > 0)
-    file = picture.per_frame("file")
-    pages = np.bincount(file[counted & (file >= 0)], minlength=len(picture.files))
-    vmas, holders = picture.vmas, picture.holders
+    counted = counted_frames(snapshot) & (snapshot.mapper_sets.found > 0)
+    file = snapshot.per_frame("file")
+    pages = np.bincount(file[counted & (file >= 0)], minlength=len(snapshot.files))
+    vmas, holders = snapshot.vmas, snapshot.holders
     pairs = np.unique(np.stack((vmas.file, vmas.process))[:, vmas.file >= 0], axis=1)
-    mapped_by = np.bincount(pairs[0], minlength=len(picture.files))
+    mapped_by = np.bincount(pairs[0], minlength=len(snapshot.files))
     opened = (holders.kind == f.HOLDER_FD) & (holders.process >= 0)
-    open_by = np.bincount(holders.file[opened], minlength=len(picture.files))
+    open_by = np.bincount(holders.file[opened], minlength=len(snapshot.files))
     if chosen is not None:
-        theirs = np.zeros(len(picture.files), np.bool_)
+        theirs = np.zeros(len(snapshot.files), np.bool_)
         theirs[pairs[0][chosen[pairs[1]]]] = True
         theirs[holders.file[opened][chosen[holders.process[opened]]]] = True
         pages = np.where(theirs, pages, 0)
-    rows = sorted(np.flatnonzero(pages).tolist(), key=lambda row: (-pages[row], picture.files.path[row]))
-    files = picture.files
+    rows = sorted(np.flatnonzero(pages).tolist(), key=lambda row: (-pages[row], snapshot.files.path[row]))
+    files = snapshot.files
     return [
         MappedFile(files.path[r], int(pages[r]) << 12, int(files.size[r]), int(mapped_by[r]), int(open_by[r]))
         for r in rows

@@ -88,44 +88,44 @@ class Freed:
         return sum(item.bytes for item in (*self.cache, *self.held, *self.others)) + self.folios
 
 
-def freed_by(picture: Snapshot, chosen: Bool) -> Freed:
+def freed_by(snapshot: Snapshot, chosen: Bool) -> Freed:
     """What comes back if these processes end, all together.
 
     Args:
         chosen: bool, by row of ``processes``.
     """
-    kind, order = picture.per_frame("kind"), picture.per_frame("order")
-    counted = counted_frames(picture)
-    ours = _entries_of(picture, chosen)
+    kind, order = snapshot.per_frame("kind"), snapshot.per_frame("order")
+    counted = counted_frames(snapshot)
+    ours = _entries_of(snapshot, chosen)
     touched = counted & (ours > 0)
-    only = touched & (ours >= mappers_of_frames(picture))
+    only = touched & (ours >= mappers_of_frames(snapshot))
     anonymous = among(kind, KINDS.anonymous)
-    kept = only & anonymous & (order > 0) & _folio_mapped(picture, ~only)
+    kept = only & anonymous & (order > 0) & _folio_mapped(snapshot, ~only)
     comes = only & anonymous & ~kept
-    file = picture.per_frame("file")
+    file = snapshot.per_frame("file")
     shared = only & among(kind, KINDS.shared_memory)
     cached = only & among(kind, KINDS.disk_cache)
-    holders = {row: _holder(picture, row, chosen) for row in np.unique(file[shared | cached]).tolist()}
+    holders = {row: _holder(snapshot, row, chosen) for row in np.unique(file[shared | cached]).tolist()}
     free_files = [row for row, why in holders.items() if not why]
     held_by_nobody = np.isin(file, free_files)
     shared_comes, cache_goes = shared & held_by_nobody, cached & held_by_nobody
     free_shared = np.unique(file[shared_comes]).tolist()
-    pfns = picture.pfns()
-    tables = picture.processes.page_table_bytes[chosen]
+    pfns = snapshot.pfns()
+    tables = snapshot.processes.page_table_bytes[chosen]
     tracked = ~among(kind, KINDS.untracked)
     return Freed(
-        pids=picture.processes.pid[chosen].tolist(),
+        pids=snapshot.processes.pid[chosen].tolist(),
         anonymous=_bytes(comes),
         page_tables=int(tables.sum()) if (tables >= 0).all() else -1,
-        swap=_swap(picture, chosen),
-        shared=_shared(picture, free_shared, shared_comes),
+        swap=_swap(snapshot, chosen),
+        shared=_shared(snapshot, free_shared, shared_comes),
         deleted=_bytes(cache_goes),
-        cache=_by_file(picture, file, cached & ~cache_goes),
-        held=[Held(h.path, h.bytes, h.why) for h in _with_holders(picture, file, shared & ~shared_comes, holders)],
-        others=_by_file(picture, np.where(anonymous, -2, file), touched & ~only & tracked),
+        cache=_by_file(snapshot, file, cached & ~cache_goes),
+        held=[Held(h.path, h.bytes, h.why) for h in _with_holders(snapshot, file, shared & ~shared_comes, holders)],
+        others=_by_file(snapshot, np.where(anonymous, -2, file), touched & ~only & tracked),
         folios=_bytes(kept),
         unmapped=_bytes(only & ~anonymous & tracked),
-        raced=int((picture.per_frame("raced") & touched).sum()),
+        raced=int((snapshot.per_frame("raced") & touched).sum()),
         frames=pfns[comes | shared_comes | cache_goes],
     )
 
@@ -134,39 +134,39 @@ def _bytes(frames: Bool) -> int:
     return int(frames.sum()) * PAGE_SIZE
 
 
-def _entries_of(picture: Snapshot, chosen: Bool) -> I64:
+def _entries_of(snapshot: Snapshot, chosen: Bool) -> I64:
     # How many entries of the chosen map each frame.
-    sets = picture.mapper_sets
+    sets = snapshot.mapper_sets
     of_class = by_row(sets.of_member, np.where(chosen[sets.members], sets.entries, 0), sets.nr_classes)
     return of_class[sets.of_frame]
 
 
-def _folio_mapped(picture: Snapshot, given: Bool) -> Bool:
+def _folio_mapped(snapshot: Snapshot, given: Bool) -> Bool:
     # Of each frame: whether one of its folio that is mapped is among the given.
-    head = np.arange(len(given)) - picture.per_frame("head_offset")
-    mapped = given & (np.maximum(picture.per_frame("mapcount"), picture.mapper_sets.found) > 0)
+    head = np.arange(len(given)) - snapshot.per_frame("head_offset")
+    mapped = given & (np.maximum(snapshot.per_frame("mapcount"), snapshot.mapper_sets.found) > 0)
     any_mapped = np.zeros(len(given), np.bool_)
     any_mapped[head[mapped]] = True
     return any_mapped[head]
 
 
-def _swap(picture: Snapshot, chosen: Bool) -> int:
-    group, slot = slots(picture, (~chosen).astype(np.int32))  # 0 those who end, 1 all others
+def _swap(snapshot: Snapshot, chosen: Bool) -> int:
+    group, slot = slots(snapshot, (~chosen).astype(np.int32))  # 0 those who end, 1 all others
     return len(np.setdiff1d(slot[group == 0], slot[group == 1])) * PAGE_SIZE
 
 
-def _shared(picture: Snapshot, files: list[int], frames: Bool) -> int:
+def _shared(snapshot: Snapshot, files: list[int], frames: Bool) -> int:
     # What is allocated of a file comes back whole, mapped or not, where the picture knows how much that is.
-    file = picture.per_frame("file")
-    mapped = np.bincount(file[frames & (file >= 0)], minlength=len(picture.files))
-    return sum(max(int(mapped[row]) * PAGE_SIZE, int(picture.files.allocated[row])) for row in files)
+    file = snapshot.per_frame("file")
+    mapped = np.bincount(file[frames & (file >= 0)], minlength=len(snapshot.files))
+    return sum(max(int(mapped[row]) * PAGE_SIZE, int(snapshot.files.allocated[row])) for row in files)
 
 
-def _holder(picture: Snapshot, file: int, chosen: Bool) -> str:
+def _holder(snapshot: Snapshot, file: int, chosen: Bool) -> str:
     # What else holds a file's memory, in words; "" if nothing does.
     if file < 0:
         return "an unknown file"
-    holders, processes = picture.holders, picture.processes
+    holders, processes = snapshot.holders, snapshot.processes
     rows = np.flatnonzero(holders.file == file)
     kinds = holders.kind[rows]
     elsewhere = [int(p) for p in holders.process[rows[kinds == f.HOLDER_FD]] if p < 0 or not chosen[p]]
@@ -178,23 +178,23 @@ def _holder(picture: Snapshot, file: int, chosen: Bool) -> str:
         return "its SysV identifier (ipcrm)"
     if (kinds == f.HOLDER_PATH).any():
         return "its name"
-    mapped = (picture.vmas.file == file) & ~chosen[picture.vmas.process]
+    mapped = (snapshot.vmas.file == file) & ~chosen[snapshot.vmas.process]
     return "mapped by others" if mapped.any() else ""
 
 
-def _by_file(picture: Snapshot, file: I64, frames: Bool) -> list[Held]:
+def _by_file(snapshot: Snapshot, file: I64, frames: Bool) -> list[Held]:
     rows, pages = np.unique(file[frames], return_counts=True)
-    items = [Held(_path(picture, row), n * PAGE_SIZE) for row, n in zip(rows.tolist(), pages.tolist())]
+    items = [Held(_path(snapshot, row), n * PAGE_SIZE) for row, n in zip(rows.tolist(), pages.tolist())]
     return sorted(items, key=lambda item: (-item.bytes, item.path))
 
 
-def _with_holders(picture: Snapshot, file: I64, frames: Bool, holders: dict[int, str]) -> list[Held]:
+def _with_holders(snapshot: Snapshot, file: I64, frames: Bool, holders: dict[int, str]) -> list[Held]:
     rows, pages = np.unique(file[frames], return_counts=True)
-    items = [Held(_path(picture, r), n * PAGE_SIZE, holders[r]) for r, n in zip(rows.tolist(), pages.tolist())]
+    items = [Held(_path(snapshot, r), n * PAGE_SIZE, holders[r]) for r, n in zip(rows.tolist(), pages.tolist())]
     return sorted(items, key=lambda item: (-item.bytes, item.path))
 
 
-def _path(picture: Snapshot, file: int) -> str:
+def _path(snapshot: Snapshot, file: int) -> str:
     if file < 0:
         return "anonymous" if file == -2 else "(unknown file)"
-    return picture.files.path[file].removesuffix(_DELETED)
+    return snapshot.files.path[file].removesuffix(_DELETED)

@@ -54,7 +54,7 @@ class Group:
     page_tables: int
 
 
-def groups(picture: Snapshot, by: str, chosen: Bool | None = None) -> list[Group]:
+def groups(snapshot: Snapshot, by: str, chosen: Bool | None = None) -> list[Group]:
     """Group all processes, and count.
 
     Args:
@@ -62,34 +62,34 @@ def groups(picture: Snapshot, by: str, chosen: Bool | None = None) -> list[Group
             descendants.
         chosen: only groups with one of these processes.
     """
-    labels = names(picture, by)
+    labels = names(snapshot, by)
     distinct = sorted(set(labels))
     number = {name: n for n, name in enumerate(distinct)}
     of_process = np.array([number[label] for label in labels], np.int32)
-    answer = count(picture, of_process, distinct)
+    answer = count(snapshot, of_process, distinct)
     if chosen is None:
         return answer
-    wanted = set(picture.processes.pid[chosen].tolist())
+    wanted = set(snapshot.processes.pid[chosen].tolist())
     return [group for group in answer if wanted.intersection(group.pids)]
 
 
-def names(picture: Snapshot, by: str) -> list[str]:
+def names(snapshot: Snapshot, by: str) -> list[str]:
     """The name of each process's group."""
-    processes = picture.processes
+    processes = snapshot.processes
     if by == "cgroup":
         return [cgroup or "(unknown)" for cgroup in processes.cgroup]
     if by == "exe":
         return [exe or f"[{comm}]" for exe, comm in zip(processes.exe, processes.comm)]
     if by == "user":
         return [str(uid) if uid >= 0 else "(unknown)" for uid in processes.uid.tolist()]
-    top = _tops(picture)
+    top = _tops(snapshot)
     return [f"{processes.pid[row]} {processes.comm[row]}" for row in top]
 
 
-def _tops(picture: Snapshot) -> list[int]:
+def _tops(snapshot: Snapshot) -> list[int]:
     # The first process of each one's tree. What init started is a tree of its own: else all would be one.
-    parents = picture.parents().tolist()
-    pids = picture.processes.pid.tolist()
+    parents = snapshot.parents().tolist()
+    pids = snapshot.processes.pid.tolist()
     tops = []
     for row in range(len(pids)):
         at = row
@@ -99,7 +99,7 @@ def _tops(picture: Snapshot) -> list[int]:
     return tops
 
 
-def count(picture: Snapshot, of_process: I32, names: Sequence[str]) -> list[Group]:
+def count(snapshot: Snapshot, of_process: I32, names: Sequence[str]) -> list[Group]:
     """Count the memory of disjoint groups.
 
     Args:
@@ -108,9 +108,9 @@ def count(picture: Snapshot, of_process: I32, names: Sequence[str]) -> list[Grou
     """
     n = len(names)
     inside = of_process >= 0
-    frames = _frames_of(picture, of_process, n)
-    swap = _slots_of(picture, of_process, n)
-    tables = picture.processes.page_table_bytes
+    frames = _frames_of(snapshot, of_process, n)
+    swap = _slots_of(snapshot, of_process, n)
+    tables = snapshot.processes.page_table_bytes
     answer = []
     for number, name in enumerate(names):
         rows = np.flatnonzero(inside & (of_process == number))
@@ -118,7 +118,7 @@ def count(picture: Snapshot, of_process: I32, names: Sequence[str]) -> list[Grou
         answer.append(
             Group(
                 name,
-                picture.processes.pid[rows].tolist(),
+                snapshot.processes.pid[rows].tolist(),
                 sum_rss=int(frames.sum_rss[number]) << PAGE_SHIFT,
                 each_once=int(frames.each_once[number]) << PAGE_SHIFT,
                 only_here=int(frames.only_here[number]) << PAGE_SHIFT,
@@ -140,11 +140,11 @@ class _Frames:
     sum_pss: F64
 
 
-def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
+def _frames_of(snapshot: Snapshot, of_process: I32, n: int) -> _Frames:
     # Class by class: a group has the same entries in all frames of a class.
-    sets = picture.mapper_sets
-    counted = counted_frames(picture)
-    mappers = mappers_of_frames(picture)
+    sets = snapshot.mapper_sets
+    counted = counted_frames(snapshot)
+    mappers = mappers_of_frames(snapshot)
     of_frame = sets.of_frame[counted]
     frames = np.bincount(of_frame, minlength=sets.nr_classes)
     whole = np.bincount(of_frame[mappers[counted] == sets.found[counted]], minlength=sets.nr_classes)
@@ -170,25 +170,25 @@ def _frames_of(picture: Snapshot, of_process: I32, n: int) -> _Frames:
     )
 
 
-def mappers_of_frames(picture: Snapshot) -> I64:
+def mappers_of_frames(snapshot: Snapshot) -> I64:
     """How many mappers each frame has, by dense number, at least 1: the kernel's count without the picture taker.
 
     Where a page changed meanwhile, or the kernel counts on average, what was found may be more: then that counts.
     """
-    mapcount = picture.per_frame("mapcount").astype(np.int64) - picture.per_frame("own")
-    return np.maximum(np.maximum(mapcount, picture.mapper_sets.found), 1)
+    mapcount = snapshot.per_frame("mapcount").astype(np.int64) - snapshot.per_frame("own")
+    return np.maximum(np.maximum(mapcount, snapshot.mapper_sets.found), 1)
 
 
-def _slots_of(picture: Snapshot, of_process: I32, n: int) -> I64:
+def _slots_of(snapshot: Snapshot, of_process: I32, n: int) -> I64:
     # Distinct slots that each group names.
-    group, slot = slots(picture, of_process)
+    group, slot = slots(snapshot, of_process)
     return np.bincount(np.unique(np.stack((group, slot)), axis=1)[0], minlength=n) if n else np.zeros(0, np.int64)
 
 
-def slots(picture: Snapshot, of_process: I32) -> tuple[I64, I64]:
+def slots(snapshot: Snapshot, of_process: I32) -> tuple[I64, I64]:
     """Every entry that names a slot of swap: its process's group, and the slot. Processes of group -1 are left out."""
-    ptes = picture.ptes
+    ptes = snapshot.ptes
     rows = np.flatnonzero((ptes.flags & f.PTE_SWAP) != 0)
-    rows = rows[of_process[picture.vmas.process[ptes.vma[rows]]] >= 0]
+    rows = rows[of_process[snapshot.vmas.process[ptes.vma[rows]]] >= 0]
     pages = single_pages(Extents.of(ptes, rows))
-    return of_process[picture.vmas.process[pages.vma]].astype(np.int64), pages.pfn
+    return of_process[snapshot.vmas.process[pages.vma]].astype(np.int64), pages.pfn

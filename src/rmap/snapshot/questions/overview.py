@@ -37,17 +37,17 @@ class AreaView:
     most: int
 
 
-def areas_of(picture: Snapshot, process: int) -> list[AreaView]:
+def areas_of(snapshot: Snapshot, process: int) -> list[AreaView]:
     """The areas of a process (a row of ``processes``), in order of address."""
-    vmas = picture.vmas
+    vmas = snapshot.vmas
     low, high = (int(n) for n in np.searchsorted(vmas.process, [process, process + 1]))
-    ptes = picture.ptes
+    ptes = snapshot.ptes
     first, last = (int(n) for n in np.searchsorted(ptes.vma, [low, high]))
     vma = ptes.vma[first:last] - low
     flags, count = ptes.flags[first:last], ptes.count[first:last].astype(np.int64)
-    extent, dense, behind = picture.mapped.within(first, last)
-    counted = counted_frames(picture).astype(np.int64)
-    mappers = np.maximum(picture.per_frame("mapcount"), picture.mapper_sets.found) * counted
+    extent, dense, behind = snapshot.mapped.within(first, last)
+    counted = counted_frames(snapshot).astype(np.int64)
+    mappers = np.maximum(snapshot.per_frame("mapcount"), snapshot.mapper_sets.found) * counted
     n = high - low
     of_present = ptes.vma[extent] - low
     swap = by_row(vma, np.where((flags & f.PTE_SWAP) != 0, count, 0), n)
@@ -62,7 +62,7 @@ def areas_of(picture: Snapshot, process: int) -> list[AreaView]:
             start=int(vmas.start[row]),
             end=int(vmas.end[row]),
             perms=perms(int(vmas.flags[row])),
-            name=picture.files.path[vmas.file[row]] if vmas.file[row] >= 0 else vmas.label[row],
+            name=snapshot.files.path[vmas.file[row]] if vmas.file[row] >= 0 else vmas.label[row],
             rss=int(rss[row - low]) << PAGE_SHIFT,
             shared=int(shared[row - low]) << PAGE_SHIFT,
             swap=int(swap[row - low]) << PAGE_SHIFT,

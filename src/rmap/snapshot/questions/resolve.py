@@ -35,7 +35,7 @@ class Resolved:
     reason: str = ""
 
 
-def resolve(picture: Snapshot, key: Key) -> Resolved:
+def resolve(snapshot: Snapshot, key: Key) -> Resolved:
     """Find in a picture what a KEY names.
 
     Raises:
@@ -46,22 +46,22 @@ def resolve(picture: Snapshot, key: Key) -> Resolved:
     if key.kind == "swap":
         return Resolved(swap=key.swap)
     if key.kind == "address":
-        return _at_address(picture, key)
+        return _at_address(snapshot, key)
     if key.kind == "file":
-        return _in_file(picture, key)
+        return _in_file(snapshot, key)
     raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
 
 
-def _at_address(picture: Snapshot, key: Key) -> Resolved:
-    process = row_of(picture, key.pid)
+def _at_address(snapshot: Snapshot, key: Key) -> Resolved:
+    process = row_of(snapshot, key.pid)
     if process < 0:
         return Resolved(reason=f"process {key.pid} is not in the picture")
-    vmas = picture.vmas
+    vmas = snapshot.vmas
     low, high = np.searchsorted(vmas.process, [process, process + 1])
     vma = int(low + np.searchsorted(vmas.start[low:high], key.address, side="right")) - 1
     if vma < low or key.address >= vmas.end[vma]:
         return Resolved(reason=f"process {key.pid} has nothing at {key.address:#x}")
-    entry = entry_at(picture.ptes, vma, key.address)
+    entry = entry_at(snapshot.ptes, vma, key.address)
     if entry is None:
         return Resolved(reason=f"{key.address:#x} of process {key.pid} is mapped, but no page is there yet")
     flags, value = entry
@@ -73,11 +73,11 @@ def _at_address(picture: Snapshot, key: Key) -> Resolved:
     return Resolved(reason=f"{key.address:#x} of process {key.pid} holds {what}")
 
 
-def _in_file(picture: Snapshot, key: Key) -> Resolved:
-    named = [row for row, path in enumerate(picture.files.path) if path in (key.path, key.path + _DELETED)]
+def _in_file(snapshot: Snapshot, key: Key) -> Resolved:
+    named = [row for row, path in enumerate(snapshot.files.path) if path in (key.path, key.path + _DELETED)]
     if not named:
         return Resolved(reason=f"no recorded process maps a file {key.path}")
-    frames = picture.frames
+    frames = snapshot.frames
     page = key.offset >> PAGE_SHIFT
     behind = page - frames.index
     runs = np.flatnonzero(np.isin(frames.file, named) & (behind >= 0) & (behind < frames.count))
@@ -85,5 +85,5 @@ def _in_file(picture: Snapshot, key: Key) -> Resolved:
     if not len(pfns):
         return Resolved(reason=f"no recorded process maps page {page:,} of {key.path}")
     # Of several files with one path (another mount namespace, a replaced file), the one mapped most.
-    best = int(np.argmax(picture.reverse.found[picture.numbering.dense(pfns)]))
+    best = int(np.argmax(snapshot.reverse.found[snapshot.numbering.dense(pfns)]))
     return Resolved(pfn=int(pfns[best]))

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from rmap.snapshot.snapshot import Snapshot
 
 
-def of_pids(picture: Snapshot, pids: Iterable[int] | None) -> Bool:
+def of_pids(snapshot: Snapshot, pids: Iterable[int] | None) -> Bool:
     """The processes with these pids, also as one of several that share an mm; None means all.
 
     Raises:
         UsageError: a pid that the picture does not have.
     """
-    chosen: Bool = np.full(len(picture.processes), pids is None, np.bool_)
+    chosen: Bool = np.full(len(snapshot.processes), pids is None, np.bool_)
     for pid in pids or ():
-        row = row_of(picture, pid)
+        row = row_of(snapshot, pid)
         if row < 0:
             raise UsageError(f"process {pid} is not in the picture: it has ended, has no memory, or was refused")
         chosen[row] = True
     return chosen
 
 
-def of_cgroup(picture: Snapshot, path: str) -> Bool:
+def of_cgroup(snapshot: Snapshot, path: str) -> Bool:
     """The processes of a cgroup and of those below it.
 
     Args:
@@ -39,17 +39,17 @@ def of_cgroup(picture: Snapshot, path: str) -> Bool:
         UsageError: no process of the picture is there.
     """
     top = "/" + path.strip("/")
-    inside = [cgroup == top or cgroup.startswith(top.rstrip("/") + "/") for cgroup in picture.processes.cgroup]
+    inside = [cgroup == top or cgroup.startswith(top.rstrip("/") + "/") for cgroup in snapshot.processes.cgroup]
     chosen: Bool = np.array(inside, np.bool_)
     if not chosen.any():
-        some = ", ".join(sorted(set(picture.processes.cgroup))[:5])
+        some = ", ".join(sorted(set(snapshot.processes.cgroup))[:5])
         raise UsageError(f"no process of the picture is in a cgroup {top} (there are: {some})")
     return chosen
 
 
-def with_descendants(picture: Snapshot, chosen: Bool) -> Bool:
+def with_descendants(snapshot: Snapshot, chosen: Bool) -> Bool:
     """These processes and all that they forked, as far as the picture knows: parents of parents."""
-    parents = picture.parents()
+    parents = snapshot.parents()
     inside = chosen.copy()
     while True:
         more = (parents >= 0) & inside[parents] & ~inside
@@ -58,11 +58,11 @@ def with_descendants(picture: Snapshot, chosen: Bool) -> Bool:
         inside |= more
 
 
-def row_of(picture: Snapshot, pid: int) -> int:
+def row_of(snapshot: Snapshot, pid: int) -> int:
     """The row of a process, also of one that shares another's mm; -1 if the picture does not have it."""
     for pids, rows in (
-        (picture.processes.pid, np.arange(len(picture.processes))),
-        (picture.sharers.pid, picture.sharers.process),
+        (snapshot.processes.pid, np.arange(len(snapshot.processes))),
+        (snapshot.sharers.pid, snapshot.sharers.process),
     ):
         at = np.flatnonzero(pids == pid)
         if len(at):

@@ -39,18 +39,18 @@ class Sharing:
         return Sharing(self.rows, self.columns[kept], self.shared[:, kept], self.alone)
 
 
-def sharing(picture: Snapshot, rows: I32) -> Sharing:
+def sharing(snapshot: Snapshot, rows: I32) -> Sharing:
     """What these processes share, and with whom.
 
     Args:
         rows: int32, rows of ``processes``, distinct.
     """
-    sets = picture.mapper_sets
-    counted = counted_frames(picture) & ~among(picture.per_frame("kind"), KINDS.untracked)
+    sets = snapshot.mapper_sets
+    counted = counted_frames(snapshot) & ~among(snapshot.per_frame("kind"), KINDS.untracked)
     pages = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes)
     sizes = np.diff(sets.start)
     of_member = sets.of_member
-    whole = np.zeros((len(rows), len(picture.processes)), np.int64)
+    whole = np.zeros((len(rows), len(snapshot.processes)), np.int64)
     alone = np.zeros(len(rows), np.int64)
     for at, row in enumerate(rows.tolist()):
         classes = of_member[sets.members == row]

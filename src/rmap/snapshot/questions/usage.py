@@ -67,10 +67,10 @@ class ProcessUsage:
     shared_with: int | None
 
 
-def by_process(picture: Snapshot, chosen: Bool) -> list[ProcessUsage]:
+def by_process(snapshot: Snapshot, chosen: Bool) -> list[ProcessUsage]:
     """One row for each of the chosen processes (bool, by row of ``processes``), in order of pid."""
-    table = usage(picture)
-    processes = picture.processes
+    table = usage(snapshot)
+    processes = snapshot.processes
     return [
         ProcessUsage(
             int(processes.pid[row]),
@@ -86,48 +86,48 @@ def by_process(picture: Snapshot, chosen: Bool) -> list[ProcessUsage]:
     ]
 
 
-def usage(picture: Snapshot) -> Usage:
+def usage(snapshot: Snapshot) -> Usage:
     """What each process has in memory."""
-    ptes, vmas = picture.ptes, picture.vmas
-    mapcount = picture.per_frame("mapcount").astype(np.int64)
-    counted = counted_frames(picture)
+    ptes, vmas = snapshot.ptes, snapshot.vmas
+    mapcount = snapshot.per_frame("mapcount").astype(np.int64)
+    counted = counted_frames(snapshot)
     pss = np.where(counted, (PAGE_SIZE << _PSS_SHIFT) // np.maximum(mapcount, 1), 0)
-    extent, first, behind = picture.mapped
+    extent, first, behind = snapshot.mapped
     process = vmas.process[ptes.vma[extent]]
 
     def per_process(of_frame: I64) -> I64:
-        return by_row(process, over_extents(of_frame, first, behind), len(picture.processes))
+        return by_row(process, over_extents(of_frame, first, behind), len(snapshot.processes))
 
     swapped = np.flatnonzero(ptes.flags & f.PTE_SWAP)
-    swap = by_row(vmas.process[ptes.vma[swapped]], ptes.count[swapped], len(picture.processes))
+    swap = by_row(vmas.process[ptes.vma[swapped]], ptes.count[swapped], len(snapshot.processes))
     return Usage(
         rss=per_process(counted.astype(np.int64)) << PAGE_SHIFT,
         pss=per_process(pss) >> _PSS_SHIFT,
         uss=per_process((counted & (mapcount == 1)).astype(np.int64)) << PAGE_SHIFT,
         swap=swap << PAGE_SHIFT,
-        page_tables=picture.processes.page_table_bytes,
-        shared_with=_shared_with(picture, counted & ~among(picture.per_frame("kind"), KINDS.untracked)),
+        page_tables=snapshot.processes.page_table_bytes,
+        shared_with=_shared_with(snapshot, counted & ~among(snapshot.per_frame("kind"), KINDS.untracked)),
     )
 
 
-def counted_frames(picture: Snapshot) -> Bool:
+def counted_frames(snapshot: Snapshot) -> Bool:
     """Which frames count as memory of those who map them, by dense number."""
-    kind, mapcount = picture.per_frame("kind"), picture.per_frame("mapcount")
+    kind, mapcount = snapshot.per_frame("kind"), snapshot.per_frame("mapcount")
     # A page of the kernel's own has a mapcount (the vDSO), or none (what remap_pfn_range maps).
     without = among(kind, KINDS.untracked) & (mapcount == 0)
     return among(kind, KINDS.counted) & ~without
 
 
-def _shared_with(picture: Snapshot, counted: Bool) -> I64:
+def _shared_with(snapshot: Snapshot, counted: Bool) -> I64:
     # Pairs of processes are told apart one process at a time: all pairs of a large machine would not fit.
-    sets = picture.mapper_sets
+    sets = snapshot.mapper_sets
     used = np.bincount(sets.of_frame[counted], minlength=sets.nr_classes) > 0
     of_member = sets.of_member
     by_process = np.argsort(sets.members, kind="stable")
-    bounds = np.searchsorted(sets.members[by_process], np.arange(len(picture.processes) + 1))
-    others = np.zeros(len(picture.processes), np.int64)
-    seen = np.zeros(len(picture.processes), np.bool_)
-    for process in range(len(picture.processes)):
+    bounds = np.searchsorted(sets.members[by_process], np.arange(len(snapshot.processes) + 1))
+    others = np.zeros(len(snapshot.processes), np.int64)
+    seen = np.zeros(len(snapshot.processes), np.bool_)
+    for process in range(len(snapshot.processes)):
         classes = of_member[by_process[bounds[process] : bounds[process + 1]]]
         classes = classes[used[classes]]
         seen[:] = False

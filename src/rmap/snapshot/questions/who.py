@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from rmap.snapshot.snapshot import Snapshot
 
 
-def who(picture: Snapshot, pfn: int) -> Who:
+def who(snapshot: Snapshot, pfn: int) -> Who:
     """Answer for one frame; see :meth:`rmap.snapshot.snapshot.Snapshot.who`."""
-    entries = picture.reverse.entries(np.array([pfn], np.int64))
-    mappings = _mappings(picture, entries.extent.tolist(), entries.address.tolist())
-    run = picture.frame_run(pfn)
+    entries = snapshot.reverse.entries(np.array([pfn], np.int64))
+    mappings = _mappings(snapshot, entries.extent.tolist(), entries.address.tolist())
+    run = snapshot.frame_run(pfn)
     if run < 0:
         note = "not in the picture: it holds only frames that a recorded process maps"
         return Who(pfn, "unknown", None, 0, "unmapped", [], note=note)
-    frames = picture.frames
+    frames = snapshot.frames
     within = pfn - int(frames.pfn[run])
     order = int(frames.order[run])
-    status, note = _completeness(picture, run, len(mappings) + int(frames.own[run]))
+    status, note = _completeness(snapshot, run, len(mappings) + int(frames.own[run]))
     file = int(frames.file[run])
     offset = int(frames.head_offset[run]) + within if order else 0
     return Who(
@@ -40,7 +40,7 @@ def who(picture: Snapshot, pfn: int) -> Who:
         mappings,
         order=order,
         head=pfn - offset,
-        file=picture.files.path[file] if file >= 0 else None,
+        file=snapshot.files.path[file] if file >= 0 else None,
         file_offset=(int(frames.index[run]) + within) << PAGE_SHIFT if file >= 0 else None,
         note=note,
         own=int(frames.own[run]),
@@ -48,33 +48,33 @@ def who(picture: Snapshot, pfn: int) -> Who:
     )
 
 
-def _completeness(picture: Snapshot, run: int, found: int) -> Completeness:
-    frames = picture.frames
+def _completeness(snapshot: Snapshot, run: int, found: int) -> Completeness:
+    frames = snapshot.frames
     mapcount = int(frames.mapcount[run])
     return judge(
         found,
         mapcount,
         kind=int(frames.kind[run]),
-        averaged=bool(frames.order[run]) and picture.about["mapcount"] == "average",
+        averaged=bool(frames.order[run]) and snapshot.about["mapcount"] == "average",
         raced="the page changed while the picture was taken" if frames.raced[run] else "",
         hidden=f"{mapcount - found:,} of its mappings are in processes that were not recorded",
     )
 
 
-def who_swap(picture: Snapshot, swap_type: int, offset: int) -> Who:
+def who_swap(snapshot: Snapshot, swap_type: int, offset: int) -> Who:
     """Which entries name one swap slot; see :meth:`rmap.snapshot.snapshot.Snapshot.who_swap`."""
-    extents, addresses = entries_of_slot(picture.ptes, swap_type | offset << f.SWAP_TYPE_BITS)
-    mappings = _mappings(picture, extents.tolist(), addresses.tolist())
+    extents, addresses = entries_of_slot(snapshot.ptes, swap_type | offset << f.SWAP_TYPE_BITS)
+    mappings = _mappings(snapshot, extents.tolist(), addresses.tolist())
     status = "approximate" if mappings else "unmapped"
     note = "the kernel does not show how many entries name a swap slot"
     return Who(None, "swap", None, len(mappings), status, mappings, swap=(swap_type, offset), note=note)
 
 
-def _mappings(picture: Snapshot, extents: list[int], addresses: list[int]) -> list[Mapping]:
-    vmas, processes, files = picture.vmas, picture.processes, picture.files
+def _mappings(snapshot: Snapshot, extents: list[int], addresses: list[int]) -> list[Mapping]:
+    vmas, processes, files = snapshot.vmas, snapshot.processes, snapshot.files
     answer = []
     for extent, address in zip(extents, addresses):
-        vma = int(picture.ptes.vma[extent])
+        vma = int(snapshot.ptes.vma[extent])
         process = int(vmas.process[vma])
         start, file, pgoff = int(vmas.start[vma]), int(vmas.file[vma]), int(vmas.pgoff[vma])
         answer.append(

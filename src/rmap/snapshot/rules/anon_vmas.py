@@ -91,10 +91,10 @@ class CheckedTopology:
     anon_vma_where: Callable[[int], object]
 
 
-def topology_of(picture: Snapshot) -> CheckedTopology:
+def topology_of(snapshot: Snapshot) -> CheckedTopology:
     """The topology of a picture, as columns."""
-    vmas, processes, links, about = picture.vmas, picture.processes, picture.anon_vma_chains, picture.about
-    table = picture.anon_vmas
+    vmas, processes, links, about = snapshot.vmas, snapshot.processes, snapshot.anon_vma_chains, snapshot.about
+    table = snapshot.anon_vmas
     pid = processes.pid[vmas.process].astype(np.int64)
     # The kernel's own topology was read of all processes: what of it is not in the picture is marked.
     missing = about["topology"] != "kernel" and bool(about["refused"] or about["skipped"] or about["ended"])
@@ -121,7 +121,7 @@ def topology_of(picture: Snapshot) -> CheckedTopology:
         partial=~table.whole.astype(np.bool_),
         outside=np.full(len(table), missing),
         root_is_last=root_is_last(about["release"]),
-        ksm=_families_with_ksm(picture),
+        ksm=_families_with_ksm(snapshot),
         ksm_items=None,
         vma_name=vma_name,
         anon_vma_name=anon_vma_name,
@@ -130,12 +130,12 @@ def topology_of(picture: Snapshot) -> CheckedTopology:
     )
 
 
-def _families_with_ksm(picture: Snapshot) -> Bool:
+def _families_with_ksm(snapshot: Snapshot) -> Bool:
     # The anon_vmas of families with a VMA that maps a page merged by KSM.
-    root = picture.anon_vmas.root.astype(np.int64)
-    pfns = picture.pfns()[picture.per_frame("kind") == KSM]
-    mapping = np.unique(picture.ptes.vma[picture.reverse.entries(pfns).extent]) if len(pfns) else pfns
-    links = picture.anon_vma_chains
+    root = snapshot.anon_vmas.root.astype(np.int64)
+    pfns = snapshot.pfns()[snapshot.per_frame("kind") == KSM]
+    mapping = np.unique(snapshot.ptes.vma[snapshot.reverse.entries(pfns).extent]) if len(pfns) else pfns
+    links = snapshot.anon_vma_chains
     roots = root[links.anon_vma[np.isin(links.vma, mapping)]]
     return np.isin(root, roots)
 

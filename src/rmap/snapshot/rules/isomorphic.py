@@ -55,12 +55,12 @@ def isomorphic(a: Snapshot, b: Snapshot, *, vma_flags: int = COMPARED_FLAGS, map
 class _Canonical:
     """One picture, with its processes and VMAs in canonical order."""
 
-    def __init__(self, picture: Snapshot, vma_flags: int) -> None:
-        self.picture = picture
+    def __init__(self, snapshot: Snapshot, vma_flags: int) -> None:
+        self.snapshot = snapshot
         self.vma_flags = vma_flags
-        self.processes = _fork_order(picture)
+        self.processes = _fork_order(snapshot)
         self.place = {process: i for i, process in enumerate(self.processes)}
-        vmas = picture.vmas
+        vmas = snapshot.vmas
         bounds = np.searchsorted(vmas.process, np.arange(len(self.processes) + 1)).tolist()
         self.vmas = [vma for process in self.processes for vma in range(bounds[process], bounds[process + 1])]
         self.vma_name = [
@@ -68,18 +68,18 @@ class _Canonical:
             for i, process in enumerate(self.processes)
             for vma in range(bounds[process], bounds[process + 1])
         ]
-        self.pages = _Pages(picture, self.vmas)
+        self.pages = _Pages(snapshot, self.vmas)
         self.first_frames = _first_met(self.pages.value[self.pages.present])
 
     def facts(self) -> Iterable[_Fact]:
         # Everything but pages: lists of the same length on both sides iff the worlds have the same shape.
-        picture = self.picture
+        snapshot = self.snapshot
         yield "number of processes", len(self.processes)
-        parents = picture.parents()
+        parents = snapshot.parents()
         for i, process in enumerate(self.processes):
             yield f"parent of process {i}", self.place.get(int(parents[process]), -1)
         yield "number of VMAs", len(self.vmas)
-        vmas, names = picture.vmas, _Names()
+        vmas, names = snapshot.vmas, _Names()
         for i, vma in enumerate(self.vmas):
             yield "process of a VMA", self.place[int(vmas.process[vma])]
             yield "VMA", self.vma_name[i]
@@ -99,10 +99,10 @@ class _Names:
         return self._known.setdefault(thing, len(self._known))
 
 
-def _fork_order(picture: Snapshot) -> list[int]:
+def _fork_order(snapshot: Snapshot) -> list[int]:
     # Parents before children, siblings in order of start: the order in which the processes came to be, by family.
-    parents = picture.parents().tolist()
-    age = list(zip(picture.processes.start_time.tolist(), picture.processes.pid.tolist()))
+    parents = snapshot.parents().tolist()
+    age = list(zip(snapshot.processes.start_time.tolist(), snapshot.processes.pid.tolist()))
     children: dict[int, list[int]] = {}
     for process in sorted(range(len(parents)), key=lambda row: age[row]):
         children.setdefault(parents[process], []).append(process)
@@ -118,9 +118,9 @@ def _fork_order(picture: Snapshot) -> list[int]:
 class _Pages:
     """Every page-table entry, in canonical order: VMA, address, what kind, and the frame or swap slot."""
 
-    def __init__(self, picture: Snapshot, order: list[int]) -> None:
-        ptes = picture.ptes
-        place = np.empty(len(picture.vmas), np.int64)
+    def __init__(self, snapshot: Snapshot, order: list[int]) -> None:
+        ptes = snapshot.ptes
+        place = np.empty(len(snapshot.vmas), np.int64)
         place[order] = np.arange(len(order))
         rows = np.lexsort((ptes.address, place[ptes.vma]))
         pages = single_pages(Extents.of(ptes, rows))
@@ -158,7 +158,7 @@ def _compare_pages(one: _Canonical, two: _Canonical) -> str | None:
         left = f"{one.vma_name[a.vma[at]]} page {a.address[at]:#x}" if at < len(a.vma) else "no further page"
         right = f"{two.vma_name[b.vma[at]]} page {b.address[at]:#x}" if at < len(b.vma) else "no further page"
         return f"next page in a page table: {left} against {right}"
-    both_tell = one.picture.about["pte_write"] and two.picture.about["pte_write"]
+    both_tell = one.snapshot.about["pte_write"] and two.snapshot.about["pte_write"]
     columns = [("kind of entry", a.kind, b.kind)] + ([("writable", a.write, b.write)] if both_tell else [])
     for what, left_column, right_column in columns:
         wrong = left_column != right_column
@@ -184,7 +184,7 @@ def _compare_frames(one: _Canonical, two: _Canonical, mapcount: bool) -> str | N
     index_a, index_b = _of_frames(one, "index"), _of_frames(two, "index")
     both = (index_a >= 0) & (index_b >= 0)
     pairs.append(("index", np.where(both, index_a, -1), np.where(both, index_b, -1)))
-    if one.picture.about["anon_exclusive"] and two.picture.about["anon_exclusive"]:
+    if one.snapshot.about["anon_exclusive"] and two.snapshot.about["anon_exclusive"]:
         bit = f.KPF_ANON_EXCLUSIVE
         pairs.append(("PG_anon_exclusive", _of_frames(one, "flags") & bit, _of_frames(two, "flags") & bit))
     for name, left, right in pairs:
@@ -199,23 +199,23 @@ def _compare_frames(one: _Canonical, two: _Canonical, mapcount: bool) -> str | N
 
 
 def _of_frames(world: _Canonical, name: str) -> I64:
-    spread: I64 = world.picture.per_frame(name).astype(np.int64)
-    return spread[world.picture.numbering.dense(world.first_frames)]
+    spread: I64 = world.snapshot.per_frame(name).astype(np.int64)
+    return spread[world.snapshot.numbering.dense(world.first_frames)]
 
 
 def _compare_topology(one: _Canonical, two: _Canonical) -> str | None:
     # anon_vmas by the order in which the chains name them; then each one's root, parent and counters.
     sides = []
     for world in (one, two):
-        picture, names, facts = world.picture, _Names(), list[_Fact]()
-        links = picture.anon_vma_chains
-        bounds = np.searchsorted(links.vma, np.arange(len(picture.vmas) + 1)).tolist()
+        snapshot, names, facts = world.snapshot, _Names(), list[_Fact]()
+        links = snapshot.anon_vma_chains
+        bounds = np.searchsorted(links.vma, np.arange(len(snapshot.vmas) + 1)).tolist()
         for name, vma in zip(world.vma_name, world.vmas):
             chain = links.anon_vma[bounds[vma] : bounds[vma + 1]].tolist()
             facts.append((f"chain of {name}", [names.of(a) for a in chain]))
-            active = int(picture.vmas.anon_vma[vma])
+            active = int(snapshot.vmas.anon_vma[vma])
             facts.append((f"active anon_vma of {name}", names.of(active) if active >= 0 else -1))
-        anon = picture.anon_vmas
+        anon = snapshot.anon_vmas
         for anon_vma, number in list(names._known.items()):
             facts.append((f"root of anon_vma {number}", names.of(int(anon.root[anon_vma]))))
             facts.append((f"parent of anon_vma {number}", names.of(int(anon.parent[anon_vma]))))
