@@ -17,14 +17,13 @@ from rmap.snapshot.rules.anon_vmas import inspect_topology, topology_of
 from rmap.snapshot.rules.check import Report, inspect
 from rmap.uapi.kpageflags import KPF_ANON
 from tests.support import PAGE
-from tests.support.proc import EXCLUSIVE
-from tests.support.snapshot_worlds import HEAP, RW, changed, column, parent_and_child
+from tests.support.snapshot_worlds import EXCLUSIVE, HEAP, RW, changed, column, parent_and_child
 
 INDEX = HEAP >> 12
 
 
 def one_value(table: str, name: str, row: int | slice, value: Any) -> Callable[[], Snapshot]:
-    """The sound picture with one value changed. Rows as in test_snapshot_requirements."""
+    """The sound picture with one value changed. Rows as in test_requirements."""
 
     def broken() -> Snapshot:
         picture = parent_and_child().build()
