@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 I8: TypeAlias = npt.NDArray[np.int8]
-I16: TypeAlias = npt.NDArray[np.int16]
 I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 F64: TypeAlias = npt.NDArray[np.float64]

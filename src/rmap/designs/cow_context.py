@@ -101,7 +101,6 @@ class CowContexts(ReverseMap):
         self.files = FileObjects(core, by_intervals=True)
         self._next_id = 0
         self._places = Places()
-        self._remap_places = 0
 
     # -- processes ----------------------------------------------------------------------------------------------------
     def mm_init(self, mm: Mm, parent: Mm | None) -> None:

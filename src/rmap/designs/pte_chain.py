@@ -86,11 +86,6 @@ class PteChain(AnonChains):
         self._indexes.append(index)
         return index
 
-    # -- accounts ---------------------------------------------------------------------------------------------------
-    def truncation_bytes(self, bits: int = 64) -> int:
-        """Bytes that only truncation needs: the list node ``vm_area_struct.shared`` of every file VMA."""
-        return sum(map(len, self._indexes)) * 2 * bits // 8
-
     def validate(self) -> None:
         """Check blocks, and entries against page tables and mapcounts.
 

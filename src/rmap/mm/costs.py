@@ -7,9 +7,6 @@ scalar and the array twin of every operation, and the same on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 # What the memory manager did (the denominators of most questions).
 FAULTS = 0  # pages that took a fault
 PTES_ADDED = 1  # entries that began to map a tracked page
@@ -107,15 +104,6 @@ class Costs:
         self.calls[operation] += 1
         counters = self.current = self.by_operation[operation]
         return counters
-
-    @contextmanager
-    def during(self, operation: int) -> Iterator[list[int]]:
-        """Count to this operation inside the block, and to the one before it afterwards."""
-        before = self.current
-        try:
-            yield self.enter(operation)
-        finally:
-            self.current = before
 
     def get(self, operation: str, counter: str) -> int:
         """One count, by names."""

@@ -28,7 +28,6 @@ from rmap.snapshot.tables import TABLES, Column, Numbers, Table
 
 FORMAT = 3
 """The format this release writes; every format up to it is read."""
-SUFFIX = ".rmap"
 _ABOUT = "about.json"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _SMALL = (np.int8, np.int16, np.int32)

@@ -61,7 +61,6 @@ class Spool:
         self.about = {**about, "format": storage.FORMAT, "complete": False, "why_incomplete": NOT_ENDED}
         (folder / "pictures").mkdir()
         (folder / "about.json").write_text(json.dumps(self.about, indent=1, sort_keys=True))
-        self.nr_events = 0
         self._rows = {"opens": 0, "files": 0, "pictures": 0}
         self._events: IO[bytes] = (folder / "events.i64").open("ab", buffering=0)
         self._lines: dict[str, IO[bytes]] = {
@@ -90,7 +89,6 @@ class Spool:
         """Add events: a 2-D int64 array, one row each, in the order of the table's columns."""
         if len(rows):
             _write_all(self._events, np.ascontiguousarray(rows, "<i8").tobytes())
-            self.nr_events += len(rows)
 
     def replace_events(self, rows: npt.NDArray[np.int64]) -> None:
         """Write these events in place of all that were added; the folder is never without the one or the other."""
@@ -101,7 +99,6 @@ class Spool:
         self._events.close()
         fresh.replace(path)
         self._events = path.open("ab", buffering=0)
-        self.nr_events = len(rows)
 
     def close(self) -> None:
         """Close the files; the folder stays."""

@@ -23,7 +23,6 @@ from rmap.trace.tables import CAUSES, EventTable, InodeTable, OpenTable, Picture
 
 FORMAT = 1
 """The format this release writes; every format up to it is read."""
-SUFFIX = ".trace"
 FORM = picture_storage.Form("a recorded program", FORMAT, TraceError)
 """What a file of a trace should be."""
 _MAX_PICTURES = 1_000_000

@@ -14,7 +14,7 @@ from rmap.live.capture.settle import AGAIN, Recurring, read_until, settle_rows
 
 @given(st.lists(st.booleans(), min_size=8, max_size=8), st.integers(1, 8))
 def test_it_is_read_until_a_reading_is_settled_and_no_more_often(settled: list[bool], most: int) -> None:
-    left = iter(range(8))
+    left = iter(range(9))
     answer = read_until(lambda: next(left), lambda reading: settled[reading], readings=most)
     first = settled.index(True) if True in settled else 8
     assert answer == min(first, most - 1)

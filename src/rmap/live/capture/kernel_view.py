@@ -36,14 +36,12 @@ class KernelView:
         memory: to read on from.
         address: int64, ascending: of the anon_vmas in the picture.
         row: int64: their rows.
-        unmatched: VMAs of the picture that the kernel's memory does not have so.
         mm: address of each process's ``mm_struct``, by pid.
     """
 
     memory: KernelMemory
     address: I64
     row: I64
-    unmatched: int
     mm: dict[int, int]
 
     def describe(self, frames: Described) -> Bool:
@@ -152,7 +150,7 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
     builder.about["pte_write"] = memory.why_no_ptes is None
     order, vmas = np.flatnonzero(ids >= 0), topology.vmas
     mm = dict(zip(vmas.pid.tolist(), vmas.mm.tolist()))
-    return KernelView(memory, topology.anon_vmas.address[order], ids[order], int((kernel_row < 0).sum()), mm)
+    return KernelView(memory, topology.anon_vmas.address[order], ids[order], mm)
 
 
 def _read_steady(memory: KernelMemory) -> Topology:

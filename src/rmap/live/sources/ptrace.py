@@ -26,7 +26,7 @@ from rmap.live.sources.same_mm import kcmp_vm
 from rmap.uapi.unistd import NR
 
 CONT, DETACH = 7, 17
-SETOPTIONS, GETEVENTMSG = 0x4200, 0x4201
+GETEVENTMSG = 0x4201
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 """Requests."""
 O_FORK, O_VFORK, O_CLONE, O_EXEC, O_VFORKDONE, O_EXIT = (1 << n for n in range(1, 7))
