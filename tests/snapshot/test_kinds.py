@@ -12,7 +12,6 @@ import pytest
 
 from rmap.errors import SnapshotError, UntrackedPage
 from rmap.kernel import Kernel
-from rmap.kernel.adopt import adopt
 from rmap.kernel.entries import KINDS as REPLAYED
 from rmap.live.lookup.bad_frames import recorded_frames
 from rmap.live.sources.kpage_columns import kinds
@@ -145,9 +144,9 @@ def test_what_stands_around_a_page_of_a_new_kind(kind: FrameKind) -> None:
 
 def test_the_model_leaves_out_what_it_does_not_have(kind: FrameKind) -> None:
     with KINDS.extended(replace(GUEST, number=NUMBER + 1, name="far", modelled=False, left_out="far pages")):
-        adoption = adopt(Kernel, snapshot_of(KINDS[NUMBER + 1], mapcount=2), "anon_vma_chain").adoption
+        adoption = Kernel.adopt(snapshot_of(KINDS[NUMBER + 1], mapcount=2), "anon_vma_chain").adoption
         assert adoption is not None and adoption.left_out == {"far pages": 2}
-    adoption = adopt(Kernel, snapshot_of(kind, mapcount=2), "anon_vma_chain").adoption
+    adoption = Kernel.adopt(snapshot_of(kind, mapcount=2), "anon_vma_chain").adoption
     assert adoption is not None and adoption.left_out == {}
 
 

@@ -1,6 +1,6 @@
 """A program whose every child does what one rule of memory management is about, and exits.
 
-Recorded by ``test_live_rules.py`` with a picture at each exit. Prints the name of each rule before its child runs.
+Recorded by ``test_rules_program.py`` with a picture at each exit. Prints the name of each rule before its child runs.
 """
 
 from __future__ import annotations

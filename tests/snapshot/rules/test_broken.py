@@ -23,7 +23,7 @@ INDEX = HEAP >> 12
 
 
 def one_value(table: str, name: str, row: int | slice, value: Any) -> Callable[[], Snapshot]:
-    """The sound picture with one value changed. Rows as in test_snapshot_requirements."""
+    """The sound picture with one value changed. Rows as in test_requirements."""
 
     def broken() -> Snapshot:
         snapshot = parent_and_child().build()
