@@ -57,6 +57,13 @@ def test_modules_are_imported_by_name_in_one_place() -> None:
     assert [named(path) for path in MODULES if re.search(r"import_module|__import__", path.read_text())] == ["lazy.py"]
 
 
+def test_no_module_finds_anything_by_counting_the_folders_above_it() -> None:
+    """What is moved would look elsewhere: the package's own folder is that of ``rmap.__file__``."""
+    counting = re.compile(r"(?<!rmap\.)__file__\)[^\n]*\.parents?\b")
+    lines = ((named(path), line) for path in MODULES for line in path.read_text().split("\n"))
+    assert [f"{name}: {line.strip()}" for name, line in lines if counting.search(line)] == []
+
+
 def test_names_that_are_bound_late_lead_into_their_own_package() -> None:
     homes = {
         (named(path), home)

@@ -260,7 +260,7 @@ class DesignCore(Protocol):
 
 
 class ReverseMap:
-    """A reverse-map design. Every hook does nothing unless overridden; hooks that are not overridden are never called.
+    """A reverse-map design. A hook does nothing unless overridden; those for entries and pages are then never called.
 
     Attributes:
         name: as in ``DESIGNS``.

@@ -1,6 +1,6 @@
 """THE RECORDED PROGRAM: what it did to its memory: events in order, and pictures between them.
 
-A recorder (``rmap record``) writes one, the lab replays it. ``docs/data-model.md`` states every table, column and
+A recorder (``rmap record``) writes one, the lab replays it. ``docs/trace.md`` states every table, column and
 requirement; :mod:`rmap.trace.tables` has the kinds of events.
 """
 

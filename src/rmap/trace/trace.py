@@ -34,10 +34,10 @@ class Trace:
     Args:
         about: the provenance.
         events, opens, files: the tables of :mod:`rmap.trace.tables`.
-        pictures: the pictures, as the events number them.
+        moments: the pictures, as the events number them.
 
     Raises:
-        TraceError: the parts contradict each other (requirements T4 to T9 of ``docs/data-model.md``).
+        TraceError: the parts contradict each other (requirements T4 to T9 of ``docs/trace.md``).
     """
 
     def __init__(

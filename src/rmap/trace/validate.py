@@ -1,4 +1,4 @@
-"""What a trace must be to be used: requirements T4 to T9 of ``docs/data-model.md``, checked on every load and build.
+"""What a trace must be to be used: requirements T4 to T9 of ``docs/trace.md``, checked on every load and build.
 
 A trace that passes is consistent in itself: events are in order, every number leads to something. Whether the model
 can do again what it tells is another question, which a replay answers.

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+import rmap
 from rmap.cli import main
 from rmap.errors import LimitError, SourceError, UsageError
 from rmap.lab.compare import compare, workers
-from rmap.lab.compare.cache import ResultCache, cache_folder, key_of
+from rmap.lab.compare.cache import ResultCache, cache_folder, key_of, source_digest
 from rmap.lab.compare.cluster import executor_at
 from rmap.lab.compare.compare import compare_snapshot, compare_trace, compare_workload
 from rmap.lab.compare.results_json import answer_from_plain, answer_to_plain
@@ -76,6 +77,22 @@ def test_a_key_is_of_everything_that_decides_a_result(monkeypatch: pytest.Monkey
     monkeypatch.setattr("rmap.lab.compare.cache.source_digest", lambda: "another source")
     keys.add(key_of("T1", {"scale": 0.1}, "6.18", 1, "pte_chain"))
     assert len(keys) == 7
+
+
+def test_the_source_in_a_key_is_the_whole_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever module changes, in whichever folder, old results are not believed."""
+    package = tmp_path / "rmap"
+    here = Path(rmap.__file__).parent
+    for folder in sorted({path.parent.relative_to(here) for path in here.rglob("*.py")}):
+        (package / folder).mkdir(parents=True, exist_ok=True)
+        (package / folder / "module.py").write_text("")
+    monkeypatch.setattr("rmap.__file__", str(package / "__init__.py"))
+    digests = {source_digest.__wrapped__()}
+    modules = sorted(package.rglob("*.py"))
+    for module in modules:
+        module.write_text("changed")
+        digests.add(source_digest.__wrapped__())
+    assert len(digests) == 1 + len(modules) > 30
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

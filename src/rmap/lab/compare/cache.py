@@ -15,6 +15,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
+import rmap
 from rmap.lab.compare.results_json import answer_from_plain, answer_to_plain
 from rmap.lab.results import DesignResult, Subject
 
@@ -27,9 +28,9 @@ def cache_folder() -> Path:
 
 @once
 def source_digest() -> str:
-    """A digest of every module of the package."""
+    """A digest of every module of the whole package."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[1]
+    root = Path(rmap.__file__).resolve().parent
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "traces"
+import rmap
+
+FOLDER = Path(rmap.__file__).parent / "traces"
 SUFFIX = ".trace"
 
 SUMMARIES = {

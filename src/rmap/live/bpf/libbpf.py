@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rmap.columns import I64
 from rmap.errors import NotPermitted
+from rmap.live.sources import procfs
 
 _CAP_SYS_ADMIN, _CAP_BPF = 21, 39
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -290,9 +291,7 @@ def _why_refused(error: int) -> str:
 
 def _may_load() -> bool:
     # Whether this process has one of the capabilities that loading takes: root without them is nobody here.
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_BPF))
+    return bool(procfs.capabilities() & (1 << _CAP_SYS_ADMIN | 1 << _CAP_BPF))
 
 
 def _said(error: int) -> str:
