@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 
 
 def evict(
-    target: Target, *, whole_cgroup: bool = False, dry_run: bool = False, say: Say = lambda told: None
+    target: Target, *, whole_cgroup: bool = False, dry_run: bool = False, say: Say = lambda line: None
 ) -> Eviction:
     """Push pages out, and look whether they went.
 

@@ -80,7 +80,7 @@ class Target(ABC):
 
     @abstractmethod
     def neighbours(self) -> int:
-        """How many pages of the same folios, which are not meant, are in memory; of those seen by the last ``look``."""
+        """How many unmeant pages of the folios that the last ``look`` saw are in memory."""
 
 
 class FileTarget(Target):

@@ -273,7 +273,7 @@ def _path_of(pid: int, fd: int, dev: int, inode: int) -> str:
     link = procfs.descriptor(pid, fd)
     if fd >= 0:
         with suppress(OSError):
-            found = os.stat(link)
-            if (found.st_dev, found.st_ino) == (dev, inode):
+            status = os.stat(link)
+            if (status.st_dev, status.st_ino) == (dev, inode):
                 return procfs.read_link(link)
     return ""
