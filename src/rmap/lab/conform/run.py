@@ -278,8 +278,8 @@ class _Run:
             plays += 1
             self.progress(self._status(f"seed {one.seed} diverges; cut down to {len(steps)} calls, try {plays}"))
             for _ in range(0 if self.stopped() else tries):
-                found = self.player.play(steps)
-                if found.why is not None and found.kind == played.kind:
+                replayed = self.player.play(steps)
+                if replayed.why is not None and replayed.kind == played.kind:
                     return True
             return False
 
