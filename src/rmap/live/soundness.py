@@ -132,8 +132,8 @@ def check_machine(
 
 
 def _settled(violation: Violation, rested: set[int]) -> bool:
-    # Whether a violation that was there each time is one, or whoever it is about ran meanwhile. This process does run:
-    # of others it is asked whether they held still, and what concerns nobody else cannot be judged.
+    # Whether a violation that was there each time is one: those it is about may have run meanwhile. This process does
+    # run, so only the others must have held still; a violation that concerns nobody else cannot be judged.
     others = {*violation.pids} - {os.getpid()}
     return not violation.open and others <= rested and bool(others or not violation.pids)
 

@@ -214,7 +214,7 @@ class Watch:
 
 
 def _zero_frame() -> int:
-    # The frame that an anonymous page is which has been read, and never been written.
+    # The frame of an anonymous page that has been read, and never written.
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         with suppress(OSError):  # a kernel without huge pages
             page.madvise(mmap.MADV_NOHUGEPAGE)

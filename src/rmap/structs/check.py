@@ -63,7 +63,7 @@ def _with_note(finding: Found, topology: Topology) -> Found:
 
 
 def _columns(topology: Topology, anon: Trees, references: int, memory: KernelMemory) -> CheckedTopology:
-    # The columns that the pure check asks for, of VMAs each of which stands once.
+    # The columns that the pure check asks for; each VMA stands once.
     vmas, table = topology.vmas, topology.anon_vmas
     own = np.unique(vmas.address, return_index=True)[1]
     own = own[~np.isin(vmas.address[own], vmas.address[topology.truncated])]

@@ -121,7 +121,7 @@ def snapshot_of(memory: KernelMemory) -> Snapshot:
 
 
 def _add_vmas(memory: KernelMemory, topology: Topology, builder: SnapshotBuilder) -> tuple[I64, I64]:
-    # Processes, files, VMAs. The address of each file's mapping; and of each VMA added its row.
+    # Adds processes, files, VMAs. Returns the address of each file's mapping, and the row of each VMA added.
     vmas = topology.vmas
     users: dict[int, list[int]] = {}
     for mm, pid in np.unique(np.stack((vmas.mm, vmas.pid)), axis=1).T.tolist():

@@ -227,7 +227,7 @@ def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tup
 def _members(
     trees: Trees, topology: Topology, tree: I64, vma: I64, but: I64, owners: dict[int, tuple[int, ...]], line: Checked
 ) -> Found:
-    # Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
+    # Each VMA is wanted in its tree; nothing is known of the VMAs in `but`.
     asked = ~trees.truncated[tree] & ~np.isin(vma, but)
     nodes = ~trees.truncated[trees.tree] & ~np.isin(trees.vma, but)
     compared = _membership(trees, tree[asked], vma[asked], nodes)

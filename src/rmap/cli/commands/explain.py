@@ -112,7 +112,7 @@ def _draw(args: Namespace) -> int:
 
 
 def _refuse_early(args: Namespace, key: Key) -> None:
-    # What can be said before the machine is read is said before.
+    # Refusals that need no reading of the machine come before it.
     if key.kind == "process":
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
     if args.svg is not None:

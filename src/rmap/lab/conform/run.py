@@ -260,7 +260,7 @@ class _Run:
 
     def _repeats(self, one: Scenario, played: ScenarioPlayed) -> int:
         # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
-        # At which try it came; 0: not again.
+        # Returns the try at which it came; 0: not again.
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)

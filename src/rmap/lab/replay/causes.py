@@ -45,7 +45,7 @@ class SinceLast:
 
 @dataclass
 class _Evidence:
-    # Of some rows of entries: what events have shown of them.
+    # What events have shown of some rows of entries.
     written: Bool
     present: Bool
     touched: Bool
@@ -157,7 +157,7 @@ class Judge:
         return split
 
     def _or_else(self, said: Causes, seen: _Evidence) -> Causes:
-        # What is not to be trusted, or may be anything's doing. A call that is not modelled goes before who is guessed.
+        # Entries not to be trusted, or that anything may have changed. A call not modelled goes before lost events.
         said[(said == r.WRONG) & seen.raced] = r.RACED
         open_ = (said == r.WRONG) | (said == r.UNSEEN)
         said[open_ & seen.untold] = r.UNMODELLED

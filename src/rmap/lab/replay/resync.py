@@ -256,7 +256,7 @@ def _by_area(state: ReplayState, entries: Entry, rows: I64) -> list[tuple[Vma, I
 
 
 def _put_anonymous_right(state: ReplayState, entries: Entry, rows: I64, anywhere: bool) -> int:
-    # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
+    # The kernel's pages one by one. A page is mapped already, or the entry nearest to its anon_vma gets it first.
     left = 0
     theirs = entries.theirs.entries
     private = np.isin(theirs.kind, (ANON, SWAPPED))

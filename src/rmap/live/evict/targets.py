@@ -270,7 +270,7 @@ def _count(values: I64, of: I64) -> I64:
 
 
 def _folios(state: PageState, pfn: I64) -> tuple[I64, Bool]:
-    # Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
+    # For each frame: the highest mapcount in its folio; and whether a frame of the folio outside these is mapped.
     head, folio = np.unique(state.pfn - state.head_offset, return_inverse=True)
     most = np.zeros(len(head), np.int64)
     np.maximum.at(most, folio, state.mapcount)

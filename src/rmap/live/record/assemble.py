@@ -118,7 +118,7 @@ class Assembler:
         self._waiting = raw.empty()
 
     def _give_up_waiting(self) -> None:
-        # Whose picture is missing was killed before one could be taken: it has done nothing since.
+        # A process without a picture was killed before one could be taken: it has done nothing since.
         while len(self._waiting):
             self._at_execs[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
             self._flush()

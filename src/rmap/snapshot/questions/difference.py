@@ -259,7 +259,7 @@ def _rebooted(before: Snapshot, after: Snapshot) -> bool:
 
 
 def _keys(snapshot: Snapshot) -> list[tuple[int, int]]:
-    # By what a process is known: pid and start time.
+    # What identifies a process: pid and start time.
     return list(zip(snapshot.processes.pid.tolist(), snapshot.processes.start_time.tolist()))
 
 

@@ -96,7 +96,7 @@ def topology_of(snapshot: Snapshot) -> CheckedTopology:
     vmas, processes, links, about = snapshot.vmas, snapshot.processes, snapshot.anon_vma_chains, snapshot.about
     table = snapshot.anon_vmas
     pid = processes.pid[vmas.process].astype(np.int64)
-    # The kernel's own topology was read of all processes: what of it is not in the picture is marked.
+    # The kernel's own topology was read for all processes: whatever the picture lacks of it is marked.
     missing = about["topology"] != "kernel" and bool(about["refused"] or about["skipped"] or about["ended"])
 
     def vma_name(row: int) -> str:

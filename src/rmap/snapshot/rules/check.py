@@ -128,7 +128,7 @@ def _pages(snapshot: Snapshot) -> CheckedPages:
 
 
 def _demand(snapshot: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
-    # One invariant of entries: of those asked about, which are right.
+    # One invariant of entries: which of those asked about are right.
     rows = np.flatnonzero(asked & ~right).tolist()
     violations = []
     for i in rows[:NAMED]:
