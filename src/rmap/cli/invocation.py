@@ -16,8 +16,8 @@ def program() -> str:
         return f"{_from_here(Path(sys.executable))} -m rmap"
     if called.name != "rmap" or not called.is_file():
         return "rmap"
-    found = shutil.which("rmap")
-    if found is not None and os.path.samefile(found, called):
+    on_path = shutil.which("rmap")
+    if on_path is not None and os.path.samefile(on_path, called):
         return "rmap"
     return _from_here(called)
 

@@ -12,18 +12,18 @@ from rmap.mm.walk import Hits
 from rmap.uapi.vm_flags import VM_LOCKED
 
 
-def positions(found: Hits) -> I64:
+def positions(step: Hits) -> I64:
     """The positions of a step of the walk as an array."""
-    pos = found.pos
+    pos = step.pos
     return np.arange(pos.start, pos.stop) if isinstance(pos, slice) else pos
 
 
-def in_vmas_with(core: Core, found: Hits, flag: int) -> Bool:
+def in_vmas_with(core: Core, step: Hits, flag: int) -> Bool:
     """Which entries of a step lie in VMAs that have a flag, bool[n]."""
-    if found.vma is not None:
-        return np.full(found.n, bool(found.vma.flags & flag))
-    mms = (core.mm_by_id(mm_id) for mm_id in found.mm_ids.tolist())
-    vmas = (mm.find(addr) for mm, addr in zip(mms, found.addrs.tolist()))
+    if step.vma is not None:
+        return np.full(step.n, bool(step.vma.flags & flag))
+    mms = (core.mm_by_id(mm_id) for mm_id in step.mm_ids.tolist())
+    vmas = (mm.find(addr) for mm, addr in zip(mms, step.addrs.tolist()))
     return np.array([vma is not None and bool(vma.flags & flag) for vma in vmas], np.bool_)
 
 
@@ -42,16 +42,16 @@ def mark_locked(core: Core, pfns: I64) -> None:
     flags[pfns[(flags[pfns] & PG_MLOCKED) != 0]] &= np.int32(~MLOCK_MISSED)
 
 
-def stop_at_locked(core: Core, query: Query, found: Hits) -> tuple[I64, I64]:
+def stop_at_locked(core: Core, query: Query, step: Hits) -> tuple[I64, I64]:
     """Take the entries in VM_LOCKED areas out of a step: their pages are marked, and searched no further.
 
     Returns:
         ``(positions, pte pointers)`` of the entries that may be cleared.
     """
-    pos, pteps = positions(found), found.pteps
+    pos, pteps = positions(step), step.pteps
     if not any(mm.locked_vm for mm in core.mms.values()):
         return pos, pteps
-    locked = in_vmas_with(core, found, VM_LOCKED)
+    locked = in_vmas_with(core, step, VM_LOCKED)
     if locked.any():
         core.frames.flags[query.pfns[pos[locked]]] |= np.int32(PG_MLOCKED)
         query.left[pos[locked]] = 0

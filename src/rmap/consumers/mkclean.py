@@ -29,8 +29,8 @@ def folio_mkclean(core: Core, pfns: I64) -> int:
     query = Query(core.frames, pfns, skip_vma=lambda vma: not vma.flags & VM_SHARED, purpose="mkclean")
     entries = core.tables.ptes
     cleaned = 0
-    for found in hits(core, query):
-        pteps = found.pteps[in_vmas_with(core, found, VM_SHARED)]
+    for step in hits(core, query):
+        pteps = step.pteps[in_vmas_with(core, step, VM_SHARED)]
         pteps = pteps[(entries[pteps] & (DIRTY | RW)) != 0]
         entries[pteps] &= np.int64(~(DIRTY | RW))
         cleaned += len(pteps)

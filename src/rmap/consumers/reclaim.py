@@ -222,8 +222,8 @@ def unmap(core: Core, pfns: I64, slots: I64) -> None:
     query = Query(frames, pages, purpose="unmap")
     cleared_pos: list[I64] = []
     cleared_pteps: list[I64] = []
-    for found in hits(core, query):
-        pos, pteps = stop_at_locked(core, query, found)
+    for step in hits(core, query):
+        pos, pteps = stop_at_locked(core, query, step)
         if not len(pos):
             continue
         page = query.pfns[pos]
@@ -247,8 +247,8 @@ def _keep_dirty_lazyfree(core: Core, pfns: I64) -> None:
     rewritten = (core.frames.flags[pfns] & PG_DIRTY) != 0
     query = Query(core.frames, pfns[~rewritten])
     dirty = [pfns[rewritten]]
-    for found in hits(core, query):
-        dirty.append(query.pfns[found.pos][(core.tables.ptes[found.pteps] & DIRTY) != 0])
+    for step in hits(core, query):
+        dirty.append(query.pfns[step.pos][(core.tables.ptes[step.pteps] & DIRTY) != 0])
     core.frames.flags[np.concatenate(dirty)] |= np.int32(SWAPBACKED | PG_DIRTY)
 
 

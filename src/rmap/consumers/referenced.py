@@ -31,16 +31,16 @@ def folio_referenced(core: Core, pfns: I64) -> I64:
     counts = np.zeros(len(pfns), np.int64)
     entries = core.tables.ptes
     passed_over = VM_SEQ_READ if core.profile.random_reads_count else VM_SEQ_READ | VM_RAND_READ
-    for found in hits(core, query):
-        pos, pteps = stop_at_locked(core, query, found)
+    for step in hits(core, query):
+        pos, pteps = stop_at_locked(core, query, step)
         if not len(pos):
             continue
         young = (entries[pteps] & ACCESSED) != 0
-        if len(pos) == found.n:
-            young &= ~in_vmas_with(core, found, passed_over)
+        if len(pos) == step.n:
+            young &= ~in_vmas_with(core, step, passed_over)
         else:
-            kept = np.isin(positions(found), pos)
-            young &= ~in_vmas_with(core, found, passed_over)[kept]
+            kept = np.isin(positions(step), pos)
+            young &= ~in_vmas_with(core, step, passed_over)[kept]
         entries[pteps[young]] &= NOT_ACCESSED
         np.add.at(counts, pos[young], 1)
     if query.order is None:

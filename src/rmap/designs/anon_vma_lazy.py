@@ -159,8 +159,8 @@ class AnonVmaLazy(ChainedAnonVmas):
         return all(lazy) or super().are_anon_vmas_compatible(prev, next)
 
     def _find_mergeable_anon_vma(self, vma: Vma) -> AnonVma | None:
-        found = super()._find_mergeable_anon_vma(vma)
-        return None if isinstance(found, LazyAnchor) else found
+        anon_vma = super()._find_mergeable_anon_vma(vma)
+        return None if isinstance(anon_vma, LazyAnchor) else anon_vma
 
     # -- pages --------------------------------------------------------------------------------------------------------
     def set_anon(self, batch: PteBatch, how: How) -> None:

@@ -178,7 +178,7 @@ class CowContexts(ReverseMap):
 
     # -- pages --------------------------------------------------------------------------------------------------------
     def set_anon(self, batch: PteBatch, how: How) -> None:
-        """The mm's context and the linear index; of what others may have, the topmost context."""
+        """The mm's context and the linear index; the topmost context for pages that others may have."""
         context: CowContext = batch.mm.design
         if how == "shared":
             context = context.top

@@ -78,8 +78,8 @@ class MachineCheck:
 
 @dataclass(frozen=True)
 class _Reading:
-    # What was found in one reading, and of what; without a topology where the kernel's memory was not read, without a
-    # picture where no process was.
+    # What was found in one reading, and in what. There is no topology where the kernel's memory was not read, and no
+    # snapshot where no process was.
 
     found: list[Found]
     snapshot: Snapshot | None
@@ -132,16 +132,16 @@ def check_machine(
 
 
 def _settled(violation: Violation, rested: set[int]) -> bool:
-    # Whether a violation that was there each time is one, or whoever it is about ran meanwhile. This process does run:
-    # of others it is asked whether they held still, and what concerns nobody else cannot be judged.
+    # Whether a violation that was there each time is one: those it is about may have run meanwhile. This process does
+    # run, so only the others must have held still; a violation that concerns nobody else cannot be judged.
     others = {*violation.pids} - {os.getpid()}
     return not violation.open and others <= rested and bool(others or not violation.pids)
 
 
 class _Unnamed:
-    # Of a line more violations may be found than are named. How many of the others may have been there each time: once
-    # a reading named all of them, those of it that were there ever since; else as many as the reading that found
-    # fewest, without those that were told apart.
+    # A line may have more violations than are named. How many of the others may have been there each time: once a
+    # reading named all of them, those of it that were there ever since; else as many as the reading that found fewest,
+    # without those that were told apart.
 
     def __init__(self, first: _Reading) -> None:
         self._line = {violation.identity: _line_of(one) for one in first.found for violation in one.violations}
@@ -170,8 +170,8 @@ class _Unnamed:
         )
 
 
-def _line_of(found: Found) -> tuple[str, str]:
-    return found.checked.invariant, found.checked.what
+def _line_of(finding: Found) -> tuple[str, str]:
+    return finding.checked.invariant, finding.checked.what
 
 
 def _same(one: Violation, other: Violation) -> bool:
@@ -193,10 +193,10 @@ def _run_times(pids: list[int]) -> dict[int, tuple[str, ...]]:
     return spent
 
 
-def _judged(found: list[Found], stayed: list[Violation]) -> Report:
+def _judged(findings: list[Found], stayed: list[Violation]) -> Report:
     names = {violation.identity for violation in stayed}
     judged = []
-    for one in found:
+    for one in findings:
         kept = [violation for violation in one.violations if violation.identity in names]
         judged.append(Found(one.checked._replace(violations=len(kept)), kept))
     return report_of(judged)
@@ -206,13 +206,13 @@ def _facts(reading: _Reading) -> dict[str, str | int]:
     snapshot, topology = reading.snapshot, reading.topology
     if snapshot is None:
         return {}
-    found, kind = snapshot.reverse.found, snapshot.per_frame("kind")
+    mappers, kind = snapshot.reverse.found, snapshot.per_frame("kind")
     return {
         "release": snapshot.about["release"],
         "processes": len(snapshot.processes) if topology is None else len(np.unique(topology.vmas.mm)),
         "vmas": len(snapshot.vmas) if topology is None else len(np.unique(topology.vmas.address)),
         "anon_vmas": 0 if topology is None else len(topology.anon_vmas),
-        "anon_pages": int(np.count_nonzero(among(kind, KINDS.on_anon_vmas) & (found > 0))),
+        "anon_pages": int(np.count_nonzero(among(kind, KINDS.on_anon_vmas) & (mappers > 0))),
         "pages": snapshot.nr_mapped,
         "ptes": snapshot.nr_ptes,
         **{name: snapshot.about[name] for name in ("refused", "ended", "raced")},

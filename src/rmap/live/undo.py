@@ -74,13 +74,13 @@ def undo_left_behind() -> list[str]:
     folder = journal_folder()
     with _alone(folder / "lock"):  # two runs may begin at once
         for note in sorted(folder.glob(f"*{_SUFFIX}")):
-            found = _read(note)
-            if found is None or _lives(found):
+            entry = _read(note)
+            if entry is None or _lives(entry):
                 continue
-            change = found["change"]
+            change = entry["change"]
             UNDO[change["kind"]](change)
             note.unlink(missing_ok=True)
-            done.append(f"{_SENTENCES[change['kind']].format(**change)}, left behind by process {found['pid']}")
+            done.append(f"{_SENTENCES[change['kind']].format(**change)}, left behind by process {entry['pid']}")
     return done
 
 
@@ -112,22 +112,22 @@ def _read(note: Path) -> dict[str, Any] | None:
     try:
         if not _is_ours(note):
             return None
-        found = json.loads(note.read_text())
-        known = isinstance(found, dict) and found["change"]["kind"] in UNDO and isinstance(found["pid"], int)
+        entry = json.loads(note.read_text())
+        valid = isinstance(entry, dict) and entry["change"]["kind"] in UNDO and isinstance(entry["pid"], int)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if known else None
+    return entry if valid else None
 
 
 def _is_ours(path: Path) -> bool:
-    found = path.lstat()
-    return found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode) and not found.st_mode & 0o022
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode) and not status.st_mode & 0o022
 
 
-def _lives(found: dict[str, Any]) -> bool:
+def _lives(entry: dict[str, Any]) -> bool:
     # A pid alone may belong to somebody else by now.
     try:
-        return procfs.read_stat(found["pid"]).start_time == found["start_time"]
+        return procfs.read_stat(entry["pid"]).start_time == entry["start_time"]
     except (OSError, SourceError):
         return False
 

@@ -1,7 +1,7 @@
 """How the shared memory of a forked family becomes private: the family's page tables, read round after round.
 
 Only private memory counts: anonymous pages, and private mappings of files that were written. An entry of pagemap says
-whether its page is this address space's alone (bit 56). Of the pages that it shared in one round, the next says:
+whether its page is this address space's alone (bit 56). The next round says of the pages that it shared in one round:
 
 =========  ==============================================================================
 unshared   another frame is there, and it is its own: somebody wrote, and copied
@@ -137,7 +137,7 @@ class Watch:
         self.pid = pid
         self._began = time.monotonic()
         self._zero_frame = _zero_frame()
-        # Of the last round: which mm each process used, and the shared pages of each mm.
+        # Which mm each process used in the last round, and the shared pages of each mm.
         self._mm_of: dict[_Process, int] = {}
         self._shared: list[_Runs] = []
 
@@ -160,7 +160,7 @@ class Watch:
                 continue
             mm_of |= dict.fromkeys(users, len(memories))
             memories.append(memory)
-            # Of those who shared an mm the oldest goes on with it: a younger one left it by an exec.
+            # The oldest of those who shared an mm goes on with it: a younger one left it by an exec.
             old = unclaimed.pop(next((before[user] for user in users if user in before), -1), None)
             if old is not None:
                 fates.append(_fate(old, memory))
@@ -214,7 +214,7 @@ class Watch:
 
 
 def _zero_frame() -> int:
-    # The frame that an anonymous page is which has been read, and never been written.
+    # The frame of an anonymous page that has been read, and never written.
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         with suppress(OSError):  # a kernel without huge pages
             page.madvise(mmap.MADV_NOHUGEPAGE)
@@ -275,10 +275,10 @@ def family_of(pid: int) -> list[tuple[int, int]]:
             continue
         parents[stat.ppid].append(stat)
         top = stat if other == pid else top
-    found, waiting = [], [top] if top is not None else []
+    family, waiting = [], [top] if top is not None else []
     while waiting:
         one = waiting.pop()
         if one.pid != os.getpid():
-            found.append((one.pid, one.start_time))
+            family.append((one.pid, one.start_time))
         waiting += parents[one.pid]
-    return sorted(found)
+    return sorted(family)

@@ -155,11 +155,11 @@ def _maps_around(vma: Vma, low: int, high: int) -> bool:
     mapping = vma.mapping
     assert mapping is not None
     first = vma.linear_page_index(low)
-    found = np.flatnonzero(_cached(mapping.pages, first, (high - low) >> PAGE_SHIFT, mapping.nr_pages) > 0)
-    if not len(found):
+    cached = np.flatnonzero(_cached(mapping.pages, first, (high - low) >> PAGE_SHIFT, mapping.nr_pages) > 0)
+    if not len(cached):
         return False
     has_table = low >> PMD_SHIFT in vma.mm.rows
-    return has_table or mapping.shmem or first + int(found[0]) < mapping.nr_pages - 1
+    return has_table or mapping.shmem or first + int(cached[0]) < mapping.nr_pages - 1
 
 
 def _map_around(core: Core, vma: Vma, piece: Span, first: int) -> None:

@@ -96,11 +96,11 @@ def _check_tables(core: Core) -> None:
 
 def _check_counts(core: Core, mapped: I64) -> None:
     frames = core.frames
-    found = np.bincount(mapped, minlength=frames.nr_pages)
-    wrong = np.flatnonzero(found != frames.mapcount)
+    counts = np.bincount(mapped, minlength=frames.nr_pages)
+    wrong = np.flatnonzero(counts != frames.mapcount)
     if len(wrong):
         pfn = int(wrong[0])
-        raise InvariantError("I20", f"pfn {pfn:#x}: mapcount {frames.mapcount[pfn]}, {found[pfn]} entries map it")
+        raise InvariantError("I20", f"pfn {pfn:#x}: mapcount {frames.mapcount[pfn]}, {counts[pfn]} entries map it")
     free = frames.free_stack[: frames.free_top]
     used = np.ones(frames.nr_pages, np.bool_)
     used[free] = False

@@ -87,8 +87,8 @@ def madvise(core: Core, mm: Mm, addr: int, length: int, advice: str) -> None:
     """
     core.costs.enter(MADVISE)
     end = addr + page_align(length)
-    known = advice in ADVICE and advice not in core.profile.unknown_advice
-    if not known or addr & ~PAGE_MASK or not 0 <= addr <= end < 1 << 64:
+    recognised = advice in ADVICE and advice not in core.profile.unknown_advice
+    if not recognised or addr & ~PAGE_MASK or not 0 <= addr <= end < 1 << 64:
         raise SyscallError(errno.EINVAL, "madvise", f"{advice} of address {addr:#x}, length {length:#x}")
     if advice in NOT_MODELLED:
         raise SyscallError(errno.ENOSYS, "madvise", f"{advice} is not modelled")

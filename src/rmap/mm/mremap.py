@@ -43,10 +43,10 @@ class _Remap:
         return self.fixed or self.dontunmap
 
     def vma(self) -> Vma:
-        found = self.mm.find(self.addr)
-        if found is None:
+        vma = self.mm.find(self.addr)
+        if vma is None:
             raise self.refusal(errno.EFAULT, f"{self.addr:#x} is not mapped in process {self.mm.id}")
-        return found
+        return vma
 
     def refusal(self, error: int, detail: str) -> SyscallError:
         return SyscallError(error, "mremap", detail)

@@ -229,11 +229,11 @@ def regions_with_tables(mm: Mm, start: int, end: int) -> Iterator[tuple[int, lis
         keys = sorted(rows)
         wanted = keys[bisect_left(keys, first) : bisect_left(keys, last + 1)]
     else:
-        found = list(map(rows.get, range(first, last + 1)))
-        if None not in found:
-            yield first, cast("list[int]", found)
+        rows_in_range = list(map(rows.get, range(first, last + 1)))
+        if None not in rows_in_range:
+            yield first, cast("list[int]", rows_in_range)
             return
-        wanted = [region for region, row in enumerate(found, first) if row is not None]
+        wanted = [region for region, row in enumerate(rows_in_range, first) if row is not None]
     i = 0
     while i < len(wanted):
         j = i + 1

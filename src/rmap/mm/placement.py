@@ -44,17 +44,17 @@ def get_unmapped_area(
     if length > TASK_SIZE:
         raise SyscallError(errno.ENOMEM, call, f"{length:#x} bytes are more than an address space")
     if fixed:
-        found: int | None = hint
+        addr: int | None = hint
     elif _wants_alignment(length, hint, shared, file):
         offset = pgoff << PAGE_SHIFT if file is not None else 0
-        found = _aligned(mm, length, hint, offset) or _search(mm, length, hint)
+        addr = _aligned(mm, length, hint, offset) or _search(mm, length, hint)
     else:
-        found = _search(mm, length, hint)
-    if found is None or not 0 <= found <= TASK_SIZE - length:
+        addr = _search(mm, length, hint)
+    if addr is None or not 0 <= addr <= TASK_SIZE - length:
         raise SyscallError(errno.ENOMEM, call, f"no room for {length:#x} bytes in process {mm.id}")
-    if found & ~PAGE_MASK:
-        raise SyscallError(errno.EINVAL, call, f"address {found:#x} is not page aligned")
-    return found
+    if addr & ~PAGE_MASK:
+        raise SyscallError(errno.EINVAL, call, f"address {addr:#x} is not page aligned")
+    return addr
 
 
 def vm_start_gap(vma: Vma) -> int:
@@ -76,10 +76,10 @@ def _aligned(mm: Mm, length: int, hint: int, offset: int) -> int | None:
     first_huge = -(-offset // PMD_SIZE) * PMD_SIZE
     if offset + length - first_huge < PMD_SIZE or length + PMD_SIZE > TASK_SIZE:
         return None
-    found = _search(mm, length + PMD_SIZE, hint)
-    if found is None or found == hint:
-        return found
-    return found + ((offset - found) % PMD_SIZE or PMD_SIZE)
+    addr = _search(mm, length + PMD_SIZE, hint)
+    if addr is None or addr == hint:
+        return addr
+    return addr + ((offset - addr) % PMD_SIZE or PMD_SIZE)
 
 
 def _search(mm: Mm, length: int, hint: int) -> int | None:
@@ -87,8 +87,8 @@ def _search(mm: Mm, length: int, hint: int) -> int | None:
         above = find_vma(mm, hint)
         if above is None or hint + length <= vm_start_gap(above):
             return hint
-    found = _top_down(mm, length)
-    return _bottom_up(mm, length) if found is None else found
+    addr = _top_down(mm, length)
+    return _bottom_up(mm, length) if addr is None else addr
 
 
 def _top_down(mm: Mm, length: int) -> int | None:

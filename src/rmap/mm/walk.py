@@ -81,31 +81,31 @@ def hits(core: Core, query: Query) -> Iterator[Hits]:
     breaks: I64 | None = None
     chunk = next(candidates, None)
     while chunk is not None:
-        found: list[Hits]
+        steps: list[Hits]
         if isinstance(chunk, Linear):
             if query.skip_vma is not None and query.skip_vma(chunk.vma):
-                found = []
+                steps = []
             else:
                 if breaks is None:
                     assert query.index is not None
                     breaks = np.flatnonzero(np.diff(query.index) != 1)
-                found = _check_linear(core, query, chunk, breaks)
+                steps = _check_linear(core, query, chunk, breaks)
         elif isinstance(chunk, At):
             core.costs.current[DESCENTS] += query.asking_at(chunk.pos)
-            found = _check_entries(core, query, chunk.pos, pteps_of(chunk.mm, chunk.addrs))
+            steps = _check_entries(core, query, chunk.pos, pteps_of(chunk.mm, chunk.addrs))
         else:
-            found = _check_entries(core, query, chunk.pos, chunk.pteps)
-        yield from found
+            steps = _check_entries(core, query, chunk.pos, chunk.pteps)
+        yield from steps
         try:
-            chunk = candidates.send(_positions(found))
+            chunk = candidates.send(_positions(steps))
         except StopIteration:
             return
 
 
-def _positions(found: list[Hits]) -> I64 | slice:
-    if len(found) == 1:
-        return found[0].pos
-    parts = [np.arange(h.pos.start, h.pos.stop) if isinstance(h.pos, slice) else h.pos for h in found]
+def _positions(steps: list[Hits]) -> I64 | slice:
+    if len(steps) == 1:
+        return steps[0].pos
+    parts = [np.arange(h.pos.start, h.pos.stop) if isinstance(h.pos, slice) else h.pos for h in steps]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
@@ -121,31 +121,31 @@ def _check_linear(core: Core, query: Query, chunk: Linear, breaks: I64) -> list[
         vma, index = chunk.vma, query.index[chunk.lo : chunk.hi]
         addrs = vma.start + ((index - vma.pgoff) << PAGE_SHIFT)
         pos = np.arange(chunk.lo, chunk.hi)
-        found = _matching(core, query, pos, pteps_of(vma.mm, addrs), vma)
+        steps = _matching(core, query, pos, pteps_of(vma.mm, addrs), vma)
     else:
-        found = []
+        steps = []
         bounds = [chunk.lo, *(inside + 1).tolist(), chunk.hi]
         for lo, hi in pairwise(bounds):
-            found += _check_run(core, query, chunk.vma, lo, hi)
-    counters[PTES_IN_VAIN] += asked - sum(h.n for h in found)
-    return found
+            steps += _check_run(core, query, chunk.vma, lo, hi)
+    counters[PTES_IN_VAIN] += asked - sum(h.n for h in steps)
+    return steps
 
 
 def _check_run(core: Core, query: Query, vma: Vma, lo: int, hi: int) -> list[Hits]:
     # Positions lo to hi have consecutive page indexes. An entry counts if it holds the page's frame (rule 5.4).
     assert query.index is not None
     start = vma.start + ((int(query.index[lo]) - vma.pgoff) << PAGE_SHIFT)
-    found = []
+    steps = []
     for piece in spans(core.tables, vma.mm, start, start + (hi - lo) * PAGE_SIZE):
         at = lo + ((piece.addr - start) >> PAGE_SHIFT)
         hit = (piece.entries & query.mask) == query.want[at : at + piece.n]
         n = _take(query, slice(at, at + piece.n), hit)
         if n == piece.n:
-            found.append(Hits(core.tables, slice(at, at + n), n, vma, span=piece))
+            steps.append(Hits(core.tables, slice(at, at + n), n, vma, span=piece))
         elif n:
             offs = np.flatnonzero(hit)
-            found.append(Hits(core.tables, offs + at, n, vma, span=piece, offs=offs))
-    return found
+            steps.append(Hits(core.tables, offs + at, n, vma, span=piece, offs=offs))
+    return steps
 
 
 def _take(query: Query, where: slice, hit: Bool) -> int:
@@ -161,9 +161,9 @@ def _check_entries(core: Core, query: Query, pos: I64, pteps: I64) -> list[Hits]
     counters = core.costs.current
     asked = query.asking_at(pos)
     counters[PTES_CHECKED] += asked
-    found = _matching(core, query, pos, pteps, None)
-    counters[PTES_IN_VAIN] += asked - sum(h.n for h in found)
-    return found
+    steps = _matching(core, query, pos, pteps, None)
+    counters[PTES_IN_VAIN] += asked - sum(h.n for h in steps)
+    return steps
 
 
 def _matching(core: Core, query: Query, pos: I64, pteps: I64, vma: Vma | None) -> list[Hits]:
@@ -183,13 +183,13 @@ def walk_many(core: Core, pfns: I64, stop_at_mapcount: bool = True) -> tuple[I64
     """The answers of a walk of many pages as columns ``(pfn, mm id, address)``, in the order they were found."""
     core.costs.enter(WALK)
     query = Query(core.frames, pfns, "mapcount" if stop_at_mapcount else "never")
-    found = list(hits(core, query))
-    if not found:
+    steps = list(hits(core, query))
+    if not steps:
         return np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64)
     return (
-        np.concatenate([query.pfns[h.pos] for h in found]),
-        np.concatenate([h.mm_ids for h in found]),
-        np.concatenate([h.addrs for h in found]),
+        np.concatenate([query.pfns[h.pos] for h in steps]),
+        np.concatenate([h.mm_ids for h in steps]),
+        np.concatenate([h.addrs for h in steps]),
     )
 
 
@@ -202,9 +202,9 @@ def walk1(core: Core, pfn: int) -> list[tuple[int, int]]:
     counters = core.costs.enter(WALK)
     counters[PAGES_WALKED] += 1
     left = core.frames.mv_mapcount[pfn]
-    found: list[tuple[int, int]] = []
+    mappings: list[tuple[int, int]] = []
     if not left:
-        return found
+        return mappings
     entries, tables = core.tables.mv, core.tables
     want = pfn << PAGE_SHIFT | PRESENT
     for candidate in core.rmap.candidates1(pfn):
@@ -219,10 +219,10 @@ def walk1(core: Core, pfn: int) -> list[tuple[int, int]]:
             ptep = row * PTRS_PER_TABLE + ((addr >> PAGE_SHIFT) & SLOT_MASK)
         counters[PTES_CHECKED] += 1
         if ptep >= PTRS_PER_TABLE and entries[ptep] & ENTRY_MASK == want:
-            found.append((mm_id, addr))
+            mappings.append((mm_id, addr))
             left -= 1
             if not left:
                 break
         else:
             counters[PTES_IN_VAIN] += 1
-    return found
+    return mappings

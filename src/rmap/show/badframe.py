@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from rmap.live.lookup.bad_frames import BadFrame
 
 
-def bad_frames(found: Sequence[BadFrame], *, limit: int | None) -> list[str]:
+def bad_frames(frames: Sequence[BadFrame], *, limit: int | None) -> list[str]:
     """The lines of ``rmap badframe``.
 
     Args:
         limit: show at most so many mappings of each, None for all.
     """
     lines: list[str] = []
-    for one in found:
+    for one in frames:
         lines += [*([""] if lines else []), *_frame(one, limit)]
-    if len(found) > 1:
-        killed = {mapping.pid for one in found if one.verdict.kills for mapping in one.who.mappings}
-        lost = sum(one.verdict.loses for one in found)
+    if len(frames) > 1:
+        killed = {mapping.pid for one in frames if one.verdict.kills for mapping in one.who.mappings}
+        lost = sum(one.verdict.loses for one in frames)
         hit = plural(len(killed), "process", "processes")
-        lines += ["", f"{plural(len(found), 'frame')}: data lost in {lost}; {hit} hit"]
+        lines += ["", f"{plural(len(frames), 'frame')}: data lost in {lost}; {hit} hit"]
     return lines
 
 

@@ -114,7 +114,7 @@ def check(
     return [*lines, *labelled("found by", origin)]
 
 
-def watch_line(number: int, clock: str, facts: Mapping[str, Any], broken: Sequence[str], found: Rounded) -> str:
+def watch_line(number: int, clock: str, facts: Mapping[str, Any], broken: Sequence[str], outcome: Rounded) -> str:
     """One round of ``rmap check --watch``.
 
     Args:
@@ -122,15 +122,16 @@ def watch_line(number: int, clock: str, facts: Mapping[str, Any], broken: Sequen
         clock: the time of day.
         facts: as for :func:`check`.
         broken: the invariants that were found broken, once per violation.
-        found: differences that were gone when read again, those that could not be judged, and how long the round took.
+        outcome: differences that were gone when read again, those that could not be judged, and the seconds it took.
     """
-    settled = not (found.not_judged or found.too_much_moved)
+    settled = not (outcome.not_judged or outcome.too_much_moved)
     verdict = "ok" if settled else "unsettled"
     if broken:
         verdict = f"{plural(len(broken), 'violation')} of {runs(list(dict.fromkeys(broken)))}"
     size = f"{format_count(facts['vmas'])} VMAs, {format_count(facts['pages'])} pages"
-    unsettled = f", {format_count(found.not_judged)} not judged" if found.not_judged else ""
-    return f"{number:>4}  {clock}  {verdict}  {size}, {plural(found.races, 'race')}{unsettled}, {found.seconds:.2f} s"
+    unsettled = f", {format_count(outcome.not_judged)} not judged" if outcome.not_judged else ""
+    races = plural(outcome.races, "race")
+    return f"{number:>4}  {clock}  {verdict}  {size}, {races}{unsettled}, {outcome.seconds:.2f} s"
 
 
 def _verdict(
@@ -181,11 +182,11 @@ def _table(rows: list[CheckedLine]) -> list[str]:
 
 def runs(numbers: Sequence[str]) -> str:
     """I1, I2, I3, I7 as ``I1-I3, I7``."""
-    found: list[list[str]] = []
+    stretches: list[list[str]] = []
     for number in numbers:
-        before = found[-1][-1] if found else ""
+        before = stretches[-1][-1] if stretches else ""
         if before.startswith("I") and number == f"I{int(before[1:]) + 1}":
-            found[-1].append(number)
+            stretches[-1].append(number)
         else:
-            found.append([number])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+            stretches.append([number])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in stretches)

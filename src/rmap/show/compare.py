@@ -130,17 +130,17 @@ def _figure_cell(value: int | float | None, decimals: int, unit: str) -> str:
 def _memory_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:
     structures = [{s.label: s for s in design.memory} for design in designs]
     for label in dict.fromkeys(label for by_label in structures for label in by_label):
-        found = [by_label.get(label) for by_label in structures]
-        cells = tuple(NONE if s is None else format_bytes(s.bytes) for s in found)
-        yield TableRow("memory", label + _how_many([s for s in found if s is not None]), cells)
+        by_design = [by_label.get(label) for by_label in structures]
+        cells = tuple(NONE if s is None else format_bytes(s.bytes) for s in by_design)
+        yield TableRow("memory", label + _how_many([s for s in by_design if s is not None]), cells)
     yield TableRow("memory", "bytes per mapped page", tuple(figure_cells([d.bytes_per_page for d in designs], "")))
 
 
-def _how_many(found: list[Structure]) -> str:
+def _how_many(structures: list[Structure]) -> str:
     # "chain blocks: 71,208 x 64 B": only where one design has them, as the row has one label for all.
-    if len(found) != 1 or found[0].count is None or found[0].bytes_each is None:
+    if len(structures) != 1 or structures[0].count is None or structures[0].bytes_each is None:
         return ""
-    return f": {format_count(found[0].count)} x {found[0].bytes_each} B"
+    return f": {format_count(structures[0].count)} x {structures[0].bytes_each} B"
 
 
 def _figure_rows(designs: Sequence[DesignResult]) -> Iterator[TableRow]:

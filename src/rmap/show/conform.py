@@ -46,10 +46,10 @@ def verdict(result: ConformRun) -> str:
     """The answer in one sentence."""
     done = f"{plural(result.steps, 'step')} in {plural(result.scenarios, 'scenario')}"
     if result.divergence is not None:
-        found = result.divergence
+        divergence = result.divergence
         return (
-            f"The model is WRONG, or the kernel is: after {done}, the scenario of seed {found.seed} diverges; "
-            f"{plural(len(found.steps), 'call')} of its {found.drawn} show it."
+            f"The model is WRONG, or the kernel is: after {done}, the scenario of seed {divergence.seed} diverges; "
+            f"{plural(len(divergence.steps), 'call')} of its {divergence.drawn} show it."
         )
     # The last step of a scenario that lost a puppet, or differed once, is not among those that were equal.
     missing = result.steps - result.compared.looks - len(result.lost) - len(result.not_seen_again)

@@ -20,23 +20,23 @@ def first_screen(result: FirstScreen, *, program: str, root: bool) -> list[str]:
         program: how this command is called from here (``".venv/bin/rmap"``).
         root: whether the reader could record the running machine right away.
     """
-    found = result.comparison
+    comparison = result.comparison
     lines = [TITLE, ""]
-    lines += labelled("Picture", f"{found.subject.name}, {found.subject.summary}")
-    lines += labelled("", subject_size(found.subject))
-    for i, sentence in enumerate(found.subject.inferred):
+    lines += labelled("Picture", f"{comparison.subject.name}, {comparison.subject.summary}")
+    lines += labelled("", subject_size(comparison.subject))
+    for i, sentence in enumerate(comparison.subject.inferred):
         lines += labelled("" if i else "Inferred", sentence)
     lines += ["", "1. Is each reverse map right?   (oracle: every page table read by brute force)"]
-    width = max(len(design.design) for design in found.designs) + 3
-    for design in found.designs:
+    width = max(len(design.design) for design in comparison.designs) + 3
+    for design in comparison.designs:
         lines += _right(design, width)
     lines.append("")
-    lines += cost_table(found.designs, heading="2. What does it cost?", indent=INDENT)
-    if found.remarks:
+    lines += cost_table(comparison.designs, heading="2. What does it cost?", indent=INDENT)
+    if comparison.remarks:
         lines.append("")
-    for remark in found.remarks:
+    for remark in comparison.remarks:
         lines += wrap(remark, INDENT)
-    lines += _evictions(found.designs, width)
+    lines += _evictions(comparison.designs, width)
     return [*lines, "", *_next(program, root)]
 
 
@@ -45,8 +45,8 @@ def _right(design: DesignResult, width: int) -> list[str]:
     name = f"{INDENT}{design.design:<{width}}"
     if not answer.equal:
         return wrap(f"WRONG: {what_is_wrong(design)}", name)
-    found = f"{format_count(answer.ptes_found)} of {plural(answer.ptes_total, 'PTE')} found"
-    return [f"{name}{found}, {plural(answer.pages, 'page')}: all equal"]
+    ptes = f"{format_count(answer.ptes_found)} of {plural(answer.ptes_total, 'PTE')} found"
+    return [f"{name}{ptes}, {plural(answer.pages, 'page')}: all equal"]
 
 
 def _evictions(designs: tuple[DesignResult, ...], width: int) -> list[str]:

@@ -39,7 +39,7 @@ def sorted_changes(rows: Iterable[ProcessChange], column: str) -> list[ProcessCh
     return sorted(rows, key=lambda row: (-getattr(row, name), row.pid))
 
 
-def difference(found: Difference, rows: Sequence[ProcessChange], *, names: str, limit: int | None) -> list[str]:
+def difference(changes: Difference, rows: Sequence[ProcessChange], *, names: str, limit: int | None) -> list[str]:
     """The lines of ``rmap diff``.
 
     Args:
@@ -47,31 +47,31 @@ def difference(found: Difference, rows: Sequence[ProcessChange], *, names: str, 
         names: of the two pictures, in words.
         limit: show at most so many processes, None for all.
     """
-    lines = [*_totals(found, rows)]
-    for warning in found.warnings:
+    lines = [*_totals(changes, rows)]
+    for warning in changes.warnings:
         lines += _labelled("note", warning)
     changed = [row for row in rows if row.changed]
     if changed:
         lines += ["", *_table(changed, limit)]
     lines += ["", *_legend(changed)] if changed else []
-    if found.files:
-        lines += ["", *_files(found.files, limit)]
+    if changes.files:
+        lines += ["", *_files(changes.files, limit)]
     return [*lines, "", *_labelled("compared", names)]
 
 
-def _totals(found: Difference, rows: Sequence[ProcessChange]) -> list[str]:
+def _totals(changes: Difference, rows: Sequence[ProcessChange]) -> list[str]:
     came, went = (sum(row.state == state for row in rows) for state in ("came", "went"))
     still = sum(not row.changed for row in rows)
-    told = [f"{format_count(len(rows) - came - went)} in both"]
+    clauses = [f"{format_count(len(rows) - came - went)} in both"]
     if came:
-        told.append(f"{format_count(came)} came")
+        clauses.append(f"{format_count(came)} came")
     if went:
-        told.append(f"{format_count(went)} went")
+        clauses.append(f"{format_count(went)} went")
     reused = sum(row.reused and row.state == "came" for row in rows)
     if reused:
-        told.append(f"{format_count(reused)} of the new ones under a pid that another had before")
-    told.append(f"{format_count(still)} unchanged")
-    before, after = found.memory_before, found.memory_after
+        clauses.append(f"{format_count(reused)} of the new ones under a pid that another had before")
+    clauses.append(f"{format_count(still)} unchanged")
+    before, after = changes.memory_before, changes.memory_after
     memory = f"{format_bytes(before)} before, {format_bytes(after)} after ({_signed(after - before)}): every frame once"
     pages = ", ".join(
         f"{word} {_size(sum(getattr(row, name) for row in rows))}"
@@ -87,7 +87,7 @@ def _totals(found: Difference, rows: Sequence[ProcessChange]) -> list[str]:
         pages += f", left by the others {_size(left)}"
     if out:
         pages += f"; of the lost, {_size(out)} went to swap"
-    return [*_labelled("memory", memory), *_labelled("processes", ", ".join(told)), *_labelled("pages", pages)]
+    return [*_labelled("memory", memory), *_labelled("processes", ", ".join(clauses)), *_labelled("pages", pages)]
 
 
 def _table(changed: Sequence[ProcessChange], limit: int | None) -> list[str]:
@@ -140,9 +140,9 @@ def _files(files: Sequence[FileChange], limit: int | None) -> list[str]:
     return lines
 
 
-def notes(found: Difference) -> list[str]:
+def notes(changes: Difference) -> list[str]:
     """The warnings, as talk for stderr beside ``--json`` and ``--jsonl``."""
-    return [line for warning in found.warnings for line in wrap(warning, "rmap: ")]
+    return [line for warning in changes.warnings for line in wrap(warning, "rmap: ")]
 
 
 def _labelled(label: str, text: str) -> list[str]:

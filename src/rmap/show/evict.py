@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def eviction(done: Eviction) -> list[str]:
     """The lines of ``rmap evict``."""
     lines = labelled("page" if done.pages == 1 else "file", done.what)
-    lines += labelled("before", _found(done.before, done.pages))
+    lines += labelled("before", _in_memory(done.before, done.pages))
     if done.neighbours:
         lines += labelled("", f"{plural(done.neighbours, 'more page')} in the same folios: a folio may go as a whole")
     if done.written:
@@ -26,7 +26,7 @@ def eviction(done: Eviction) -> list[str]:
     for unused in done.not_used:
         lines += _means("not used", unused.how, unused.why, "")
     if done.after is not None:
-        lines += labelled("after", _found(done.after, done.pages))
+        lines += labelled("after", _in_memory(done.after, done.pages))
     if done.neighbours_went:
         lines += labelled("", f"{plural(done.neighbours_went, 'other page')} of the same folios went along")
     if done.swap_cache:
@@ -76,11 +76,11 @@ def _was(n: int, one: str = "was", many: str = "were") -> str:
     return one if n == 1 else many
 
 
-def _found(found: EvictionFound, pages: int) -> str:
-    size = format_bytes(found.resident * PAGE_SIZE)
+def _in_memory(state: EvictionFound, pages: int) -> str:
+    size = format_bytes(state.resident * PAGE_SIZE)
     return (
-        f"{format_count(found.resident)} of {plural(pages, 'page')} ({size}) in memory, {plural(found.ptes, 'PTE')}"
-        + (f", {plural(found.processes, 'process', 'processes')}" if found.ptes else "")
+        f"{format_count(state.resident)} of {plural(pages, 'page')} ({size}) in memory, {plural(state.ptes, 'PTE')}"
+        + (f", {plural(state.processes, 'process', 'processes')}" if state.ptes else "")
     )
 
 

@@ -41,7 +41,7 @@ def sorted_ranges(ranges: Sequence[FileRange], column: str) -> list[FileRange]:
 
 
 def file(
-    found: FilePages, ranges: Sequence[FileRange], cells: Sequence[Cell], *, limit: int | None
+    pages: FilePages, ranges: Sequence[FileRange], cells: Sequence[Cell], *, limit: int | None
 ) -> list[str]:
     """The lines of ``rmap file PATH``.
 
@@ -50,20 +50,20 @@ def file(
         cells: of the bar.
         limit: show at most so many ranges, None for all.
     """
-    names = {one.pid: one.comm for one in found.mappers}
-    lines = labelled("file", f"{found.path}, {format_bytes(found.size)}")
-    lines += labelled("memory", _memory(found))
-    lines += labelled("mapped", _mapped(found))
-    if found.open_by:
-        lines += labelled("open", f"by {_processes(sorted(found.open_by), names)}")
-    copies = sum(one.copies for one in found.mappers)
+    names = {one.pid: one.comm for one in pages.mappers}
+    lines = labelled("file", f"{pages.path}, {format_bytes(pages.size)}")
+    lines += labelled("memory", _memory(pages))
+    lines += labelled("mapped", _mapped(pages))
+    if pages.open_by:
+        lines += labelled("open", f"by {_processes(sorted(pages.open_by), names)}")
+    copies = sum(one.copies for one in pages.mappers)
     if copies:
         lines += labelled("besides", _copies(copies))
-    if found.refused:
-        who = plural(len(found.refused), "process", "processes")
+    if pages.refused:
+        who = plural(len(pages.refused), "process", "processes")
         lines += labelled("hidden", f"the maps of {who} may not be read (`rmap doctor`): what only these map shows as "
                           "unmapped")  # fmt: skip
-    return lines + _bar(cells, found.residency.pages) + _table(ranges, names, limit)
+    return lines + _bar(cells, pages.residency.pages) + _table(ranges, names, limit)
 
 
 def recorded_file(
@@ -81,31 +81,31 @@ def recorded_file(
     return lines + _bar(cells, sum(cell.pages for cell in cells)) + _table(ranges, names, limit)
 
 
-def as_data(found: FilePages, ranges: Sequence[FileRange]) -> dict[str, Any]:
+def as_data(pages: FilePages, ranges: Sequence[FileRange]) -> dict[str, Any]:
     """The object that ``--json`` prints; sizes in bytes, the rest in pages."""
-    stat = found.residency.stat
+    stat = pages.residency.stat
     return {
-        "path": found.path,
-        "size": found.size,
-        "pages": found.residency.pages,
-        "resident": found.residency.resident,
+        "path": pages.path,
+        "size": pages.size,
+        "pages": pages.residency.pages,
+        "resident": pages.residency.resident,
         "dirty": None if stat is None else stat.dirty,
         "writeback": None if stat is None else stat.writeback,
         "evicted": None if stat is None else stat.evicted,
         "mapped": sum(one.pages for one in ranges if one.pids),
-        "ptes": found.ptes,
-        "counted": found.counted,
-        "status": found.status,
-        "mapped_by": [{"pid": one.pid, "comm": one.comm, "ptes": len(one.page)} for one in found.mappers],
-        "copies": sum(one.copies for one in found.mappers),
-        "open_by": [{"pid": pid, "fds": fds} for pid, fds in sorted(found.open_by.items())],
-        "refused": found.refused,
+        "ptes": pages.ptes,
+        "counted": pages.counted,
+        "status": pages.status,
+        "mapped_by": [{"pid": one.pid, "comm": one.comm, "ptes": len(one.page)} for one in pages.mappers],
+        "copies": sum(one.copies for one in pages.mappers),
+        "open_by": [{"pid": pid, "fds": fds} for pid, fds in sorted(pages.open_by.items())],
+        "refused": pages.refused,
         "ranges": list(ranges),
     }
 
 
-def _memory(found: FilePages) -> str:
-    cached, stat = found.residency, found.residency.stat
+def _memory(pages: FilePages) -> str:
+    cached, stat = pages.residency, pages.residency.stat
     if cached.resident is None:
         return f"unknown: {cached.why_unknown}"
     size = format_bytes(cached.resident * PAGE_SIZE)
@@ -115,16 +115,16 @@ def _memory(found: FilePages) -> str:
     return f"{text}; {format_count(stat.dirty)} dirty, {format_count(stat.writeback)} being written"
 
 
-def _mapped(found: FilePages) -> str:
-    if not found.mappers:
-        return "by none of the processes that this user may see" if found.refused else "by nobody"
-    mapped = sum(one.pages for one in found.ranges if one.pids)
-    names = {one.pid: one.comm for one in found.mappers}
-    text = f"{plural(mapped, 'page')} by {_processes(sorted(names), names)}; {plural(found.ptes, 'PTE')}"
-    if found.status == "hidden" and found.counted is not None:
-        missing = found.counted - found.ptes
-        return f"{text} of {format_count(found.counted)}: {format_count(missing)} hidden"
-    return f"{text}: {_STATUS[found.status]}"
+def _mapped(pages: FilePages) -> str:
+    if not pages.mappers:
+        return "by none of the processes that this user may see" if pages.refused else "by nobody"
+    mapped = sum(one.pages for one in pages.ranges if one.pids)
+    names = {one.pid: one.comm for one in pages.mappers}
+    text = f"{plural(mapped, 'page')} by {_processes(sorted(names), names)}; {plural(pages.ptes, 'PTE')}"
+    if pages.status == "hidden" and pages.counted is not None:
+        missing = pages.counted - pages.ptes
+        return f"{text} of {format_count(pages.counted)}: {format_count(missing)} hidden"
+    return f"{text}: {_STATUS[pages.status]}"
 
 
 def _copies(copies: int) -> str:

@@ -27,17 +27,17 @@ def _number(value: Any) -> int:
     return len(value) if isinstance(value, list) else -1 if value is None else int(value)
 
 
-def files(found: Sequence[CachedFile], *, limit: int | None, cached: int, explained: int) -> list[str]:
+def files(ordered: Sequence[CachedFile], *, limit: int | None, cached: int, explained: int) -> list[str]:
     """The lines of ``rmap files``.
 
     Args:
         limit: show at most so many, None for all.
         cached: what the kernel counts as page cache (``Cached`` of /proc/meminfo), bytes.
-        explained: how much of it the files of all processes are.
+        explained: how much of it the files of all processes take, bytes.
     """
-    unknown = sum(one.resident is None for one in found)
+    unknown = sum(one.resident is None for one in ordered)
     share = f" ({min(1.0, explained / cached):.0%})" if cached else ""
-    lines = _table(found, "RESIDENT", limit) if found else ["no files"]
+    lines = _table(ordered, "RESIDENT", limit) if ordered else ["no files"]
     text = (
         f"Files that somebody maps or has open now are {format_bytes(explained)} of the {format_bytes(cached)} that "
         f"the kernel counts as page cache{share}"
@@ -53,19 +53,19 @@ def files(found: Sequence[CachedFile], *, limit: int | None, cached: int, explai
     return lines
 
 
-def recorded_files(found: Sequence[MappedFile], *, limit: int | None) -> list[str]:
+def recorded_files(ordered: Sequence[MappedFile], *, limit: int | None) -> list[str]:
     """The same of a picture, which knows what is mapped, and not what else is in memory."""
-    total = sum(one.resident for one in found)
-    lines = _table(found, "MAPPED", limit) if found else ["no files"]
+    total = sum(one.resident for one in ordered)
+    lines = _table(ordered, "MAPPED", limit) if ordered else ["no files"]
     text = (
-        f"{plural(len(found), 'file')}, {format_bytes(total)} of them mapped. A picture has mapped pages only: what "
+        f"{plural(len(ordered), 'file')}, {format_bytes(total)} of them mapped. A picture has mapped pages only: what "
         "else of the page cache there was is not known."
     )
     return [*lines, "", *wrap(text)]
 
 
-def _table(found: Sequence[CachedFile] | Sequence[MappedFile], first: str, limit: int | None) -> list[str]:
-    shown = found[:limit]
+def _table(ordered: Sequence[CachedFile] | Sequence[MappedFile], first: str, limit: int | None) -> list[str]:
+    shown = ordered[:limit]
     rows = [
         (
             "?" if one.resident is None else format_bytes(one.resident),
@@ -79,7 +79,7 @@ def _table(found: Sequence[CachedFile] | Sequence[MappedFile], first: str, limit
     width = max(map(len, table))
     names = ["PATH", *(_short(one.path, WIDTH - 2 - width) for one in shown)]
     lines = [f"{line:<{width}}  {name}" for line, name in zip(table, names)]
-    return lines if len(shown) == len(found) else [*lines, more(len(found) - len(shown), "--all")]
+    return lines if len(shown) == len(ordered) else [*lines, more(len(ordered) - len(shown), "--all")]
 
 
 def _short(name: str, width: int) -> str:

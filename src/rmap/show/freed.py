@@ -15,7 +15,7 @@ _NAMED = 3
 _SIZE = 10
 
 
-def freed(found: Freed, *, asked: Sequence[int], names: Mapping[int, str], cgroup: str | None) -> list[str]:
+def freed(sums: Freed, *, asked: Sequence[int], names: Mapping[int, str], cgroup: str | None) -> list[str]:
     """The lines of ``rmap freed``.
 
     Args:
@@ -23,28 +23,28 @@ def freed(found: Freed, *, asked: Sequence[int], names: Mapping[int, str], cgrou
         names: command of each process.
         cgroup: the cgroup that was asked for, if one was.
     """
-    lines = [_title(found, asked, names, cgroup), "", _line("  comes back", found.comes_back)]
+    lines = [_title(sums, asked, names, cgroup), "", _line("  comes back", sums.comes_back)]
     lines += [
-        _line("    anonymous", found.anonymous),
-        _line("    page tables", found.page_tables) if found.page_tables >= 0 else "    page tables        unknown",
-        _line("    shared memory", found.shared),
-        *([_line("    deleted files", found.deleted)] if found.deleted else []),
-        *([_line("    and of swap", found.swap)] if found.swap else []),
-        _line("  stays", found.stays),
-        *_stays("page cache", "droppable", found.cache),
-        *_held(found.held),
-        *_stays("mapped by others", "", found.others),
-        *([_line("    in large folios", found.folios) + "  that others map in part"] if found.folios else []),
+        _line("    anonymous", sums.anonymous),
+        _line("    page tables", sums.page_tables) if sums.page_tables >= 0 else "    page tables        unknown",
+        _line("    shared memory", sums.shared),
+        *([_line("    deleted files", sums.deleted)] if sums.deleted else []),
+        *([_line("    and of swap", sums.swap)] if sums.swap else []),
+        _line("  stays", sums.stays),
+        *_stays("page cache", "droppable", sums.cache),
+        *_held(sums.held),
+        *_stays("mapped by others", "", sums.others),
+        *([_line("    in large folios", sums.folios) + "  that others map in part"] if sums.folios else []),
     ]
     lines += ["", "Not counted: kernel stacks, sockets and slab of these processes."]
-    if found.raced:
-        size = format_bytes(found.raced * PAGE_SIZE)
-        lines += wrap(f"{plural(found.raced, 'page')} ({size}) changed while being read: counted as last seen.")
+    if sums.raced:
+        size = format_bytes(sums.raced * PAGE_SIZE)
+        lines += wrap(f"{plural(sums.raced, 'page')} ({size}) changed while being read: counted as last seen.")
     return lines
 
 
-def _title(found: Freed, asked: Sequence[int], names: Mapping[int, str], cgroup: str | None) -> str:
-    n = len(found.pids)
+def _title(sums: Freed, asked: Sequence[int], names: Mapping[int, str], cgroup: str | None) -> str:
+    n = len(sums.pids)
     if cgroup is not None:
         return f"If {plural(n, 'process', 'processes')} of {cgroup} end:"
     first = f"{asked[0]} {names.get(asked[0], '')}".rstrip()

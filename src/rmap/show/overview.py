@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 _PIDS = 4
 
 
-def areas(found: Sequence[AreaView], *, pid: int, comm: str, limit: int | None) -> list[str]:
+def areas(views: Sequence[AreaView], *, pid: int, comm: str, limit: int | None) -> list[str]:
     """The lines of ``rmap who PID``.
 
     Args:
         limit: show at most so many areas, those with the most memory; None for all, in order of address.
     """
-    rss, shared = sum(area.rss for area in found), sum(area.shared for area in found)
+    rss, shared = sum(area.rss for area in views), sum(area.shared for area in views)
     lines = labelled(
         "process",
-        f"{pid} {comm}: {plural(len(found), 'area')}, {format_bytes(rss)} in memory, {format_bytes(shared)} of it "
+        f"{pid} {comm}: {plural(len(views), 'area')}, {format_bytes(rss)} in memory, {format_bytes(shared)} of it "
         "mapped more than once",
     )
-    shown = list(found)
+    shown = list(views)
     if limit is not None and len(shown) > limit:
-        kept = sorted(found, key=lambda area: -area.rss)[:limit]
-        shown = [area for area in found if area in kept]
+        kept = sorted(views, key=lambda area: -area.rss)[:limit]
+        shown = [area for area in views if area in kept]
     rows = [
         (
             f"{area.start:x}-{area.end:x}",
@@ -45,8 +45,8 @@ def areas(found: Sequence[AreaView], *, pid: int, comm: str, limit: int | None) 
     table = columns(("VMA", "PERM", "RSS", "SHARED", "MOST", "SWAP"), rows, "<<>>>>", indent="  ")
     names = ["WHAT", *(_short(area.name, WIDTH - 2 - len(table[0])) for area in shown)]
     lines += ["", *(f"{line:<{len(table[0])}}  {name}".rstrip() for line, name in zip(table, names))]
-    if len(shown) < len(found):
-        lines.append("    " + more(len(found) - len(shown), "--all"))
+    if len(shown) < len(views):
+        lines.append("    " + more(len(views) - len(shown), "--all"))
     return [*lines, "", "MOST  mappers of the page of it that has most"]
 
 

@@ -50,8 +50,8 @@ def contents(tables: Sequence[TableOf], functions: Mapping[str, str], examples: 
     lines = []
     for one in tables:
         lines.append(f"{one.name}  ({plural(one.rows, 'row')})")
-        told = ", ".join(f"{name} {kind.lower()}" for name, kind in one.columns)
-        lines += wrap(told, "    ")
+        listing = ", ".join(f"{name} {kind.lower()}" for name, kind in one.columns)
+        lines += wrap(listing, "    ")
     lines += ["", "The id of a row is what other tables name it by; -1 is none."]
     lines += ["", "functions"]
     lines += [f"    {name:<18}{what}" for name, what in functions.items()]

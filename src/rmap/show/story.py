@@ -8,17 +8,17 @@ from rmap.lab.results import Story
 from rmap.show.text import wrap
 
 
-def story(told: Story) -> list[str]:
+def story(tale: Story) -> list[str]:
     """The lines of ``rmap explain``. The lines of a step are printed as the lab wrote them."""
-    lines = [*wrap(told.title), ""]
-    for number, step in enumerate(told.steps, 1):
+    lines = [*wrap(tale.title), ""]
+    for number, step in enumerate(tale.steps, 1):
         lines += wrap(step.title, f"{number:<3}")
         lines += [f"     {line}".rstrip() for line in step.lines]
     lines.append("")
-    for sentence in told.closing:
+    for sentence in tale.closing:
         lines += wrap(sentence)
-    if not told.holds:
-        where = "the running kernel does otherwise" if told.live else "the model did otherwise: please report this"
+    if not tale.holds:
+        where = "the running kernel does otherwise" if tale.live else "the model did otherwise: please report this"
         lines += wrap(f"NOT so this time: {where}.")
     return lines
 

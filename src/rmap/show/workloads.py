@@ -15,14 +15,14 @@ NAME_WIDTH = 20
 OPTION_WIDTH = 24
 
 
-def workloads(known: Iterable[Workload], traces: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+def workloads(catalogue: Iterable[Workload], traces: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """The lines of ``rmap workloads``: each workload, and its options with their defaults; then recorded programs.
 
     Args:
         traces: name and summary of each.
     """
     lines: list[str] = []
-    for workload in known:
+    for workload in catalogue:
         lines += wrap(workload.summary, f"{workload.name:<{NAME_WIDTH}} ")
         for parameter in workload.parameters:
             option = f"  {option_of(parameter)} {default_of(parameter)}"

@@ -122,22 +122,22 @@ class FrameKinds:
     """All kinds.
 
     Args:
-        told: the rows, in the order in which they are told apart; the last is told by no bit.
+        rows: in the order in which they are told apart; the last is told by no bit.
 
     Iterating, and indexing, go by number: 0, 1, 2, ...
     """
 
-    def __init__(self, told: tuple[FrameKind, ...]) -> None:
-        self._told = told
+    def __init__(self, rows: tuple[FrameKind, ...]) -> None:
+        self._rows = rows
 
     def __iter__(self) -> Iterator[FrameKind]:
-        return iter(sorted(self._told, key=lambda kind: kind.number))
+        return iter(sorted(self._rows, key=lambda kind: kind.number))
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._rows)
 
     def __getitem__(self, number: int) -> FrameKind:
-        return next(kind for kind in self._told if kind.number == number)
+        return next(kind for kind in self._rows if kind.number == number)
 
     def kind_of(self, flags: int) -> int:
         """The kind of a frame, as far as its KPF bits alone tell."""
@@ -155,12 +155,12 @@ class FrameKinds:
     @property
     def tests(self) -> tuple[tuple[int, int], ...]:
         """``(bits, number)``: a frame is of the first of these any bit of which is set, else of :attr:`rest`."""
-        return tuple((kind.bits, kind.number) for kind in self._told[:-1])
+        return tuple((kind.bits, kind.number) for kind in self._rows[:-1])
 
     @property
     def rest(self) -> int:
         """The kind of a frame that no bit tells."""
-        return self._told[-1].number
+        return self._rows[-1].number
 
     @property
     def kept_bits(self) -> int:
@@ -230,12 +230,12 @@ class FrameKinds:
         Args:
             kind: its number is the next one.
         """
-        before = self._told
-        self._told = (kind, *before)
+        before = self._rows
+        self._rows = (kind, *before)
         try:
             yield
         finally:
-            self._told = before
+            self._rows = before
 
 
 KINDS = FrameKinds((

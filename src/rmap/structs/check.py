@@ -1,6 +1,6 @@
 """Do kernel structures keep the promises of a reverse map? I1 to I12 and I22 of structures alone, I19 with a snapshot.
 
-:func:`inspect_structs` needs a source of structures and nothing else. Of a kernel that runs, one reading may hold
+:func:`inspect_structs` needs a source of structures and nothing else. One reading of a running kernel may hold
 differences that are races: whoever reads it again tells them apart (:mod:`rmap.live.soundness`).
 """
 
@@ -51,19 +51,19 @@ def inspect_structs(memory: KernelMemory) -> InspectedStructs:
         return read_trees(memory, trees.anchor[rows], of_anon_vmas=trees.of_anon_vmas)
 
     columns = _columns(topology, anon, references, memory)
-    found = [_with_note(one, topology) for one in inspect_topology(columns)]
-    return InspectedStructs([*found, *inspect_trees(anon, files, topology, again)], topology, (anon, files))
+    findings = [_with_note(one, topology) for one in inspect_topology(columns)]
+    return InspectedStructs([*findings, *inspect_trees(anon, files, topology, again)], topology, (anon, files))
 
 
-def _with_note(found: Found, topology: Topology) -> Found:
-    line, cut = found.checked, len(np.unique(topology.vmas.address[topology.truncated]))
+def _with_note(finding: Found, topology: Topology) -> Found:
+    line, cut = finding.checked, len(np.unique(topology.vmas.address[topology.truncated]))
     if not cut or line.unit != "VMAs":
-        return found
-    return found._replace(checked=line._replace(note=f"{format_count(cut)} VMAs have more links than are read"))
+        return finding
+    return finding._replace(checked=line._replace(note=f"{format_count(cut)} VMAs have more links than are read"))
 
 
 def _columns(topology: Topology, anon: Trees, references: int, memory: KernelMemory) -> CheckedTopology:
-    # The columns that the pure check asks for, of VMAs each of which stands once.
+    # The columns that the pure check asks for; each VMA stands once.
     vmas, table = topology.vmas, topology.anon_vmas
     own = np.unique(vmas.address, return_index=True)[1]
     own = own[~np.isin(vmas.address[own], vmas.address[topology.truncated])]

@@ -61,7 +61,8 @@ def complete_vmas(builder: SnapshotBuilder, topology: Topology, kernel_row: I64)
 
 
 def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) -> I64:
-    # Those that a VMA of the snapshot is linked to; the id of each row of the kernel's table, -1 for the others.
+    # Adds those that a VMA of the snapshot is linked to. Returns the id of each row of the kernel's table, -1 for
+    # the others.
     table, links = topology.anon_vmas, topology.links
     wanted = np.zeros(len(table), np.bool_)
     wanted[links.anon_vma[matched[links.vma]]] = True
@@ -70,8 +71,8 @@ def _add_anon_vmas(topology: Topology, matched: Bool, builder: SnapshotBuilder) 
     seen = np.isin(topology.vmas.address, topology.vmas.address[matched])
     whole[links.anon_vma[~seen[links.vma]]] = False
     for above in (table.root, table.parent):
-        known = (above >= 0) & wanted[above]
-        whole[wanted & ~known] = False
+        included = (above >= 0) & wanted[above]
+        whole[wanted & ~included] = False
     ids = np.where(wanted, np.cumsum(wanted) - 1, _NOWHERE)
     own = np.flatnonzero(wanted)
     columns = (
@@ -120,7 +121,7 @@ def snapshot_of(memory: KernelMemory) -> Snapshot:
 
 
 def _add_vmas(memory: KernelMemory, topology: Topology, builder: SnapshotBuilder) -> tuple[I64, I64]:
-    # Processes, files, VMAs. The address of each file's mapping; and of each VMA added its row.
+    # Adds processes, files, VMAs. Returns the address of each file's mapping, and the row of each VMA added.
     vmas = topology.vmas
     users: dict[int, list[int]] = {}
     for mm, pid in np.unique(np.stack((vmas.mm, vmas.pid)), axis=1).T.tolist():

@@ -125,12 +125,12 @@ def _order(anon: Trees, files: Trees, owners: dict[int, tuple[int, ...]], again:
     for trees in (anon, files):
         nodes += int(trees.size[~trees.truncated].sum())
         left_out += int(np.count_nonzero(trees.truncated))
-        found, of_tree, total = _disordered(trees, owners)
-        if found and again is not None:
+        broken, of_tree, total = _disordered(trees, owners)
+        if broken and again is not None:
             sure = {(v.identity, v.objects) for v in _disordered(again(trees, np.unique(of_tree)), owners)[0]}
-            kept = [violation for violation in found if (violation.identity, violation.objects) in sure]
-            found, total = kept, total - len(found) + len(kept)
-        violations += found
+            kept = [violation for violation in broken if (violation.identity, violation.objects) in sure]
+            broken, total = kept, total - len(broken) + len(kept)
+        violations += broken
         count += total
     note = f"{format_count(left_out)} trees have more nodes than are read" if left_out else ""
     what = "interval trees are in order, and know where they end"
@@ -227,7 +227,7 @@ def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tup
 def _members(
     trees: Trees, topology: Topology, tree: I64, vma: I64, but: I64, owners: dict[int, tuple[int, ...]], line: Checked
 ) -> Found:
-    # Of VMAs that are wanted in a tree each; of VMAs in `but` nothing is known.
+    # Each VMA is wanted in its tree; nothing is known of the VMAs in `but`.
     asked = ~trees.truncated[tree] & ~np.isin(vma, but)
     nodes = ~trees.truncated[trees.tree] & ~np.isin(trees.vma, but)
     compared = _membership(trees, tree[asked], vma[asked], nodes)
@@ -271,7 +271,7 @@ def _file_members(trees: Trees, topology: Topology, own: I64, owners: dict[int, 
     mine = own[vmas.mapping[own] != 0]
     line = Checked("I22", "a file's i_mmap has each of its VMAs once; i_mmap_writable counts", len(mine), "file VMAs")
     tree, nobody = rows_of(trees.anchor, vmas.mapping[mine]), np.empty(0, np.int64)
-    found = _members(trees, topology, tree, vmas.address[mine], nobody, owners, line)
+    finding = _members(trees, topology, tree, vmas.address[mine], nobody, owners, line)
     may_write = (trees.flags & _SHARED_MAYWRITE) == _SHARED_MAYWRITE
     counted = np.bincount(trees.tree[may_write], minlength=len(trees.anchor))
     # Negative: writing to mappings is denied (a sealed memfd), which is only possible while nobody may.
@@ -281,6 +281,6 @@ def _file_members(trees: Trees, topology: Topology, own: I64, owners: dict[int, 
         writers = np.flatnonzero(may_write & (trees.tree == at)).tolist()
         objects = (trees.name(at), *(f"VMA {pointer(int(trees.vma[row]))}" for row in writers))
         where = (int(trees.anchor[at]), "writable")
-        found.violations.append(Violation("I22", text, objects, _pids(trees, writers, owners), where))
-    line = found.checked
-    return Found(line._replace(violations=line.violations + len(wrong)), found.violations)
+        finding.violations.append(Violation("I22", text, objects, _pids(trees, writers, owners), where))
+    line = finding.checked
+    return Found(line._replace(violations=line.violations + len(wrong)), finding.violations)

@@ -98,7 +98,7 @@ def descend(tree: Nodes, start: int, last: int) -> tuple[list[int], int]:
     ends = tree.last.tolist()
     reach = tree.subtree_last.tolist()
     looked: set[int] = {0}
-    found: list[int] = []
+    rows: list[int] = []
 
     def search(node: int) -> None:
         # What subtree_search and the climb of iter_next do together: in order, leaving out what cannot touch.
@@ -110,7 +110,7 @@ def descend(tree: Nodes, start: int, last: int) -> tuple[list[int], int]:
         if first[node] > last:
             return
         if start <= ends[node]:
-            found.append(node)
+            rows.append(node)
         below = right[node]
         if below >= 0:
             looked.add(below)
@@ -119,7 +119,7 @@ def descend(tree: Nodes, start: int, last: int) -> tuple[list[int], int]:
 
     if start <= reach[0]:
         search(0)
-    return found, len(looked)
+    return rows, len(looked)
 
 
 def vma_address(start: int, end: int, pgoff: int, index: int) -> int | None:

@@ -50,17 +50,17 @@ def run(args: Namespace) -> int:
         say("rmap: no line of this log names a bad frame")
         return status.OK
     if args.input is not None:
-        found = recorded_frames(snapshot_of(args), pfns)
+        frames = recorded_frames(snapshot_of(args), pfns)
     else:
         from rmap.live.doctor.abilities import refuse_without_frames
 
         refuse_without_frames()
         with waiting() as doing:
-            found = bad_frames(pfns, say=doing)
-    data = [{"pfn": one.pfn, "verdict": one.verdict, "who": one.who.to_json()} for one in found]
+            frames = bad_frames(pfns, say=doing)
+    data = [{"pfn": one.pfn, "verdict": one.verdict, "who": one.who.to_json()} for one in frames]
     limit = None if args.all else ROWS
-    emit(args, {"frames": data}, lambda: lines(found, limit=limit))
-    harmless = all(not (one.verdict.loses or one.verdict.kills) and one.who.kind != "unknown" for one in found)
+    emit(args, {"frames": data}, lambda: lines(frames, limit=limit))
+    harmless = all(not (one.verdict.loses or one.verdict.kills) and one.who.kind != "unknown" for one in frames)
     return status.OK if harmless else status.NO
 
 

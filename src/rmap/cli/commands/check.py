@@ -90,23 +90,23 @@ def _check_snapshot(args: Namespace) -> int:
 def _check_machine(args: Namespace, memory: KernelMemory | None) -> int:
     from rmap.show.check import SHOWN, check
 
-    found = _one_round(args, memory)
+    outcome = _one_round(args, memory)
     limit = None if args.all else SHOWN
     origin = ORIGIN if memory is not None else ORIGIN_PROC
     lines = lambda: check(  # noqa: E731
-        found.report.checked,
-        found.report.violations,
-        found.facts,
+        outcome.report.checked,
+        outcome.report.violations,
+        outcome.facts,
         origin=origin,
-        readings=found.readings,
+        readings=outcome.readings,
         limit=limit,
-        not_judged=found.not_judged,
-        moving=found.too_much_moved,
+        not_judged=outcome.not_judged,
+        moving=outcome.too_much_moved,
     )
-    emit(args, _machine_data(found), lines)
-    for line in _talk(found):
+    emit(args, _machine_data(outcome), lines)
+    for line in _talk(outcome):
         say(line)
-    return status.NO if found.report.violations else status.OK
+    return status.NO if outcome.report.violations else status.OK
 
 
 def _one_round(args: Namespace, memory: KernelMemory | None) -> MachineCheck:
@@ -122,13 +122,13 @@ def _watch(args: Namespace, memory: KernelMemory | None) -> int:
     broken_ever, number = False, 0
     while True:
         number += 1
-        found = _one_round(args, memory)
-        broken = [violation.invariant for violation in found.report.violations]
+        outcome = _one_round(args, memory)
+        broken = [violation.invariant for violation in outcome.report.violations]
         broken_ever |= bool(broken)
         clock = time.strftime("%H:%M:%S")
-        line = watch_line(number, clock, found.facts, broken, found)
-        emit(args, _machine_data(found), lambda line=line: [line])  # type: ignore[misc]
-        for violation in found.report.violations:
+        line = watch_line(number, clock, outcome.facts, broken, outcome)
+        emit(args, _machine_data(outcome), lambda line=line: [line])  # type: ignore[misc]
+        for violation in outcome.report.violations:
             say(f"      {violation.invariant}  {violation.message}: {', '.join(o.strip() for o in violation.objects)}")
         try:
             time.sleep(args.watch)
@@ -169,38 +169,38 @@ def _as_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _machine_data(found: MachineCheck) -> dict[str, Any]:
+def _machine_data(outcome: MachineCheck) -> dict[str, Any]:
     from rmap.snapshot.rules.findings import DESCRIBED
 
-    verdict = "unsettled" if found.not_judged or found.too_much_moved else "sound"
+    verdict = "unsettled" if outcome.not_judged or outcome.too_much_moved else "sound"
     rest = {
-        "verdict": "broken" if found.report.violations else verdict,
-        "races": found.races,
-        "unsettled": found.not_judged,
-        "not_judged": [f"{violation.invariant}: {violation.message}" for violation in found.unsettled[:DESCRIBED]],
-        "readings": found.readings,
+        "verdict": "broken" if outcome.report.violations else verdict,
+        "races": outcome.races,
+        "unsettled": outcome.not_judged,
+        "not_judged": [f"{violation.invariant}: {violation.message}" for violation in outcome.unsettled[:DESCRIBED]],
+        "readings": outcome.readings,
     }
-    return {**found.facts, **_as_data(found.report), **rest, "seconds": round(found.seconds, 3)}
+    return {**outcome.facts, **_as_data(outcome.report), **rest, "seconds": round(outcome.seconds, 3)}
 
 
-def _talk(found: MachineCheck) -> Iterator[str]:
+def _talk(outcome: MachineCheck) -> Iterator[str]:
     # What stands beside the answer, on stderr.
     from rmap.show.capture_notes import capture_notes
     from rmap.show.text import plural, wrap
 
-    yield from capture_notes(found.facts)
-    if found.races:
-        gone = f"{plural(found.races, 'difference was', 'differences were')} gone when read again: "
-        yield from wrap(gone + ("a race, not a violation" if found.races == 1 else "races, not violations"), "rmap: ")
-    if found.unsettled:
-        pids = sorted({pid for violation in found.unsettled for pid in violation.pids} - {os.getpid()})
+    yield from capture_notes(outcome.facts)
+    if outcome.races:
+        gone = f"{plural(outcome.races, 'difference was', 'differences were')} gone when read again: "
+        yield from wrap(gone + ("a race, not a violation" if outcome.races == 1 else "races, not violations"), "rmap: ")
+    if outcome.unsettled:
+        pids = sorted({pid for violation in outcome.unsettled for pid in violation.pids} - {os.getpid()})
         who = " ".join(map(str, pids[:8]))
-        text = f"{plural(len(found.unsettled), 'difference')} in what did not hold still: not judged"
+        text = f"{plural(len(outcome.unsettled), 'difference')} in what did not hold still: not judged"
         yield from wrap(text + (f": add --freeze {who}" if who else ""), "rmap: ")
-        for kind, number in Counter((one.invariant, one.message) for one in found.unsettled).most_common(MOST_KINDS):
+        for kind, number in Counter((one.invariant, one.message) for one in outcome.unsettled).most_common(MOST_KINDS):
             yield from wrap(f"{kind[0]} {kind[1]}" + (f" ({number:,} such)" if number > 1 else ""), "rmap:   ")
-    if found.untold:
-        yield from wrap(f"{plural(found.untold, 'difference')} more than are told apart: not judged", "rmap: ")
-    yield f"{'broken' if found.report.violations else 'ok' if not found.not_judged else 'unsettled'} in " + (
-        f"{found.seconds:.2f} s"
+    if outcome.untold:
+        yield from wrap(f"{plural(outcome.untold, 'difference')} more than are told apart: not judged", "rmap: ")
+    yield f"{'broken' if outcome.report.violations else 'ok' if not outcome.not_judged else 'unsettled'} in " + (
+        f"{outcome.seconds:.2f} s"
     )

@@ -88,16 +88,16 @@ def run(args: Namespace) -> int:
 @contextmanager
 def _told_to_stop() -> Iterator[Callable[[], bool]]:
     # Ctrl-C and SIGTERM end the run after the call under way; a second one does not wait for that.
-    told: list[int] = []
+    signals: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        told.append(number)
-        if len(told) > 1:
+        signals.append(number)
+        if len(signals) > 1:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield lambda: bool(told)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

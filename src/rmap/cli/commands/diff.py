@@ -59,14 +59,14 @@ def run(args: Namespace) -> int:
     else:
         after = capture(for_one_page=True, share_of_time=NICE if args.nice else 1.0)
     chosen = _chosen(args, before, after)
-    found = changes_of(difference(before, after), chosen)
-    rows = sorted_changes(found.processes, args.sort)
+    changes = changes_of(difference(before, after), chosen)
+    rows = sorted_changes(changes.processes, args.sort)
     if args.json or args.jsonl:
-        for line in notes(found):
+        for line in notes(changes):
             say(line)
-    data = {**asdict(found), "processes": rows}
+    data = {**asdict(changes), "processes": rows}
     names = f"{_name(args.before, before)} with {_name(args.after, after)}"
-    emit(args, data, lambda: lines_of(found, rows, names=names, limit=args.top), rows="processes")
+    emit(args, data, lambda: lines_of(changes, rows, names=names, limit=args.top), rows="processes")
     return status.OK
 
 

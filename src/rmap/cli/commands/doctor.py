@@ -33,10 +33,10 @@ def run(args: Namespace) -> int:
     from rmap.live.record import why_not
     from rmap.show.doctor import doctor
 
-    found = {**asdict(abilities()), "recording": why_not()}
+    reasons = {**asdict(abilities()), "recording": why_not()}
     release = os.uname().release
     refused = sorted(refused_processes())
     here = machine()
-    facts = {"release": release, "abilities": found, "refused": refused, "machine": here}
-    emit(args, facts, lambda: doctor(found, release=release, refused=refused, machine=here))
+    facts = {"release": release, "abilities": reasons, "refused": refused, "machine": here}
+    emit(args, facts, lambda: doctor(reasons, release=release, refused=refused, machine=here))
     return status.OK

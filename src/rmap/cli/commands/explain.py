@@ -81,9 +81,9 @@ def _tell(args: Namespace) -> int:
 
     if args.story not in STORIES:
         raise UsageError(f"no story {args.story!r}; there are: {', '.join(STORIES)}; or a page: PID:0xADDRESS")
-    told = tell(args.story, args.design or "anon_vma_chain", live=args.live)
-    emit(args, {"story": told}, lambda: story(told))
-    return status.OK if told.holds else status.NO
+    tale = tell(args.story, args.design or "anon_vma_chain", live=args.live)
+    emit(args, {"story": tale}, lambda: story(tale))
+    return status.OK if tale.holds else status.NO
 
 
 def _draw(args: Namespace) -> int:
@@ -112,7 +112,7 @@ def _draw(args: Namespace) -> int:
 
 
 def _refuse_early(args: Namespace, key: Key) -> None:
-    # What can be said before the machine is read is said before.
+    # Refusals that need no reading of the machine come before it.
     if key.kind == "process":
         raise UsageError(f"{key.pid} is a process, with many pages: name one as {key.pid}:0xADDRESS")
     if args.svg is not None:

@@ -50,13 +50,13 @@ def run(args: Namespace) -> int:
     from rmap.show.file import CELLS, as_data, file, sorted_ranges
     from rmap.snapshot.questions.file_ranges import cells_of
 
-    found = file_pages(args.path)
-    ranges = sorted_ranges(found.ranges, args.sort)
-    cells = cells_of(found.ranges, found.residency.pages, CELLS)
-    emit(args, as_data(found, ranges), lambda: file(found, ranges, cells, limit=args.top), rows="ranges")
-    if found.residency.resident or found.ptes:
+    pages = file_pages(args.path)
+    ranges = sorted_ranges(pages.ranges, args.sort)
+    cells = cells_of(pages.ranges, pages.residency.pages, CELLS)
+    emit(args, as_data(pages, ranges), lambda: file(pages, ranges, cells, limit=args.top), rows="ranges")
+    if pages.residency.resident or pages.ptes:
         return status.OK
-    return status.NOT_PERMITTED if found.residency.why_unknown else status.NO
+    return status.NOT_PERMITTED if pages.residency.why_unknown else status.NO
 
 
 def _recorded(args: Namespace) -> int:

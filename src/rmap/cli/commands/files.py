@@ -48,13 +48,13 @@ def run(args: Namespace) -> int:
 
     chosen = _pids(args)
     with waiting() as doing:
-        found = cached_files(progress=lambda done, total: doing(f"file {done:,} of {total:,}"))
-    for line in capture_notes({"ended": found.ended, "refused": len(found.refused), "raced": 0}):
+        open_files = cached_files(progress=lambda done, total: doing(f"file {done:,} of {total:,}"))
+    for line in capture_notes({"ended": open_files.ended, "refused": len(open_files.refused), "raced": 0}):
         say(line)
-    cached, explained = procfs.meminfo("Cached"), sum(one.resident or 0 for one in found.files)
-    theirs = [one for one in found.files if chosen is None or chosen.intersection((*one.mapped_by, *one.open_by))]
+    cached, explained = procfs.meminfo("Cached"), sum(one.resident or 0 for one in open_files.files)
+    theirs = [one for one in open_files.files if chosen is None or chosen.intersection((*one.mapped_by, *one.open_by))]
     ordered = sorted_files(theirs, args.sort)
-    data = {"cached": cached, "explained": explained, "refused": found.refused, "files": ordered}
+    data = {"cached": cached, "explained": explained, "refused": open_files.refused, "files": ordered}
     emit(args, data, lambda: files(ordered, limit=args.top, cached=cached, explained=explained), rows="files")
     return status.OK if ordered else status.NO
 
@@ -84,6 +84,6 @@ def _recorded(args: Namespace) -> int:
     from rmap.snapshot.questions.file_view import mapped_files
 
     snapshot = snapshot_of(args)
-    found = sorted_files(mapped_files(snapshot, selected(args, snapshot)), args.sort)
-    emit(args, {"files": found}, lambda: recorded_files(found, limit=args.top), rows="files")
-    return status.OK if found else status.NO
+    ordered = sorted_files(mapped_files(snapshot, selected(args, snapshot)), args.sort)
+    emit(args, {"files": ordered}, lambda: recorded_files(ordered, limit=args.top), rows="files")
+    return status.OK if ordered else status.NO

@@ -53,11 +53,11 @@ def run(args: Namespace) -> int:
         if (why := absence(pid)) is not None:
             raise UsageError(why)
     snapshot = snapshot_of(args)
-    found = freed_by(snapshot, _chosen(args, snapshot))
+    sums = freed_by(snapshot, _chosen(args, snapshot))
     names = dict(zip(snapshot.processes.pid.tolist(), snapshot.processes.comm))
-    data = {name: value for name, value in asdict(found).items() if name != "frames"}
-    totals = {"comes_back": found.comes_back, "stays": found.stays}
-    emit(args, {**data, **totals}, lambda: freed(found, asked=args.pids, names=names, cgroup=args.cgroup))
+    data = {name: value for name, value in asdict(sums).items() if name != "frames"}
+    totals = {"comes_back": sums.comes_back, "stays": sums.stays}
+    emit(args, {**data, **totals}, lambda: freed(sums, asked=args.pids, names=names, cgroup=args.cgroup))
     return status.OK
 
 

@@ -45,11 +45,11 @@ def run(args: Namespace) -> int:
     from rmap.snapshot.questions.groups import groups
 
     snapshot = snapshot_of(args)
-    found = sorted_groups(groups(snapshot, args.by, selected(args, snapshot)), args.sort)
+    rows = sorted_groups(groups(snapshot, args.by, selected(args, snapshot)), args.sort)
     names = _users() if args.by == "user" and args.input is None else {}
-    data = {"by": args.by, "groups": found}
-    emit(args, data, lambda: group(found, names=names, limit=args.top), rows="groups")
-    return status.OK if found else status.NO
+    data = {"by": args.by, "groups": rows}
+    emit(args, data, lambda: group(rows, names=names, limit=args.top), rows="groups")
+    return status.OK if rows else status.NO
 
 
 def _users() -> dict[str, str]:

@@ -89,7 +89,7 @@ def _quick(args: Namespace) -> list[ProcessUsage]:
         pids = inside if pids is None else [pid for pid in pids if pid in inside]
         if not inside:
             raise UsageError(f"no process is in a cgroup {args.cgroup}")
-    found = read_rollups(pids, share_of_time=NICE if args.nice else 1.0)
-    for line in capture_notes({"ended": found.ended, "refused": found.refused, "raced": 0}):
+    rollups = read_rollups(pids, share_of_time=NICE if args.nice else 1.0)
+    for line in capture_notes({"ended": rollups.ended, "refused": rollups.refused, "raced": 0}):
         say(line)
-    return found.rows
+    return rollups.rows

@@ -49,9 +49,9 @@ def run(args: Namespace) -> int:
     if args.tree:
         chosen = with_descendants(snapshot, chosen)
     rows = np.flatnonzero(chosen).astype(np.int32)
-    found = sharing(snapshot, rows)
+    shares = sharing(snapshot, rows)
     if len(rows) > 1 and not args.with_all:
-        found = found.among(rows)
+        shares = shares.among(rows)
     names = [(int(pid), comm) for pid, comm in zip(snapshot.processes.pid, snapshot.processes.comm)]
-    emit(args, shared_data(found, names), lambda: share(found, names, matrix=MATRIX, limit=args.top))
+    emit(args, shared_data(shares, names), lambda: share(shares, names, matrix=MATRIX, limit=args.top))
     return status.OK

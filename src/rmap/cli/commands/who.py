@@ -138,10 +138,10 @@ def _areas(args: Namespace, pid: int) -> int:
     if row < 0:
         say(f"rmap: process {pid} is not in the picture")
         return status.NO
-    found = areas_of(snapshot, row)
+    views = areas_of(snapshot, row)
     comm = snapshot.processes.comm[row]
     limit = None if args.all else ROWS
-    emit(args, {"pid": pid, "comm": comm, "areas": found}, lambda: areas(found, pid=pid, comm=comm, limit=limit))
+    emit(args, {"pid": pid, "comm": comm, "areas": views}, lambda: areas(views, pid=pid, comm=comm, limit=limit))
     return status.OK
 
 

@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
     from rmap.lab.workloads import WORKLOADS
     from rmap.show.workloads import workloads
 
-    known = WORKLOADS.values()
+    catalogue = WORKLOADS.values()
     data = [
         {
             "name": workload.name,
@@ -40,9 +40,9 @@ def run(args: Namespace) -> int:
                 {"name": p.name, "default": p.default, "kind": p.kind, "help": p.help} for p in workload.parameters
             ],
         }
-        for workload in known
+        for workload in catalogue
     ]
     traces = {name: SUMMARIES[name] for name in shipped_traces()}
     recorded = [{"name": name, "summary": summary} for name, summary in traces.items()]
-    emit(args, {"workloads": data, "traces": recorded}, lambda: workloads(known, traces))
+    emit(args, {"workloads": data, "traces": recorded}, lambda: workloads(catalogue, traces))
     return status.OK

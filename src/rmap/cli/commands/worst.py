@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
     from rmap.show.worst import worst
 
     with waiting() as doing:
-        found = search(
+        result = search(
             args.design,
             args.cost,
             seconds=args.seconds,
@@ -49,5 +49,5 @@ def run(args: Namespace) -> int:
             length=args.length,
             say=doing,
         )
-    emit(args, {"worst": found}, lambda: worst(found))
+    emit(args, {"worst": result}, lambda: worst(result))
     return status.OK

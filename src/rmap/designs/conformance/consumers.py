@@ -27,10 +27,10 @@ from rmap.units import PAGE_SHIFT
 
 def each_hit(core: Core, query: Query) -> Iterator[tuple[int, int, Vma]]:
     """Walk a query; every entry found as ``(position, pte pointer, VMA)``."""
-    for found in hits(core, query):
-        pos = found.pos
+    for step in hits(core, query):
+        pos = step.pos
         positions = range(pos.start, pos.stop) if isinstance(pos, slice) else pos.tolist()
-        for position, ptep in zip(positions, found.pteps.tolist()):
+        for position, ptep in zip(positions, step.pteps.tolist()):
             vma = core.mm_by_id(core.tables.mv_row_mm[ptep >> 9]).find(core.tables.addr_of1(ptep))
             assert vma is not None
             yield position, ptep, vma

@@ -116,14 +116,14 @@ def canonical(machine: SmallMachine, walks: dict[int, list[tuple[int, int]]]) ->
 
 def _entries(core: Core, vma: Vma, pages: Names, slots: Names) -> list[tuple[int, ...]]:
     # (offset in pages, bits, name of the page or of the slot) of every entry that is not empty.
-    found: list[tuple[int, ...]] = []
+    entries: list[tuple[int, ...]] = []
     for piece in core.spans(vma, vma.start, vma.end):
         for offset, entry in enumerate(piece.entries.tolist(), (piece.addr - vma.start) // PAGE_SIZE):
             bits, number = entry & FLAG_BITS, entry >> PAGE_SHIFT
             if entry & (PRESENT | SPECIAL) == PRESENT:
-                found.append((offset, bits, pages.of(number)))
+                entries.append((offset, bits, pages.of(number)))
             elif entry & (PRESENT | SWAP) == SWAP:
-                found.append((offset, bits, ~slots.of(number)))
+                entries.append((offset, bits, ~slots.of(number)))
             elif entry:
-                found.append((offset, bits))
-    return found
+                entries.append((offset, bits))
+    return entries

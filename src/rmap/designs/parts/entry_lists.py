@@ -82,16 +82,16 @@ class EntryLists:
         """
         counters = self._costs.current
         counters[LOCKS_CHAIN] += len(pfns)
-        found = self.head[pfns]
+        records = self.head[pfns]
         todo = np.arange(len(pfns))
         while len(todo):
-            here = found[todo]
+            here = records[todo]
             if not here.all():
                 raise InvariantError("list", "an entry of a page was removed that is not in its list")
             counters[BLOCKS_VISITED] += len(todo)
             todo = todo[self.ptep[here] != pteps[todo]]
-            found[todo] = self.next[found[todo]]
-        return found
+            records[todo] = self.next[records[todo]]
+        return records
 
     def take_out(self, records: I64) -> None:
         """Remove records of distinct pages; they are free then."""
@@ -185,12 +185,12 @@ class EntryLists:
 
     def records_of(self, pfn: int) -> list[int]:
         """The records of one page, for a look that costs nothing."""
-        found = []
+        records = []
         record = int(self.head[pfn])
         while record:
-            found.append(record)
+            records.append(record)
             record = int(self.next[record])
-        return found
+        return records
 
     # -- checking -------------------------------------------------------------------------------------------------
     def validate(self) -> I64:

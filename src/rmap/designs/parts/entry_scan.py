@@ -62,10 +62,10 @@ class EntryScan:
         looked = asking * len(entries)
         if query.stop == "mapcount":
             left = query.left[position]
-            found = times < left
+            within = times < left
             last = times + 1 == left
             looked -= int((len(entries) - 1 - at[last]).sum())
-            at, position, times = at[found], position[found], times[found]
+            at, position, times = at[within], position[within], times[within]
         in_vain = looked - len(at)
         self._counters[PTES_CHECKED] += in_vain
         self._counters[PTES_IN_VAIN] += in_vain

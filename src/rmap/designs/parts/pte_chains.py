@@ -338,13 +338,13 @@ class PteChains:
         head = int(self.head[pfn])
         if head >= 0:
             return [head] if head else []
-        found: list[int] = []
+        pteps: list[int] = []
         block = -head
         while block:
             line = self.blocks[block].tolist()
-            found += line[1 + (line[0] & INDEX_MASK) :]
+            pteps += line[1 + (line[0] & INDEX_MASK) :]
             block = line[0] >> INDEX_BITS
-        return found
+        return pteps
 
     def collapse(self, pfns: I64) -> None:
         """Chains of one entry become direct pointers (the end of ``page_referenced``)."""

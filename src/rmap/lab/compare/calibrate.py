@@ -50,17 +50,17 @@ def calibrate(say: Callable[[str], None] = lambda line: None, rounds: int = ROUN
         say: told what is measured now.
         rounds: how often each; the first one warms up and is dropped.
     """
-    found = []
+    measurements = []
     for name, what, measure in (
         ("pages_copied", f"a copy on write of {PAGES:,} pages in a child", _copy_on_write),
         ("objects_made", f"a link of a chain: forks of {AREAS} areas, {DEPTH} deep, against one deep", _links),
     ):
         say(f"measuring {what}")
         times = sorted(measure() for _ in range(rounds + 1))[:rounds]
-        found.append(Measured(name, what, statistics.median(times), times[0], times[-1], rounds))
+        measurements.append(Measured(name, what, statistics.median(times), times[0], times[-1], rounds))
     machine = f"Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} CPUs, host {platform.node()}"
-    costs = {m.name: UnitCost(round(m.median, 1), m.what) for m in found}
-    return with_measured(costs, machine), found
+    costs = {m.name: UnitCost(round(m.median, 1), m.what) for m in measurements}
+    return with_measured(costs, machine), measurements
 
 
 def _copy_on_write() -> float:

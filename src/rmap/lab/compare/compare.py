@@ -64,15 +64,15 @@ def compare_workload(
     names = chosen(designs)
     folder = None if cache is None else cache.folder
     job = partial(run_and_keep, folder, name, settings, profile, _seed(seed))
-    known = {} if cache is None else _known(cache, name, settings, profile, seed, names)
+    kept = {} if cache is None else _kept(cache, name, settings, profile, seed, names)
     tell = _once_the_subject(progress)
-    for design in (name for name in names if name in known):
-        tell(known[design][0])
-        tell(known[design][1])
-    unknown = [design for design in names if design not in known]
-    fresh = _run(job, unknown, tell, executor) if unknown else []
-    found = {**known, **dict(zip(unknown, fresh))}
-    answers = [found[design] for design in names]
+    for design in (name for name in names if name in kept):
+        tell(kept[design][0])
+        tell(kept[design][1])
+    missing = [design for design in names if design not in kept]
+    fresh = _run(job, missing, tell, executor) if missing else []
+    by_design = {**kept, **dict(zip(missing, fresh))}
+    answers = [by_design[design] for design in names]
     results = _without_empty_rows([result for _, result in answers])
     return Comparison(answers[0][0], profile, results, tuple(workload_remarks()))
 
@@ -94,19 +94,19 @@ def run_and_keep(
 
 
 def _once_the_subject(progress: Progress) -> Progress:
-    # What is known and what is run each begin with the subject, which is the same.
-    told = False
+    # What was kept and what is run each begin with the same subject.
+    subject_sent = False
 
     def tell(event: Subject | DesignResult | str) -> None:
-        nonlocal told
-        if not (isinstance(event, Subject) and told):
+        nonlocal subject_sent
+        if not (isinstance(event, Subject) and subject_sent):
             progress(event)
-        told = told or isinstance(event, Subject)
+        subject_sent = subject_sent or isinstance(event, Subject)
 
     return tell
 
 
-def _known(
+def _kept(
     cache: ResultCache, name: str, settings: Mapping[str, int | float], profile: str, seed: int, designs: Sequence[str]
 ) -> dict[str, Answer]:
     answers = {design: cache.get(key_of(name, settings, profile, seed, design)) for design in designs}

@@ -260,7 +260,7 @@ class _Run:
 
     def _repeats(self, one: Scenario, played: ScenarioPlayed) -> int:
         # A difference is one if it comes again, with the same calls. So is a puppet that dies at the same call again.
-        # At which try it came; 0: not again.
+        # Returns the try at which it came; 0: not again.
         for tries in range(1, REPLAYS + 1):
             self.progress(self._status(f"seed {one.seed} again"))
             again = self.player.play(one.steps)
@@ -278,8 +278,8 @@ class _Run:
             plays += 1
             self.progress(self._status(f"seed {one.seed} diverges; cut down to {len(steps)} calls, try {plays}"))
             for _ in range(0 if self.stopped() else tries):
-                found = self.player.play(steps)
-                if found.why is not None and found.kind == played.kind:
+                replayed = self.player.play(steps)
+                if replayed.why is not None and replayed.kind == played.kind:
                     return True
             return False
 

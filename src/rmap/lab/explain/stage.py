@@ -170,11 +170,11 @@ class StoryStage:
         for place in looked:
             self.say(f"{self._names[place.mm_id]:<{NAME_WIDTH}}{place.how} = {place.address:#x}")
             self.say(f"{place.held}: {'hit' if place.hit else 'miss, looked at in vain'}", NAME_WIDTH)
-        found = [(place.mm_id, place.address) for place in looked if place.hit]
+        hits = [(place.mm_id, place.address) for place in looked if place.hit]
         mapcount = self.mapcount(pfn)
-        self.say(f"found {len(found)} of {mapcount}")
+        self.say(f"found {len(hits)} of {mapcount}")
         truth = sorted((self.kernel.processes[ref.pid].mm.id, ref.address) for ref in self.kernel.oracle(pfn))
-        self.claim(sorted(found) == truth and len(truth) == mapcount)
+        self.claim(sorted(hits) == truth and len(truth) == mapcount)
         return looked
 
     def _with_names(self, words: str) -> str:

@@ -56,12 +56,12 @@ def history(ids: Sequence[str] = (), *, say: Callable[[str], None] = lambda line
     """
     from rmap.lab.history.ours import forget
 
-    known = {published.id: published for published in PUBLISHED}
-    unknown = [id for id in ids if id not in known]
+    by_id = {published.id: published for published in PUBLISHED}
+    unknown = [id for id in ids if id not in by_id]
     if unknown:
-        raise UsageError(f"no source {', '.join(unknown)}: have J1 to J{len(known)}")
+        raise UsageError(f"no source {', '.join(unknown)}: have J1 to J{len(by_id)}")
     rows = []
-    for published in [known[id] for id in ids] or PUBLISHED:
+    for published in [by_id[id] for id in ids] or PUBLISHED:
         if published.figures:
             say(f"{published.id}: {published.setup}")
         rows.append(HistoryRow(published, tuple(_answer(figure) for figure in published.figures)))

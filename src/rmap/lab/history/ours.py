@@ -191,7 +191,7 @@ MEASURES: dict[str, tuple[str, Callable[[], Pair]]] = {
     "lazy_links": ("60 services, a zygote and 10 children", lambda: _android("anon_vma_chain")),
     "lazy_anon_vmas": ("60 services, a zygote and 10 children", lambda: _android("anon_vma")),
 }  # fmt: skip
-"""By name: what was run and counted, and how."""
+"""What was run and counted, and how, by name."""
 
 
 def _mappers(workload: str) -> float:

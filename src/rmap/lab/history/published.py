@@ -18,7 +18,7 @@ class Quoted:
 
     Attributes:
         says: what was measured of what.
-        before, after: the published values: of the first and the second design; of one design, ``after`` alone.
+        before, after: the published values of the first and the second design; with one design, ``after`` alone.
         unit: of both.
         measure: which of ours, by its name in :data:`rmap.lab.history.ours.MEASURES`.
         exact: whether the value itself is to be met, and not only the direction.

@@ -37,12 +37,12 @@ def judged(what: str, causes: Causes, say: Callable[[int], str]) -> r.Agreement:
 
 
 def unlike(differs: Bool, causes: Callable[[I64], Causes]) -> Causes:
-    """Causes where something differs, asked for those alone."""
-    found: Causes = np.full(len(differs), "", object)
+    """The cause of each difference; ``causes`` is asked for those rows only."""
+    all_causes: Causes = np.full(len(differs), "", object)
     where = np.flatnonzero(differs)
     if len(where):
-        found[where] = causes(where)
-    return found
+        all_causes[where] = causes(where)
+    return all_causes
 
 
 def layout(theirs: Side, mine: Side, name_of: FileNames, judge: Judge) -> r.Agreement:
@@ -65,17 +65,17 @@ Described = Mapping[str, object]
 
 def _described(side: Side, name_of: FileNames) -> dict[int, Described]:
     vmas = side.snapshot.vmas
-    found: dict[int, Described] = {}
+    by_key: dict[int, Described] = {}
     for row, key in enumerate(side.vma_key.tolist()):
         file = int(vmas.file[row])
-        found[key] = {
+        by_key[key] = {
             "end": hex(int(vmas.end[row])),
             "flags": hex(int(vmas.flags[row]) & f.VM_ALL),
             "pgoff": hex(int(vmas.pgoff[row])),
             "file": name_of(side.snapshot, row),
             "file row": file,
         }
-    return found
+    return by_key
 
 
 def _pair_files(theirs: Side, mine: Side, name_of: FileNames) -> dict[int, int]:
@@ -143,16 +143,16 @@ def _some(keys: list[int]) -> str:
 
 
 def anonymous_mapcounts(entries: Entry, judge: Judge) -> r.Agreement:
-    """Mapcounts of anonymous pages that both sides have. Of one that others map too the model's share must be right."""
+    """Mapcounts of anonymous pages that both sides have. If others map one too, the model's share must be right."""
     both = np.flatnonzero(entries.same_anonymous)
-    found = _found(entries, both)
+    mappers = _mappers(entries, both)
     _, one_each = np.unique(entries.page[both], return_index=True)
-    both, found = both[one_each], found[one_each]
+    both, mappers = both[one_each], mappers[one_each]
     count, own = entries.of("mapcount", both), entries.my("mapcount", both)
 
     def why(where: I64) -> Causes:
         rows = both[where]
-        outside = (count[where] > found[where]) & (own[where] == found[where])
+        outside = (count[where] > mappers[where]) & (own[where] == mappers[where])
         return np.where(outside, r.OUTSIDE, np.where(judge.raced(rows), r.RACED, r.WRONG))
 
     causes = unlike(count != own, why)
@@ -162,7 +162,7 @@ def anonymous_mapcounts(entries: Entry, judge: Judge) -> r.Agreement:
 def file_mapcounts(entries: Entry) -> r.Agreement:
     """Mapcounts of pages of files that both sides map, and nobody else. They follow from what is mapped ahead."""
     both = np.flatnonzero((entries.kind == entries.my_kind) & np.isin(entries.kind, (FILE, SHMEM)))
-    both = both[_found(entries, both) == entries.of("mapcount", both)]
+    both = both[_mappers(entries, both) == entries.of("mapcount", both)]
     _, one_each = np.unique(entries.of("frame", both), return_index=True)
     both = both[one_each]
     count, own = entries.of("mapcount", both), entries.my("mapcount", both)
@@ -170,11 +170,11 @@ def file_mapcounts(entries: Entry) -> r.Agreement:
     return judged(r.FILE_MAPCOUNTS, causes, lambda at: _counted(entries, int(both[at]), int(count[at]), int(own[at])))
 
 
-def _found(entries: Entry, rows: I64) -> I64:
+def _mappers(entries: Entry, rows: I64) -> I64:
     # How many entries of the picture map the page of each row.
     theirs = entries.theirs.entries
-    frames, found = np.unique(theirs.frame[np.isin(theirs.kind, (ANON, FILE, SHMEM))], return_counts=True)
-    counted: I64 = found[np.searchsorted(frames, entries.of("frame", rows))] if len(rows) else np.zeros(0, np.int64)
+    frames, counts = np.unique(theirs.frame[np.isin(theirs.kind, (ANON, FILE, SHMEM))], return_counts=True)
+    counted: I64 = counts[np.searchsorted(frames, entries.of("frame", rows))] if len(rows) else np.zeros(0, np.int64)
     return counted
 
 

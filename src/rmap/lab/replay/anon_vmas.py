@@ -156,23 +156,23 @@ def _anchors(entries: Entry, judge: Judge, families: _Families) -> r.Agreement:
     pairs = families.pairs
     table: I64 = np.full(max([*pairs, *hangs_on.tolist(), 0]) + 1, NO_PAIR, np.int64)
     table[list(pairs)] = list(pairs.values())
-    known = (hangs_on >= 0) & (index >= 0)
-    moved = known & (index != entries.my("index", both))
-    elsewhere = (table[hangs_on] != entries.my("anon_vma", both)) & known
+    shown = (hangs_on >= 0) & (index >= 0)
+    moved = shown & (index != entries.my("index", both))
+    elsewhere = (table[hangs_on] != entries.my("anon_vma", both)) & shown
 
     def why(where: I64) -> Causes:
         excused = np.array([families.excused.get(anon_vma, "") for anon_vma in hangs_on[where].tolist()], object)
         said = judge.anchors(both[where], excused)
         said[moved[where]] = np.where(judge.raced(both[where][moved[where]]), r.RACED, r.WRONG)
-        said[~known[where]] = r.NOT_SHOWN
+        said[~shown[where]] = r.NOT_SHOWN
         return said
 
     def say(at: int) -> str:
         where = place(int(entries.key[both[at]]))
-        if not known[at]:
+        if not shown[at]:
             return f"{where}: the picture does not say what it hangs on"
         if moved[at]:
             return f"{where}: index {index[at]:#x}, the model {entries.my('index', both[[at]])[0]:#x}"
         return f"{where}: hangs on another anon_vma in the model"
 
-    return judged(r.ANCHORS, unlike(moved | elsewhere | ~known, why), say)
+    return judged(r.ANCHORS, unlike(moved | elsewhere | ~shown, why), say)

@@ -29,7 +29,7 @@ Causes = npt.NDArray[np.object_]
 
 
 @dataclass
-class Known:
+class SinceLast:
     """What is known of the time since the last picture.
 
     Attributes:
@@ -45,7 +45,7 @@ class Known:
 
 @dataclass
 class _Evidence:
-    # Of some rows of entries: what events have shown of them.
+    # What events have shown of some rows of entries.
     written: Bool
     present: Bool
     touched: Bool
@@ -56,45 +56,45 @@ class _Evidence:
     order: I64
 
     @classmethod
-    def of(cls, entries: Entry, rows: I64, known: Known) -> _Evidence:
+    def of(cls, entries: Entry, rows: I64, since: SinceLast) -> _Evidence:
         no = np.zeros((7, len(rows)), np.bool_)
-        found = cls(no[0], no[1], no[2], no[3], no[4], no[5], no[6], np.zeros(len(rows), np.int64))
+        evidence = cls(no[0], no[1], no[2], no[3], no[4], no[5], no[6], np.zeros(len(rows), np.int64))
         there = np.flatnonzero(entries.row[rows] != MISSING)
         index = np.zeros(len(rows), np.int64)
-        found.raced[there] = entries.of("raced", rows[there])
-        found.order[there] = entries.of("order", rows[there])
+        evidence.raced[there] = entries.of("raced", rows[there])
+        evidence.order[there] = entries.of("order", rows[there])
         index[there] = entries.of("index", rows[there])
         vmas = entries.theirs.snapshot.vmas
         allowed = np.zeros(len(rows), np.bool_)
         allowed[there] = (vmas.flags[entries.of("vma", rows[there])] & VM_WRITE) != 0
-        found.near[there] = (vmas.flags[entries.of("vma", rows[there])] & VM_LOCKED) != 0
+        evidence.near[there] = (vmas.flags[entries.of("vma", rows[there])] & VM_LOCKED) != 0
         pids, pages = pid_of(entries.key[rows]), page_of(entries.key[rows])
         for pid in np.unique(pids).tolist():
-            seen = known.seen_of.get(pid)
+            seen = since.seen_of.get(pid)
             at = np.flatnonzero(pids == pid)
             if seen is None:
                 continue
             here = pages[at]
-            found.written[at], found.present[at] = seen.written(here), seen.present(here)
+            evidence.written[at], evidence.present[at] = seen.written(here), seen.present(here)
             # What the kernel's area allows, the kernel has not refused.
             refused = allowed[at] & seen.refused(here)
-            found.written[at] |= refused
-            found.touched[at], found.given_up[at] = seen.touched(here) | refused, seen.given_up(here)
-            found.near[at] |= seen.near(here, index[at], found.order[at])
-            found.untold[at] = seen.untold(here)
-        return found
+            evidence.written[at] |= refused
+            evidence.touched[at], evidence.given_up[at] = seen.touched(here) | refused, seen.given_up(here)
+            evidence.near[at] |= seen.near(here, index[at], evidence.order[at])
+            evidence.untold[at] = seen.untold(here)
+        return evidence
 
 
 class Judge:
     """Says of every difference whether it is held against the model.
 
     Attributes:
-        entries, known: what is judged, and by what.
+        entries, since: what is judged, and by what.
         why: by entry, why it differs; empty where it does not.
     """
 
-    def __init__(self, entries: Entry, known: Known) -> None:
-        self.entries, self.known = entries, known
+    def __init__(self, entries: Entry, since: SinceLast) -> None:
+        self.entries, self.since = entries, since
         self.why: Causes = np.full(len(entries.key), "", object)
         differing = np.flatnonzero(~entries.alike)
         if len(differing):
@@ -103,7 +103,7 @@ class Judge:
     def _entries(self, rows: I64) -> Causes:
         entries = self.entries
         kind, own = entries.kind[rows], entries.my_kind[rows]
-        seen = _Evidence.of(entries, rows, self.known)
+        seen = _Evidence.of(entries, rows, self.since)
         said: Causes = np.full(len(rows), r.WRONG, object)
         self._of_files(said, rows, kind, own, seen)
         absent, own_absent = kind == NONE, own == NONE
@@ -117,7 +117,7 @@ class Judge:
         files = (FILE, SHMEM)
         came = np.isin(kind, files) & (own == NONE) & ~seen.touched
         went = (kind == NONE) & np.isin(own, files)
-        said[went & self.known.reclaimed] = r.RECLAIM
+        said[went & self.since.reclaimed] = r.RECLAIM
         said[(came | went & ~seen.touched) & seen.near] = r.FAULT_AROUND
         # A program's code is mapped by its own faults: the kernel does not read it for others.
         code = np.zeros(len(rows), np.bool_)
@@ -138,30 +138,30 @@ class Judge:
         said[apart & (seen.order > 0)] = r.HUGE
         swapped = both & ((kind == SWAPPED) != (own == SWAPPED))
         said[swapped & (entries.shared_alike[rows] | apart)] = r.RECLAIM
-        said[(kind == NONE) & own_private & seen.given_up & self.known.reclaimed] = r.RECLAIM
+        said[(kind == NONE) & own_private & seen.given_up & self.since.reclaimed] = r.RECLAIM
 
     def _share_in_the_model(self) -> Bool:
-        # By entry: whether all that share its page in the kernel have one page in the model, or all have none.
-        found = np.zeros(len(self.entries.key), np.bool_)
+        # For each entry: whether all that share its page in the kernel have one page in the model, or all have none.
+        single = np.zeros(len(self.entries.key), np.bool_)
         private = np.flatnonzero(self.entries.page != NOBODY)
-        found[private] = single_valued(self.entries.page[private], self.entries.my_page[private])
-        return found
+        single[private] = single_valued(self.entries.page[private], self.entries.my_page[private])
+        return single
 
     def _split_by_a_write(self, rows: I64) -> Bool:
-        # By row: whether one of those that share its page in the model has written it since it was shared.
+        # For each row: whether one of those that share its page in the model has written it since it was shared.
         entries = self.entries
         pages = entries.my_page[rows]
         sharers = np.flatnonzero(np.isin(entries.my_page, pages[pages != NOBODY]))
-        written = _Evidence.of(entries, sharers, self.known).written
+        written = _Evidence.of(entries, sharers, self.since).written
         split: Bool = np.isin(pages, entries.my_page[sharers[written]])
         return split
 
     def _or_else(self, said: Causes, seen: _Evidence) -> Causes:
-        # What is not to be trusted, or may be anything's doing. A call that is not modelled goes before who is guessed.
+        # Entries not to be trusted, or that anything may have changed. A call not modelled goes before lost events.
         said[(said == r.WRONG) & seen.raced] = r.RACED
         open_ = (said == r.WRONG) | (said == r.UNSEEN)
         said[open_ & seen.untold] = r.UNMODELLED
-        if self.known.lost:
+        if self.since.lost:
             said[open_ & ~seen.untold] = r.LOST
         return said
 
@@ -173,7 +173,7 @@ class Judge:
             rows: of entries that map the same.
             more: whether it is the kernel's that may more: an unseen write made it so, unless a write was seen.
         """
-        seen = _Evidence.of(self.entries, rows, self.known)
+        seen = _Evidence.of(self.entries, rows, self.since)
         said: Causes = np.full(len(rows), r.WRONG, object)
         said[more & ~seen.written] = r.UNSEEN
         if protected_by_writeback:
@@ -187,7 +187,7 @@ class Judge:
             rows: of entries that map the same anonymous page; pages whose index differs are not among them.
             excused: by row, why the model may not have that anon_vma.
         """
-        seen = _Evidence.of(self.entries, rows, self.known)
+        seen = _Evidence.of(self.entries, rows, self.since)
         said: Causes = np.full(len(rows), r.WRONG, object)
         # The last user of a page writes it: it becomes exclusive and hangs on his own anon_vma (rule 4.7).
         taken = self.entries.of("exclusive", rows) & ~self.entries.my("exclusive", rows)
@@ -197,7 +197,7 @@ class Judge:
 
     def raced(self, rows: I64) -> Bool:
         """Whether the kernel's page was torn while the picture was taken."""
-        torn: Bool = _Evidence.of(self.entries, rows, self.known).raced
+        torn: Bool = _Evidence.of(self.entries, rows, self.since).raced
         return torn
 
     # -- what is asked of areas -----------------------------------------------------------------------------------
@@ -211,14 +211,14 @@ class Judge:
 
     def untold_area(self, pid: int, start: int, end: int) -> bool:
         """Whether a call that the model does not have may have changed an area."""
-        seen = self.known.seen_of.get(pid)
+        seen = self.since.seen_of.get(pid)
         return seen is not None and seen.untold_area(start, end)
 
 
 def by_cause(causes: Causes) -> dict[str, int]:
     """How many have each cause."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for cause in causes.tolist():
         if cause:
-            found[cause] = found.get(cause, 0) + 1
-    return dict(sorted(found.items()))
+            counts[cause] = counts.get(cause, 0) + 1
+    return dict(sorted(counts.items()))

@@ -15,7 +15,7 @@ from rmap.kernel.entries import ANON, FILE, OTHER, SHMEM, SWAPPED
 from rmap.lab.replay import agreement, resync
 from rmap.lab.replay import results as r
 from rmap.lab.replay.anon_vmas import topology
-from rmap.lab.replay.causes import Judge, Known, by_cause
+from rmap.lab.replay.causes import Judge, SinceLast, by_cause
 from rmap.lab.replay.pairs import Entry, Side, page_of, pid_of
 from rmap.lab.replay.seen import Seen
 from rmap.lab.replay.state import ReplayState
@@ -29,13 +29,13 @@ def hold_against(state: ReplayState, moment: Moment, number: int, time_ns: int) 
     """Compare the model with a picture of every process, then make it equal.
 
     Args:
-        number: of the picture, and ``time_ns`` when it was taken, for the answer.
+        number, time_ns: of the picture, and when it was taken; for the answer.
     """
     theirs = moment.snapshot
     left, right = resync.sides(state, theirs)
     entries = Entry(left, right)
-    known = Known(_seen(state, theirs), state.trace.about["lost"], state.reclaimed)
-    judge = Judge(entries, known)
+    since = SinceLast(_seen(state, theirs), state.trace.about["lost"], state.reclaimed)
+    judge = Judge(entries, since)
     rows = tuple(_rows(state, judge))
     notes = _notes(state, theirs)
     has_anon_vmas = state.core.rmap.topology() is not None
@@ -47,11 +47,11 @@ def hold_against(state: ReplayState, moment: Moment, number: int, time_ns: int) 
     if areas:
         before = {int(key): cause for key, cause in zip(entries.key, why)}
         entries = Entry(left, Side(state.kernel.snapshot()))
-        judge = Judge(entries, known)
+        judge = Judge(entries, since)
         why = np.array([c and (before.get(k) or r.AREA) for k, c in zip(entries.key.tolist(), judge.why)], object)
     differing = np.flatnonzero(~entries.alike)
     anew = _structure_differs(rows, entries, differing) and resync.structure_is_known(state, theirs)
-    # An entry that the model cannot have leaves what it has.
+    # Where the model cannot have an entry, it keeps what it has.
     possible = differing[entries.kind[differing] != OTHER]
     left_out = resync.put_entries_right(state, entries, possible, anywhere=anew or not has_anon_vmas)
     permissions = resync.permissions_differ(entries)

@@ -117,15 +117,15 @@ class Agreement:
 
 def summed(rows: Iterable[Agreement]) -> dict[str, Agreement]:
     """Rows of several pictures added up, by what they compare, in the order of ``UNITS``."""
-    found: dict[str, Agreement] = {}
+    sums: dict[str, Agreement] = {}
     for row in rows:
-        before = found.get(row.what, Agreement(row.what, 0, 0))
+        before = sums.get(row.what, Agreement(row.what, 0, 0))
         excused = dict(before.excused)
         for cause, n in row.excused.items():
             excused[cause] = excused.get(cause, 0) + n
         first = before.first or row.first
-        found[row.what] = Agreement(row.what, before.equal + row.equal, before.total + row.total, excused, first)
-    return {what: found[what] for what in UNITS if what in found}
+        sums[row.what] = Agreement(row.what, before.equal + row.equal, before.total + row.total, excused, first)
+    return {what: sums[what] for what in UNITS if what in sums}
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,8 +160,8 @@ def put_structure_right(state: ReplayState, entries: Entry) -> bool:
 
 
 def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
-    # What each page hangs on, and where. Of one that the kernel has in swap, and the model not yet, or has merged, that
-    # is not known: the root of its family will do, where everybody looks.
+    # What each page hangs on, and where. That is not known of a page that the kernel has merged, or has in swap and the
+    # model has not: the root of its family will do, where everybody looks.
     theirs, vmas = entries.theirs.snapshot, entries.theirs.snapshot.vmas
     anon_vma, index, vma = (entries.of(name, rows).copy() for name in ("anon_vma", "index", "vma"))
     unknown = (anon_vma < 0) | (index < 0)
@@ -256,7 +256,7 @@ def _by_area(state: ReplayState, entries: Entry, rows: I64) -> list[tuple[Vma, I
 
 
 def _put_anonymous_right(state: ReplayState, entries: Entry, rows: I64, anywhere: bool) -> int:
-    # Page by page of the kernel's. Somewhere it is mapped already, or the entry nearest to its anon_vma gets it first.
+    # The kernel's pages one by one. A page is mapped already, or the entry nearest to its anon_vma gets it first.
     left = 0
     theirs = entries.theirs.entries
     private = np.isin(theirs.kind, (ANON, SWAPPED))

@@ -114,10 +114,10 @@ class Seen:
     def present(self, pages: I64) -> Bool:
         """Which of these pages an earlier picture, or a write, accounts for."""
         since = self._gone_since(pages)
-        found = self._last(pages, writes=True) >= np.maximum(since, 0)
-        for moment, known in self._present:
-            found |= np.isin(pages, known) & (moment >= since)
-        return found
+        accounted = self._last(pages, writes=True) >= np.maximum(since, 0)
+        for moment, there in self._present:
+            accounted |= np.isin(pages, there) & (moment >= since)
+        return accounted
 
     def written(self, pages: I64) -> Bool:
         """Which of these pages took a write fault since the last picture and the last fork."""
@@ -142,16 +142,16 @@ class Seen:
         """
         since = np.maximum(self._gone_since(pages), 0)
         faulted, moment = self._latest(writes=False)
-        found = np.zeros(len(pages), np.bool_)
+        around = np.zeros(len(pages), np.bool_)
         for step in range(1 - AROUND, AROUND):
-            found |= _moments(faulted, moment, pages + step) >= since
+            around |= _moments(faulted, moment, pages + step) >= since
         for when, first, behind in self._populated:
-            found |= (pages > first - AROUND) & (pages < behind + AROUND - 1) & (when >= since)
-        for at in np.flatnonzero(~found & (order > 0)).tolist():
+            around |= (pages > first - AROUND) & (pages < behind + AROUND - 1) & (when >= since)
+        for at in np.flatnonzero(~around & (order > 0)).tolist():
             first = int(pages[at]) - (int(index[at]) & ((1 << int(order[at])) - 1))
             inside = slice(*np.searchsorted(faulted, (first, first + (1 << int(order[at])))).tolist())
-            found[at] = (moment[inside] >= since[at]).any()
-        return found
+            around[at] = (moment[inside] >= since[at]).any()
+        return around
 
     def given_up(self, pages: I64) -> Bool:
         """Which of these pages lie in a range of MADV_FREE."""
@@ -191,12 +191,12 @@ def _moments(distinct: I64, moments: I64, pages: I64) -> I64:
     if not len(distinct):
         return np.full(len(pages), NEVER, np.int64)
     at = np.minimum(np.searchsorted(distinct, pages), len(distinct) - 1)
-    found: I64 = np.where(distinct[at] == pages, moments[at], NEVER)
-    return found
+    of_pages: I64 = np.where(distinct[at] == pages, moments[at], NEVER)
+    return of_pages
 
 
 def _in_ranges(addrs: I64, ranges: list[tuple[int, int]]) -> Bool:
-    found = np.zeros(len(addrs), np.bool_)
+    inside = np.zeros(len(addrs), np.bool_)
     for start, end in ranges:
-        found |= (addrs >= start) & (addrs < end)
-    return found
+        inside |= (addrs >= start) & (addrs < end)
+    return inside

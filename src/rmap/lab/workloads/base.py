@@ -134,11 +134,11 @@ class Workload:
             UsageError: an unknown parameter, or a value outside its limits.
             LimitError: together they ask for more memory than a workload may use.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
+        by_name = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
-            if name not in known:
-                raise UsageError(f"{self.name} has no parameter {name!r}: it has {', '.join(known)}")
-        settings = {name: p.checked(given.get(name, p.default)) for name, p in known.items()}
+            if name not in by_name:
+                raise UsageError(f"{self.name} has no parameter {name!r}: it has {', '.join(by_name)}")
+        settings = {name: p.checked(given.get(name, p.default)) for name, p in by_name.items()}
         size = self.size(**settings)
         for what, asked, limit in (
             ("page-table entries", size.ptes, MAX_PTES),

@@ -129,8 +129,8 @@ def search(
                 say(f"{run.tried:,} sequences, the worst so far {run.best_figure:,.2f}")
     except KeyboardInterrupt:
         interrupted = True
-    known = adversary(design, cost)[:length]
-    made, figure = run.evaluate(known)
+    moves = adversary(design, cost)[:length]
+    made, figure = run.evaluate(moves)
     best, worst = run.best, run.best_figure
     return WorstFound(design, cost, counts, best, worst, made, figure, run.tried, seed, length, interrupted)
 

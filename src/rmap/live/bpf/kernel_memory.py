@@ -183,8 +183,8 @@ class BpfMemory(KernelMemory):
             for top_shift in _TOP_SHIFTS:
                 for below in range(_MOST_GIBIBYTES):
                     base = ((mm >> 30) - below) << 30
-                    found = self._read_ptes(mm, base, top_shift, np.array([address], np.int64))
-                    raw = RawPtes(found[:, 0].copy(), found[:, 1].copy())
+                    ptes = self._read_ptes(mm, base, top_shift, np.array([address], np.int64))
+                    raw = RawPtes(ptes[:, 0].copy(), ptes[:, 1].copy())
                     if raw.present[0] and raw.shift[0] == PAGE_SHIFT and raw.pfn[0] == pfn:
                         return base, top_shift
         return None

@@ -66,21 +66,21 @@ class _TestRun(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
-    """libbpf, with the types of what is used of it.
+    """libbpf, with the types of the functions that are used.
 
     Raises:
         NotPermitted: it is not installed.
     """
     try:
-        found = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError:
         raise refusal("libbpf.so.1 (Debian: libbpf1, Fedora: libbpf)") from None
     for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(found, name)
+        function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
-    found.libbpf_set_print.restype = _VOID
-    found.libbpf_set_print(_keeper)
-    return found
+    lib.libbpf_set_print.restype = _VOID
+    lib.libbpf_set_print(_keeper)
+    return lib
 
 
 def refusal(missing: str) -> NotPermitted:
@@ -296,6 +296,6 @@ def _may_load() -> bool:
 
 def _said(error: int) -> str:
     # What libbpf complained about, in one line; it says most in the message before the last.
-    told = [line for message in _messages for line in message.splitlines() if line.startswith("libbpf:")]
+    complaints = [line for message in _messages for line in message.splitlines() if line.startswith("libbpf:")]
     reason = os.strerror(error)
-    return f"{reason} ({told[0].removeprefix('libbpf:').strip()})" if told else reason
+    return f"{reason} ({complaints[0].removeprefix('libbpf:').strip()})" if complaints else reason

@@ -226,8 +226,8 @@ def _file(world: _World, pid: int, line: procfs.MapsLine) -> int:
     if key not in world.files:
         size, allocated, mode = -1, -1, 0
         try:
-            found = os.stat(procfs.map_file(pid, line.start, line.end))
-            size, allocated, mode = found.st_size, found.st_blocks * _BLOCK, found.st_mode
+            status = os.stat(procfs.map_file(pid, line.start, line.end))
+            size, allocated, mode = status.st_size, status.st_blocks * _BLOCK, status.st_mode
         except OSError:  # not permitted, or unmapped meanwhile: the size stays unknown
             pass
         shmem = line.path.startswith(_SHMEM_PATHS) or world.file_systems.get(line.dev) in ("tmpfs", "devtmpfs")
@@ -246,7 +246,7 @@ def _add_holders(world: _World) -> None:
     builder = world.builder
     for process, row in enumerate(builder.rows("processes")):
         pid = row["pid"]
-        held = {_open_file(world, procfs.descriptor(pid, fd), found) for fd, found in procfs.descriptors(pid)}
+        held = {_open_file(world, procfs.descriptor(pid, fd), status) for fd, status in procfs.descriptors(pid)}
         for file in sorted(held - {-1}):
             builder.add_holder(file, f.HOLDER_FD, process)
     doomed = procfs.doomed_segments()
@@ -259,16 +259,16 @@ def _add_holders(world: _World) -> None:
             builder.add_holder(file, f.HOLDER_PATH)
 
 
-def _open_file(world: _World, link: str, found: os.stat_result) -> int:
+def _open_file(world: _World, link: str, status: os.stat_result) -> int:
     # The file behind a descriptor: one that somebody maps, or shared memory that nobody does; else -1.
-    key = (found.st_dev, found.st_ino)
-    if key not in world.files and found.st_dev in world.shmem_devices and stat.S_ISREG(found.st_mode):
+    key = (status.st_dev, status.st_ino)
+    if key not in world.files and status.st_dev in world.shmem_devices and stat.S_ISREG(status.st_mode):
         world.files[key] = world.builder.add_file(
             procfs.read_link(link),
-            dev=found.st_dev,
-            inode=found.st_ino,
-            size=found.st_size,
-            allocated=found.st_blocks * _BLOCK,
+            dev=status.st_dev,
+            inode=status.st_ino,
+            size=status.st_size,
+            allocated=status.st_blocks * _BLOCK,
             kind=f.FILE_SHMEM,
         )
     return world.files.get(key, -1)

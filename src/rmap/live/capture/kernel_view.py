@@ -192,12 +192,12 @@ def _matched(topology: Topology, builder: SnapshotBuilder) -> I64:
     # For each VMA of the picture: the row of the same VMA in the kernel's table, -1 if none is the same.
     pids = [process["pid"] for process in builder.rows("processes")]
     wanted = {(pids[row["process"]], row["start"], row["end"]): i for i, row in enumerate(builder.rows("vmas"))}
-    found = np.full(len(wanted), _NOWHERE, np.int64)
+    rows = np.full(len(wanted), _NOWHERE, np.int64)
     vmas = topology.vmas
     whole = np.ones(len(vmas), np.bool_)
     whole[topology.truncated] = False
     for at, key in enumerate(zip(vmas.pid.tolist(), vmas.start.tolist(), vmas.end.tolist())):
         place = wanted.get(key)
         if place is not None and whole[at]:
-            found[place] = at
-    return found
+            rows[place] = at
+    return rows

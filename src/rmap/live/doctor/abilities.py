@@ -98,12 +98,12 @@ def _scan() -> str | None:
     with _own_page() as address:
         try:
             with Pagemap(os.getpid()) as pagemap:
-                found = list(pagemap.populated(address, address + mmap.PAGESIZE))
+                populated = list(pagemap.populated(address, address + mmap.PAGESIZE))
         except (FileNotFoundError, PermissionError) as error:
             return _no_pagemap(error)
         except OSError:
-            found = []
-    return None if found else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
+            populated = []
+    return None if populated else "the ioctl PAGEMAP_SCAN (Linux 6.7)"
 
 
 def _no_pagemap(error: OSError) -> str:

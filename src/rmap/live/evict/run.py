@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 
 
 def evict(
-    target: Target, *, whole_cgroup: bool = False, dry_run: bool = False, say: Say = lambda told: None
+    target: Target, *, whole_cgroup: bool = False, dry_run: bool = False, say: Say = lambda line: None
 ) -> Eviction:
     """Push pages out, and look whether they went.
 
@@ -236,8 +236,8 @@ class _Run:
         answer.neighbours_went = max(0, answer.neighbours - neighbours)
 
     def _elsewhere(self, which: Bool) -> Bool:
-        # Which of the pages that were tried on are in another frame than before, or were waited for since by their
-        # process.
+        # Which of the pages that were tried on are in another frame than before, or were waited for by their process
+        # since then.
         answer = np.zeros(len(which), np.bool_)
         rows = np.flatnonzero(which & (np.isin(self.classes.astype(str), MEANS) | self.reclaimed))
         if not len(rows):

@@ -80,7 +80,7 @@ class Target(ABC):
 
     @abstractmethod
     def neighbours(self) -> int:
-        """How many pages of the same folios, which are not meant, are in memory; of those seen by the last ``look``."""
+        """How many unmeant pages of the folios that the last ``look`` saw are in memory."""
 
 
 class FileTarget(Target):
@@ -270,7 +270,7 @@ def _count(values: I64, of: I64) -> I64:
 
 
 def _folios(state: PageState, pfn: I64) -> tuple[I64, Bool]:
-    # Of each frame: the highest mapcount in its folio; and whether one of the folio that is not among these is mapped.
+    # For each frame: the highest mapcount in its folio; and whether a frame of the folio outside these is mapped.
     head, folio = np.unique(state.pfn - state.head_offset, return_inverse=True)
     most = np.zeros(len(head), np.int64)
     np.maximum.at(most, folio, state.mapcount)

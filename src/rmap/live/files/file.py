@@ -25,7 +25,7 @@ class FilePages:
         residency: what of it is in memory.
         mappers: processes with areas of it.
         counted: entries that the kernel counts for the pages that were found mapped; None if it does not tell this
-            user. Of pages that nobody visible maps it is not asked.
+            user. It is not asked about pages that nobody visible maps.
         status: ``complete``, ``hidden``, ``raced``, ``approximate``, or ``unknown`` without page frames.
         open_by: who holds it open: pid -> descriptors.
         ended, refused: processes that ended meanwhile, or whose maps this user may not read.
@@ -67,7 +67,7 @@ def _look(file: OpenedFile) -> FilePages:
     cached = residency(file.fd)
     others = [one for one in mappers.found if one.pid != os.getpid()]
     counted, status = _completeness(mappers, others)
-    known = None if cached.why_unknown else (cached.first, cached.count)
+    resident = None if cached.why_unknown else (cached.first, cached.count)
     return FilePages(
         file.path,
         file.size,
@@ -78,7 +78,7 @@ def _look(file: OpenedFile) -> FilePages:
         open_by(file.key),
         mappers.ended,
         mappers.refused,
-        ranges_of(cached.pages, known, [(one.pid, one.page) for one in others]),
+        ranges_of(cached.pages, resident, [(one.pid, one.page) for one in others]),
     )
 
 

@@ -68,12 +68,12 @@ def open_file(path: str) -> OpenedFile:
             needed="permission to read the file" if os.geteuid() == 0 else "CAP_DAC_READ_SEARCH, or to be its owner",
         ) from None
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path} is {_what(found.st_mode)}: only a regular file has pages of its own")
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path} is {_what(status.st_mode)}: only a regular file has pages of its own")
         return OpenedFile(
-            fd, procfs.read_link(procfs.own_descriptor(fd)), found.st_size,
-            identity_of(fd, found), (found.st_dev, found.st_ino),
+            fd, procfs.read_link(procfs.own_descriptor(fd)), status.st_size,
+            identity_of(fd, status), (status.st_dev, status.st_ino),
         )  # fmt: skip
     except BaseException:
         os.close(fd)
@@ -177,8 +177,8 @@ def open_by(key: Numbers) -> dict[int, list[int]]:
     """
     holders: dict[int, list[int]] = {}
     for pid in _others():
-        for name, found in procfs.descriptors(pid):
-            if (found.st_dev, found.st_ino) == key:
+        for name, status in procfs.descriptors(pid):
+            if (status.st_dev, status.st_ino) == key:
                 holders.setdefault(pid, []).append(int(name))
     return {pid: sorted(fds) for pid, fds in holders.items()}
 

@@ -91,13 +91,13 @@ def cached_files(*, progress: Progress = lambda done, total: None) -> OpenFiles:
             answer.ended += 1
     here = procfs.namespace(procfs.SELF, "mnt")
     below: dict[tuple[int, int], int] = {}
-    for done, found in enumerate(walk.files.values(), 1):
+    for done, file in enumerate(walk.files.values(), 1):
         progress(done, len(walk.files))
         try:
-            _ask(answer.files, found, here, below)
+            _ask(answer.files, file, here, below)
         except OSError:  # closed meanwhile, or not to be read by this user
-            answer.files.append(_row(found, here, None, None, -1))
-    answer.files.sort(key=lambda file: (-(file.resident or 0), file.path))
+            answer.files.append(_row(file, here, None, None, -1))
+    answer.files.sort(key=lambda row: (-(row.resident or 0), row.path))
     return answer
 
 
@@ -111,31 +111,31 @@ def _of_process(walk: _Walk, pid: int) -> None:
         key = walk.named[name]
         if key is not None:
             walk.files[key].mapped.add(pid)
-    for number, found in procfs.descriptors(pid):
+    for number, status in procfs.descriptors(pid):
         link = procfs.descriptor(pid, number)
-        key = _noted(walk, link, found, pid, lambda link=link: procfs.read_link(link))  # type: ignore[misc]
+        key = _noted(walk, link, status, pid, lambda link=link: procfs.read_link(link))  # type: ignore[misc]
         if key is not None:
             walk.files[key].opened.add(pid)
 
 
 def _note(walk: _Walk, link: str, path: str, pid: int) -> _Key | None:
     try:
-        found = os.stat(link)
+        status = os.stat(link)
     except PermissionError:  # only the administrator may follow map_files; the path may lead there as well
         link = procfs.below_root(pid, path)
         try:
-            found = os.stat(link)
+            status = os.stat(link)
         except OSError:
             return None
     except OSError:
         return None
-    return _noted(walk, link, found, pid, lambda: path)
+    return _noted(walk, link, status, pid, lambda: path)
 
 
-def _noted(walk: _Walk, link: str, found: os.stat_result, pid: int, path: Callable[[], str]) -> _Key | None:
-    if not stat.S_ISREG(found.st_mode) or found.st_dev in walk.without_cache:
+def _noted(walk: _Walk, link: str, status: os.stat_result, pid: int, path: Callable[[], str]) -> _Key | None:
+    if not stat.S_ISREG(status.st_mode) or status.st_dev in walk.without_cache:
         return None
-    key = (found.st_dev, found.st_ino)
+    key = (status.st_dev, status.st_ino)
     if key not in walk.files:
         name = path()
         if name.startswith(("/proc/", "/sys/")):
@@ -144,37 +144,37 @@ def _noted(walk: _Walk, link: str, found: os.stat_result, pid: int, path: Callab
     return key
 
 
-def _ask(rows: list[CachedFile], found: _File, here: int | None, below: dict[tuple[int, int], int]) -> None:
-    fd = os.open(found.handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _ask(rows: list[CachedFile], file: _File, here: int | None, below: dict[tuple[int, int], int]) -> None:
+    fd = os.open(file.handle, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         size = os.fstat(fd).st_size
-        told = cachestat(fd)
-        if told is None and may_ask(fd) and _has_cachestat():
+        counts = cachestat(fd)
+        if counts is None and may_ask(fd) and _has_cachestat():
             return  # hugetlb: not page cache
-        if told is not None and told.cache:
-            rows.append(_row(found, here, told.cache, told.dirty, size))
+        if counts is not None and counts.cache:
+            rows.append(_row(file, here, counts.cache, counts.dirty, size))
             return
         if not may_ask(fd):
-            rows.append(_row(found, here, None if told is None else 0, None, size))
+            rows.append(_row(file, here, None if counts is None else 0, None, size))
             return
-        below_it = told is None or _overlaid(fd)
+        below_it = counts is None or _overlaid(fd)
         pages = mincore_pages(fd, 0, -(-size // PAGE_SIZE) if below_it else 0)
-        if told is not None and len(pages):
+        if counts is not None and len(pages):
             same = (int(frames_of(fd, pages[:1])[0]), size)
             if same[0] > 0 and same in below:
                 row = rows[below[same]]
-                both = sorted({*row.mapped_by, *found.mapped}), sorted({*row.open_by, *found.opened})
+                both = sorted({*row.mapped_by, *file.mapped}), sorted({*row.open_by, *file.opened})
                 rows[below[same]] = CachedFile(row.path, row.handle, row.resident, None, size, *both)
                 return
             below[same] = len(rows)
-        rows.append(_row(found, here, len(pages), None if len(pages) else 0, size))
+        rows.append(_row(file, here, len(pages), None if len(pages) else 0, size))
     finally:
         os.close(fd)
 
 
 def _overlaid(fd: int) -> bool:
-    # Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. Of those mounted
-    # elsewhere only it is not known: then it may.
+    # Whether a file system keeps its pages in files below (overlayfs), where cachestat does not look. If it is mounted
+    # elsewhere only, that is not known: then it may.
     return procfs.file_systems().get(os.fstat(fd).st_dev, "overlay") == "overlay"
 
 
@@ -186,17 +186,17 @@ def _has_cachestat() -> bool:
         os.close(fd)
 
 
-def _row(found: _File, here: int | None, pages: int | None, dirty: int | None, size: int) -> CachedFile:
-    path = found.path
-    elsewhere = procfs.namespace(found.pid, "mnt") not in (here, None)
+def _row(file: _File, here: int | None, pages: int | None, dirty: int | None, size: int) -> CachedFile:
+    path = file.path
+    elsewhere = procfs.namespace(file.pid, "mnt") not in (here, None)
     if elsewhere and path.startswith("/") and not path.endswith(" (deleted)"):
-        path = procfs.below_root(found.pid, path)
+        path = procfs.below_root(file.pid, path)
     return CachedFile(
         path,
-        found.handle,
+        file.handle,
         None if pages is None else pages * PAGE_SIZE,
         None if dirty is None else dirty * PAGE_SIZE,
         size,
-        sorted(found.mapped),
-        sorted(found.opened),
+        sorted(file.mapped),
+        sorted(file.opened),
     )

@@ -47,9 +47,9 @@ def _look(pfn: int, snapshot: Snapshot | None, say: Callable[[str], None]) -> Ba
     if snapshot is not None and snapshot.frame_run(pfn) >= 0:
         who = snapshot.who(pfn)
     elif snapshot is None:
-        found = look_up(Key("pfn", pfn=pfn), say=say)
-        assert not isinstance(found, NoPage)
-        who = found
+        answer = look_up(Key("pfn", pfn=pfn), say=say)
+        assert not isinstance(answer, NoPage)
+        who = answer
     else:
         who = Who(pfn, KINDS[kind].name, 0, 0, "unmapped", [])
     if kind in KINDS.cached and not raw & KPF_LRU and not who.found:

@@ -31,11 +31,11 @@ _Run = tuple[int, int]
 
 
 def everywhere(search: Search, pids: Iterable[int], enough: Enough = lambda: False) -> None:
-    """Look at every entry of every process that has not been scanned yet; of those who share an mm only the lowest.
+    """Look at every entry of every process that has not been scanned yet; only the lowest pid of those who share an mm.
 
     Args:
         pids: ascending.
-        enough: asked after every hit: whether to stop. What has been begun with is scanned to its end.
+        enough: asked after every hit: whether to stop. A process once begun is scanned to its end.
     """
     once = [pid for pid in groups(pids, compare_mms) if pid not in search.scanned]
     work = _Work(search, once, enough)
@@ -82,7 +82,7 @@ class _Work:
                 self.done = self.done or (bool(new) and self.enough())
 
     def _pieces(self, pids: list[int]) -> Iterator[tuple[int, list[_Run]]]:
-        # All entries of a process before those of the next; whoever is begun with is read to the end.
+        # All entries of a process before those of the next; a process once begun is read to the end.
         for pid in pids:
             if self.done:
                 return
@@ -143,13 +143,13 @@ def _scan(search: Search, pagemap: Pagemap, runs: list[_Run], buffers: tuple[I64
 
 
 def _hits(search: Search, pid: int, entries: I64, equal: Bool, filled: list[_Run]) -> set[Hit]:
-    # One pass over both halves of every entry: only if a half equals that of the page are entries looked at as a whole.
+    # One pass over both halves of every entry: entries are compared as a whole only if a half equals the page's.
     np.equal(entries.view(np.uint32), np.uint32(search.wanted & _LOW), out=equal)
     if not equal.any():
         return set()
-    found = np.flatnonzero(entries.view(np.uint64) & np.uint64(STATE) == np.uint64(search.wanted))
+    positions = np.flatnonzero(entries.view(np.uint64) & np.uint64(STATE) == np.uint64(search.wanted))
     hits = set()
-    for at in found.tolist():
+    for at in positions.tolist():
         for first, count in filled:
             if at < count:
                 hits.add(Hit(pid, (first + at) << PAGE_SHIFT))

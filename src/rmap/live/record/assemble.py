@@ -118,7 +118,7 @@ class Assembler:
         self._waiting = raw.empty()
 
     def _give_up_waiting(self) -> None:
-        # Whose picture is missing was killed before one could be taken: it has done nothing since.
+        # A process without a picture was killed before one could be taken: it has done nothing since.
         while len(self._waiting):
             self._at_execs[int(raw.low(self._waiting[0, raw.TGID_TID]))].append(None)
             self._flush()
@@ -273,7 +273,7 @@ def _path_of(pid: int, fd: int, dev: int, inode: int) -> str:
     link = procfs.descriptor(pid, fd)
     if fd >= 0:
         with suppress(OSError):
-            found = os.stat(link)
-            if (found.st_dev, found.st_ino) == (dev, inode):
+            status = os.stat(link)
+            if (status.st_dev, status.st_ino) == (dev, inode):
                 return procfs.read_link(link)
     return ""

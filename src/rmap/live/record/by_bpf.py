@@ -87,12 +87,12 @@ class BpfRecorder:
     def unseen(self) -> str:
         """Processes and calls that could not be recorded."""
         counts = self._counts()
-        told = []
+        clauses = []
         if counts[_UNTRACKED]:
-            told.append(f"{counts[_UNTRACKED]:,} processes were too many to follow")
+            clauses.append(f"{counts[_UNTRACKED]:,} processes were too many to follow")
         if counts[_FOREIGN]:
-            told.append(f"{counts[_FOREIGN]:,} system calls of 32-bit code were not understood")
-        return "; ".join(told)
+            clauses.append(f"{counts[_FOREIGN]:,} system calls of 32-bit code were not understood")
+        return "; ".join(clauses)
 
     def close(self) -> None:
         """Unload everything."""

@@ -275,8 +275,8 @@ class _Reader:
             self.add(time, t.EXEC, 0, pid, tid)
         elif event == "sched:sched_process_exit":
             self.threads[pid] = self.threads.get(pid, 1) - 1
-            told = "group_dead=" in rest  # since Linux 6.16
-            if "group_dead=true" in rest if told else not self.threads[pid]:
+            has_group_dead = "group_dead=" in rest  # since Linux 6.16
+            if "group_dead=true" in rest if has_group_dead else not self.threads[pid]:
                 self.add(time, t.EXIT, 0, pid, tid)
 
     def add(
@@ -292,12 +292,12 @@ class _Reader:
         call = self.calls.get(tid)
         flags = -1
         if call is not None and call.nr in (NR["clone"], NR["fork"], NR["vfork"]):
-            told = {NR["clone"]: call.arguments[0], NR["fork"]: 0, NR["vfork"]: t.CLONE_VM | t.CLONE_VFORK}
-            flags = told[call.nr]
+            flags_of = {NR["clone"]: call.arguments[0], NR["fork"]: 0, NR["vfork"]: t.CLONE_VM | t.CLONE_VFORK}
+            flags = flags_of[call.nr]
         hinted, shared = self.hints.get(child_tid, (-1, thread))
         self.threads[child] = self.threads.get(child, 0 if not thread else 1) + 1
-        known, shared = (flags, bool(flags & t.CLONE_VM)) if flags != -1 else (hinted, shared)
-        self.add(time, t.FORK, 0, pid, tid, child, child_tid, known, int(thread), int(thread or shared))
+        flags, shared = (flags, bool(flags & t.CLONE_VM)) if flags != -1 else (hinted, shared)
+        self.add(time, t.FORK, 0, pid, tid, child, child_tid, flags, int(thread), int(thread or shared))
 
     def fault(self, pid: int, tid: int, time: int, address: int, error: int, in_kernel: bool) -> None:
         call = self.calls.get(tid)
@@ -310,17 +310,17 @@ class _Reader:
         if nr not in _MEMORY_CALLS:
             self.calls.pop(tid, None)
             return
-        found = {name: _signed(int(value, 16)) for name, value in _REGISTER.findall(registers)}
-        if len(found) < len(_IN_ORDER):  # not from user space
+        values = {name: _signed(int(value, 16)) for name, value in _REGISTER.findall(registers)}
+        if len(values) < len(_IN_ORDER):  # not from user space
             return
-        arguments = tuple(found[name] for name in _IN_ORDER)
+        arguments = tuple(values[name] for name in _IN_ORDER)
         file = 0
         if nr == NR["mmap"] and result >= 0 and not (arguments[3] & MAP_ANONYMOUS):
             file = self.file(pid, tid, time, arguments, result)
         self.add(time, t.SYSCALL, nr, pid, tid, *arguments, result=result, file=file)
 
     def file(self, pid: int, tid: int, time: int, arguments: tuple[int, ...], result: int) -> int:
-        # The open behind an mmap, told of when it is met first. Its address is made up.
+        # The open behind an mmap, reported the first time it is met. Its address is made up.
         mapped = self.mapped.get(tid)
         if mapped is None or not mapped.start <= result < mapped.end:
             return 0
@@ -331,9 +331,9 @@ class _Reader:
             bits = int(bool(arguments[3] & MAP_SHARED and arguments[2] & PROT_WRITE))
             size, shmem, device = -1, mapped.path.startswith(("/memfd:", "/SYSV", "/dev/shm/")), False
             with suppress(OSError):
-                found = os.stat(mapped.path)
-                if found.st_ino == mapped.inode:
-                    size = found.st_size
+                status = os.stat(mapped.path)
+                if status.st_ino == mapped.inode:
+                    size = status.st_size
             device = mapped.path.startswith("/dev/") and not shmem
             path = mapped.path.encode()
             for start in range(0, len(path), 48):

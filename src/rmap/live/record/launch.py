@@ -37,9 +37,9 @@ class Launched:
         os.write(self._permission, b"g")
         os.close(self._permission)
         self._permission = -1
-        told = os.read(self._complaint, 16)
-        if told:
-            reason = os.strerror(int(told))
+        number = os.read(self._complaint, 16)
+        if number:
+            reason = os.strerror(int(number))
             self.error = UsageError(f"{self._name}: {reason}: nothing was recorded")
 
     def give_up(self) -> None:

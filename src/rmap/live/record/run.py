@@ -271,8 +271,9 @@ def pack(folder: Path, target: Path, about: dict[str, Any], *, force: bool = Fal
     Raises:
         TraceError: the recording contradicts itself.
     """
-    found = Trace.load(folder)
-    trace = Trace({**found.about, **about}, found.events, found.opens, _named_files(found), found.moments)
+    recording = Trace.load(folder)
+    about = {**recording.about, **about}
+    trace = Trace(about, recording.events, recording.opens, _named_files(recording), recording.moments)
     trace.save(target, force=force)
     return trace
 

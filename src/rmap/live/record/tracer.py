@@ -133,7 +133,7 @@ class Tracer:
 
     def _handle_all(self) -> bool:
         # Whether anything had happened.
-        found = False
+        happened = False
         while True:
             try:
                 tid, status = os.waitpid(-1, _WAIT)
@@ -141,8 +141,8 @@ class Tracer:
                 self._threads.clear()
                 return True
             if not tid:
-                return found
-            found = True
+                return happened
+            happened = True
             self._handle(tid, status)
 
     def _handle(self, tid: int, status: int) -> None:

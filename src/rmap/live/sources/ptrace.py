@@ -248,10 +248,10 @@ class _Freezer(threading.Thread):
     def _collect(self) -> None:
         for tid in set(self._seized) - set(self._status):
             try:
-                found, status = os.waitpid(tid, WALL | os.WNOHANG)
+                pid, status = os.waitpid(tid, WALL | os.WNOHANG)
             except ChildProcessError:
-                found, status = tid, 0
-            if not found:
+                pid, status = tid, 0
+            if not pid:
                 continue
             if os.WIFSTOPPED(status):
                 self._status[tid] = status

@@ -104,14 +104,14 @@ def mincore_pages(fd: int, first: int, count: int) -> I64:
     Raises:
         OSError: it cannot be mapped.
     """
-    found = [np.empty(0, np.int64)]
+    parts = [np.empty(0, np.int64)]
     for begin, pages in _windows(first, count):
         stat = cachestat(fd, begin << PAGE_SHIFT, pages << PAGE_SHIFT) if pages > PAGE_SIZE else None
         if stat is not None and not stat.cache and not _overlaid(fd):
             continue  # a hole of a huge file: nothing to look at page by page
         with mapped(fd, begin, pages) as address:
-            found.append(np.flatnonzero(resident(address, pages << PAGE_SHIFT)) + begin)
-    return np.concatenate(found)
+            parts.append(np.flatnonzero(resident(address, pages << PAGE_SHIFT)) + begin)
+    return np.concatenate(parts)
 
 
 def frames_of(fd: int, pages: I64) -> I64:
@@ -174,7 +174,7 @@ def _overlaid(fd: int) -> bool:
 
 
 def _by_cachestat(fd: int, first: int, count: int) -> tuple[I64, I64]:
-    # By halves: what is all there, or all not there, is not looked into.
+    # Halves each stretch; a stretch that is all there, or all missing, is not looked into.
     whole: list[I64] = [np.empty(0, np.int64)]
     todo = [(first, count)] if count else []
     while todo:

@@ -32,21 +32,21 @@ def read_rollups(pids: Iterable[int] | None = None, *, share_of_time: float = 1.
         share_of_time: read for this share of the time only.
     """
     asked = [pid for pid in (procfs.pids() if pids is None else sorted(pids)) if pid != os.getpid()]
-    found = Rollups()
+    rollups = Rollups()
     for pid in groups(asked):
         began = time.monotonic()
         try:
             row = _read(pid)
         except (FileNotFoundError, ProcessLookupError):
-            found.ended += not _without_memory(pid)
+            rollups.ended += not _without_memory(pid)
             continue
         except PermissionError:
-            found.refused += 1
+            rollups.refused += 1
             continue
         if row is not None:
-            found.rows.append(row)
+            rollups.rows.append(row)
         time.sleep((time.monotonic() - began) * (1 / share_of_time - 1))
-    return found
+    return rollups
 
 
 def _without_memory(pid: int) -> bool:

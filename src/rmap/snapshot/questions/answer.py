@@ -56,7 +56,7 @@ class Who:
         note: what a reader must know about this status, or ``""``.
         found_by: the way by which the entries were found; ``""`` for those of a picture.
         hidden: why some were not found, as far as that is known.
-        own: how many of those that the kernel counts are of the process that asks, which leaves itself out.
+        own: how many of the counted entries belong to the process that asks, which leaves itself out.
         flags: KPF bits of the frame, None if not known.
     """
 
@@ -130,7 +130,7 @@ def judge(
         counted: entries that the kernel counts.
         kind: of the page, as ``frames.kind``; None for pages of which each has a count.
         averaged: the kernel keeps no exact count of it: a large folio, on some kernels.
-        surplus: of some page more were found than the kernel counts; None: if that is so of the sum.
+        surplus: whether more entries of some page were found than the kernel counts; None: the sums decide.
         raced: why the numbers are of different moments; ``""`` if they are not.
         hidden: the note, if some were not found.
         absent: why nobody can map it, whatever is counted; ``""`` if somebody can.

@@ -259,16 +259,16 @@ def _rebooted(before: Snapshot, after: Snapshot) -> bool:
 
 
 def _keys(snapshot: Snapshot) -> list[tuple[int, int]]:
-    # By what a process is known: pid and start time.
+    # What identifies a process: pid and start time.
     return list(zip(snapshot.processes.pid.tolist(), snapshot.processes.start_time.tolist()))
 
 
-def changes_of(found: Difference, pids: set[int] | None) -> Difference:
+def changes_of(whole: Difference, pids: set[int] | None) -> Difference:
     """The same, with only these processes; None for all. Totals of memory and files stay those of the machine."""
     if pids is None:
-        return found
-    kept = [one for one in found.processes if one.pid in pids]
-    return Difference(kept, found.files, found.memory_before, found.memory_after, found.warnings)
+        return whole
+    kept = [one for one in whole.processes if one.pid in pids]
+    return Difference(kept, whole.files, whole.memory_before, whole.memory_after, whole.warnings)
 
 
 def pids_in(before: Snapshot, after: Snapshot) -> set[int]:

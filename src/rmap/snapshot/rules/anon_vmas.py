@@ -96,7 +96,7 @@ def topology_of(snapshot: Snapshot) -> CheckedTopology:
     vmas, processes, links, about = snapshot.vmas, snapshot.processes, snapshot.anon_vma_chains, snapshot.about
     table = snapshot.anon_vmas
     pid = processes.pid[vmas.process].astype(np.int64)
-    # The kernel's own topology was read of all processes: what of it is not in the picture is marked.
+    # The kernel's own topology was read for all processes: whatever the picture lacks of it is marked.
     missing = about["topology"] != "kernel" and bool(about["refused"] or about["skipped"] or about["ended"])
 
     def vma_name(row: int) -> str:
@@ -210,8 +210,8 @@ class _World:
 
     def _vmas(self, number: str, wrong: Bool, text: str) -> Found:
         rows = np.flatnonzero(wrong).tolist()
-        found = [self._of_vma(number, text, row) for row in rows[:NAMED]]
-        return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), found)
+        violations = [self._of_vma(number, text, row) for row in rows[:NAMED]]
+        return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), violations)
 
     def _of_vma(self, number: str, text: str, row: int, *others: int) -> Violation:
         objects: list[str] = []
@@ -285,8 +285,8 @@ class _World:
         differs[same] = t.link_anon_vma[same] != t.link_anon_vma[at]
         rows = np.flatnonzero(wrong | self._any(differs)).tolist()
         text = "two VMAs have the same active anon_vma, but not the same chain"
-        found = [self._of_vma(number, text, row, int(model[row])) for row in rows[:NAMED]]
-        return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), found)
+        violations = [self._of_vma(number, text, row, int(model[row])) for row in rows[:NAMED]]
+        return Found(Checked(number, WHAT[number], self.nr_vmas, "VMAs", violations=len(rows)), violations)
 
     def _active_counts(self, number: str) -> Found:
         text = "num_active_vmas is {says:,}; VMAs that point at the anon_vma: {counted:,}"
@@ -301,7 +301,7 @@ class _World:
         members = np.bincount(t.root[t.root >= 0], minlength=self.nr_anon_vmas)
         wanted = np.where(t.root == np.arange(self.nr_anon_vmas), members, 1)
         text = "refcount is {says:,}; by rule 2.9 it should be {counted:,}"
-        found = self._counters(number, t.refcount, wanted, text, above=t.ksm)
+        finding = self._counters(number, t.refcount, wanted, text, above=t.ksm)
         more = np.flatnonzero(t.ksm & ~t.partial & ~t.outside & (t.refcount > wanted))
         above = int((t.refcount - wanted)[more].sum())
         if t.ksm_items is not None and above > t.ksm_items:
@@ -310,9 +310,9 @@ class _World:
             )
             pids = tuple(np.unique(t.pid[t.link_vma[np.isin(t.link_anon_vma, more)]]).tolist())
             objects = tuple(map(self._name, more.tolist()[:_MOST_NAMED]))
-            found.violations.append(Violation(number, text, objects, pids, "ksm"))
-            return Found(found.checked._replace(violations=found.checked.violations + 1), found.violations)
-        return found
+            finding.violations.append(Violation(number, text, objects, pids, "ksm"))
+            return Found(finding.checked._replace(violations=finding.checked.violations + 1), finding.violations)
+        return finding
 
     def _counters(self, number: str, says: I64, counted: I64, text: str, *, above: Bool | None = None) -> Found:
         # One counter of every anon_vma; `above` says where more than was counted may be right.
@@ -320,7 +320,7 @@ class _World:
         excused = t.partial | ((says > counted) & (t.outside if above is None else t.outside | above))
         left_out = int(np.count_nonzero(excused))
         rows = np.flatnonzero((says != counted) & ~excused).tolist()
-        found = [
+        violations = [
             self._of_anon_vma(number, text.format(says=int(says[row]), counted=int(counted[row])), row)
             for row in rows[:NAMED]
         ]
@@ -330,7 +330,7 @@ class _World:
             why = "KSM holds them" if only_ksm else "they reach outside, or changed meanwhile"
             note = f"not asked of {format_count(left_out)}: {why}"
         line = Checked(number, WHAT[number], self.nr_anon_vmas - left_out, "anon_vmas", "", len(rows), note)
-        return Found(line, found)
+        return Found(line, violations)
 
     def _of_anon_vma(self, number: str, text: str, row: int) -> Violation:
         vmas = np.unique(self.t.link_vma[self.t.link_anon_vma == row])
@@ -353,9 +353,9 @@ class _World:
         # Where one above was not read, a picture names the anon_vma itself.
         right |= t.partial & ((t.parent == own) | (t.root == own))
         rows = np.flatnonzero(~right).tolist()
-        found = []
+        violations = []
         for row in rows[:NAMED]:
             parent, root = int(t.parent[row]), int(t.root[row])
             text = f"parent {self._name(parent)} and root {self._name(root)} of the anon_vma do not fit"
-            found.append(self._of_anon_vma(number, text, row))
-        return Found(Checked(number, WHAT[number], self.nr_anon_vmas, "anon_vmas", violations=len(rows)), found)
+            violations.append(self._of_anon_vma(number, text, row))
+        return Found(Checked(number, WHAT[number], self.nr_anon_vmas, "anon_vmas", violations=len(rows)), violations)

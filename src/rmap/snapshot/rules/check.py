@@ -100,7 +100,7 @@ def inspect_pages(snapshot: Snapshot, *, strict: bool | None = None) -> list[Fou
         _complete,
         _file_pages,
     )
-    return [found for one in checks for found in one(snapshot, pages)]
+    return [finding for one in checks for finding in one(snapshot, pages)]
 
 
 def _pages(snapshot: Snapshot) -> CheckedPages:
@@ -128,7 +128,7 @@ def _pages(snapshot: Snapshot) -> CheckedPages:
 
 
 def _demand(snapshot: Snapshot, pages: CheckedPages, asked: Bool, right: Bool, line: Checked, text: str) -> Found:
-    # One invariant of entries: of those asked about, which are right.
+    # One invariant of entries: which of those asked about are right.
     rows = np.flatnonzero(asked & ~right).tolist()
     violations = []
     for i in rows[:NAMED]:
@@ -256,7 +256,7 @@ def _complete(snapshot: Snapshot, pages: CheckedPages) -> Iterator[Found]:
     yield Found(Checked("I20", "pages whose every mapping is in the picture", complete, "pages", note=note), [])
 
 
-def _miscounted(snapshot: Snapshot, pages: CheckedPages, i: int, number: str, mapcount: int, found: int) -> Violation:
+def _miscounted(snapshot: Snapshot, pages: CheckedPages, i: int, number: str, mapcount: int, entries: int) -> Violation:
     pfn = int(snapshot.pfns()[i])
     kind = snapshot.frames.kind[snapshot.frame_run(pfn)]
     rows = np.arange(*np.searchsorted(pages.pfn, (pfn, pfn + 1)))  # entries stand in the order of their pages
@@ -269,7 +269,7 @@ def _miscounted(snapshot: Snapshot, pages: CheckedPages, i: int, number: str, ma
     if len(rows) > _MOST_NAMED:
         objects.append(f"... {len(rows) - _MOST_NAMED:,} more entries")
     pids = tuple(np.unique(snapshot.processes.pid[process]).tolist())
-    text = f"the page's mapcount is {mapcount}, but {found} entries map it"
+    text = f"the page's mapcount is {mapcount}, but {entries} entries map it"
     return Violation(number, text, tuple(objects), pids, pfn)
 
 

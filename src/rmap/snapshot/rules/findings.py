@@ -80,8 +80,12 @@ class Report:
     violations: list[Violation]
 
 
-def report_of(found: list[Found]) -> Report:
-    """Put what was found in the order of the numbers; what is no invariant but a rule stands last."""
-    found = sorted(found, key=lambda one: (one.checked.invariant[0] != "I", float(one.checked.invariant.lstrip("I"))))
-    described = [violation for one in found for violation in one.violations[:DESCRIBED]]
-    return Report([one.checked for one in found], described)
+def report_of(findings: list[Found]) -> Report:
+    """Put findings in the order of their numbers; rules that are no invariants stand last."""
+    ordered = sorted(findings, key=lambda one: _order(one.checked.invariant))
+    described = [violation for one in ordered for violation in one.violations[:DESCRIBED]]
+    return Report([one.checked for one in ordered], described)
+
+
+def _order(number: str) -> tuple[bool, float]:
+    return number[0] != "I", float(number.lstrip("I"))
