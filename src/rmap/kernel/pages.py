@@ -57,7 +57,7 @@ class DenseFrames:
     """The frames of a picture, numbered from 1.
 
     Attributes:
-        picture_pfn: int64; the picture's PFN of each dense number (row 0 is the zero page, -1).
+        snapshot_pfn: int64; the picture's PFN of each dense number (row 0 is the zero page, -1).
         kind: int8; the picture's kind, -1 for pages of a folio that the picture does not describe.
         mapcount: int64; what the kernel said.
         exclusive_known: bool; the picture says which pages are exclusive.

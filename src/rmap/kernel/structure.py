@@ -4,8 +4,8 @@ Whoever loads a picture makes its VMAs here: :mod:`rmap.kernel.adopt` those of a
 those of one new address space, a replay single ones. Anon_vmas are made as the picture knows them, or, where it knows
 none, from the families that :mod:`rmap.kernel.families` infers.
 
-What a kernel-side actor did unseen may have given a VMA an anon_vma before a fork, which no page put right afterwards
-makes up for. So where a picture knows the kernel's own topology, the design's is taken down and made like it.
+An actor in the kernel may have given a VMA an anon_vma unseen, before a fork: that cannot be put right page by page.
+So where a picture knows the kernel's own topology, the design's is taken down and made like it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class MachineCheck:
         readings: how often was read again.
         facts: release, and numbers of processes, vmas, anon_vmas, anon_pages, pages, ptes; refused, ended, raced.
         seconds: how long it took.
-        untold: more differences than are told apart, which may have been there each time: no judgement either.
+        untold: differences beyond those that are named, which may have been there each time: no judgement either.
     """
 
     report: Report
@@ -139,9 +139,9 @@ def _settled(violation: Violation, rested: set[int]) -> bool:
 
 
 class _Unnamed:
-    # A line may have more violations than are named. How many of the others may have been there each time: once a
-    # reading named all of them, those of it that were there ever since; else as many as the reading that found fewest,
-    # without those that were told apart.
+    # An invariant can have more violations than are named. This bounds how many of the unnamed ones were there in every
+    # reading: once a reading named all of them, those that were there ever since; until then as many as the reading
+    # with the fewest, less those that are named.
 
     def __init__(self, first: _Reading) -> None:
         self._line = {violation.identity: _line_of(one) for one in first.found for violation in one.violations}
@@ -248,7 +248,7 @@ def _raced(facts: dict[str, str | int]) -> float:
 
 
 def _read_again(memory: KernelMemory | None, violations: Iterable[Violation]) -> _Reading:
-    # Only what the violations are about.
+    # Of pages only those of the processes that the violations are about; structures are read whole.
     if memory is not None and all(violation.invariant in _OF_STRUCTS for violation in violations):
         return _Reading(inspect_structs(memory).found, None, None)
     return _read(memory, _involved(violations), None)

@@ -84,7 +84,7 @@ class _Runs(NamedTuple):
         return self.page + self.pages
 
     def rows_in(self, others: _Runs) -> I64:
-        """Which of them hold a page of any of some others; as often as of several."""
+        """Which of these runs overlap any of some others: int64 rows, one for each overlap."""
         first = np.searchsorted(self.end(), others.page, side="right")
         behind = np.searchsorted(self.page, others.end())
         any_there = behind > first
@@ -214,7 +214,7 @@ class Watch:
 
 
 def _zero_frame() -> int:
-    # The frame of an anonymous page that has been read, and never written.
+    # The frame of the zero page: of an anonymous page that has been read, and never written.
     with mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
         with suppress(OSError):  # a kernel without huge pages
             page.madvise(mmap.MADV_NOHUGEPAGE)

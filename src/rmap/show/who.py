@@ -26,7 +26,7 @@ def who(answer: Who, *, origin: str, limit: int | None) -> list[str]:
     """The lines of ``rmap who``.
 
     Args:
-        answer: what the picture says.
+        answer: what the picture, or the machine, says.
         origin: how it was found, in words.
         limit: show at most so many mappings, None for all.
     """

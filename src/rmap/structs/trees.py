@@ -227,11 +227,11 @@ def _membership(trees: Trees, tree: I64, vma: I64, nodes: Bool) -> dict[str, tup
 def _members(
     trees: Trees, topology: Topology, tree: I64, vma: I64, but: I64, owners: dict[int, tuple[int, ...]], line: Checked
 ) -> Found:
-    # Each VMA is wanted in its tree; nothing is known of the VMAs in `but`.
+    # vma[i] must be in tree[i]; the VMAs in `but` were not read whole, so nothing is asked of them.
     asked = ~trees.truncated[tree] & ~np.isin(vma, but)
     nodes = ~trees.truncated[trees.tree] & ~np.isin(trees.vma, but)
     compared = _membership(trees, tree[asked], vma[asked], nodes)
-    # What no process has: in the tree of an mm in use, it is of one that was not read.
+    # A node whose VMA no process has: if its mm is in use, its process was not read.
     foreign = members_outside(trees, topology)
     of_tree, address = compared["surplus"]
     strange = np.isin(address, trees.vma[foreign])

@@ -1,7 +1,7 @@
 """The same subject once per design: right? what does it cost?
 
-A subject is a workload, a picture or a recorded program. Every design has a process and a kernel of its own; what is
-counted is the same on every machine.
+A subject is a workload, a picture or a recorded program. Every design has a kernel of its own, and of several each a
+process; what is counted is the same on every machine.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def chosen(designs: Sequence[str] | None) -> list[str]:
 
 
 def once_per_design(job: Job, designs: Sequence[str], progress: Progress) -> list[Answer]:
-    """Do a job under every design; several designs at the same time, each in a process of its own.
+    """Do a job under every design; one in this process, several at the same time, each in a process of its own.
 
     Args:
         progress: told what goes on; the subject first, then the results, in the order of ``designs``.

@@ -160,8 +160,8 @@ def put_structure_right(state: ReplayState, entries: Entry) -> bool:
 
 
 def _anchors(entries: Entry, rows: I64) -> tuple[I64, I64]:
-    # What each page hangs on, and where. That is not known of a page that the kernel has merged, or has in swap and the
-    # model has not: the root of its family will do, where everybody looks.
+    # What each page hangs on, and where. Unknown if the kernel has merged the page, or swapped it out and the model has
+    # not: then the root of its family will do, where everybody looks.
     theirs, vmas = entries.theirs.snapshot, entries.theirs.snapshot.vmas
     anon_vma, index, vma = (entries.of(name, rows).copy() for name in ("anon_vma", "index", "vma"))
     unknown = (anon_vma < 0) | (index < 0)

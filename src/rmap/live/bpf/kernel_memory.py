@@ -1,4 +1,4 @@
-"""The kernel's own memory, read by BPF: VMAs with chains, struct pages in bulk, interval trees.
+"""The kernel's own memory, read by BPF: VMAs with chains, struct pages in bulk, interval trees, page-table entries.
 
 What is read is a copy of a moment that nobody else stopped: an object may be freed while it is read, and two objects
 may be of two moments. Whoever draws conclusions reads again, or stops the processes first.

@@ -168,9 +168,9 @@ def _read_process(world: _World, pid: int) -> _ReadProcess | None:
 def _read_all(
     world: _World, pids: list[int], share_of_time: float
 ) -> Iterator[tuple[int, _ReadProcess | Exception | None]]:
+    # Every process in order, read on all processors (it is mostly the kernel's work), or one after the other to be
+    # gentle.
     def read(pid: int) -> tuple[int, _ReadProcess | Exception | None]:
-        # Every process in order, read on all processors (it is mostly the kernel's work), or one after the other to be
-        # gentle.
         began = time.monotonic()
         try:
             answer: _ReadProcess | Exception | None = _read_process(world, pid)

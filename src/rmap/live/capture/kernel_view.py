@@ -154,9 +154,9 @@ def add_topology(memory: KernelMemory, builder: SnapshotBuilder) -> KernelView:
 
 
 def _read_steady(memory: KernelMemory) -> Topology:
-    # A reading without a process half made or half gone in it. Counters that do not agree with the VMAs read, each time
-    # in the same way, are left as they are: that is a finding, not a race. Others are marked as torn, and so are those
-    # whose tree has VMAs of nobody: of a process on its way out or in, which does not show them.
+    # Read until no process is in the midst of a fork or its exit. Counters that disagree with the VMAs read in the same
+    # way each time are left as they are: that is a finding, not a race. Others are marked as torn. So are those whose
+    # tree has VMAs of nobody: of a process on its way in or out, which does not show them.
     before: set[tuple[int, ...]] = set()
     for _ in range(1 + AGAIN):  # a millisecond each
         topology = memory.topology()

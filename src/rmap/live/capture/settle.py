@@ -2,7 +2,7 @@
 
 The machine runs on while it is read, and two sources are never of one moment. So a contradiction is no finding yet. It
 is read again: what is gone then was a race; what is there each time is a finding. Here stands how often, and what "each
-time" means; everybody who reads again does it by these three. No NumPy: one page is looked up without it.
+time" means. No NumPy: one page is looked up without it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 AGAIN = 3
-"""How often what looks wrong is read again, before it is believed."""
+"""How often what looks wrong is read again, before it is believed. A look-up of one page is made so often in all."""
 
 
 def read_until(read: Callable[[], T], is_settled: Callable[[T], bool], *, readings: int, pause: float = 0.0) -> T:
@@ -52,7 +52,7 @@ def settle_rows(
     Args:
         suspect: int64, the rows.
         changed: which of some rows are not any more what they were, or contradict themselves no more; bool.
-        raced: told of the rows of which that is so: they are of two moments.
+        raced: called with the rows that changed: they are of two moments.
         readings: how often at most.
 
     Returns:

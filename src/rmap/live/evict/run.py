@@ -4,10 +4,10 @@ The kernel's calls answer with success whether or not a page went. So what is in
 and afterwards, from the page cache and the page tables, and only that is told. A page that is gone and there again
 within 100 ms came back; so did one that is there in another frame, or whose only mapper has waited for it since.
 
-Without leave only the named pages are touched (:mod:`rmap.live.evict.plan` says by what means, and what each skips).
-With it, the memory cgroup that most of them are charged to is reclaimed, everything in it alike: memory.force_empty
-(v1) or memory.reclaim (v2), until the pages are gone. Reclaim of a node, drop_caches and a DAMON that others use are
-never touched: what they push out is everybody's.
+Unless the whole cgroup is allowed, only the named pages are touched (:mod:`rmap.live.evict.plan` says by what means,
+and what each skips). If it is, the memory cgroup that most of them are charged to is reclaimed, everything in it alike:
+memory.force_empty (v1) or memory.reclaim (v2), until the pages are gone. Reclaim of a node, drop_caches and a DAMON
+that others use are never touched: what they push out is everybody's.
 """
 
 from __future__ import annotations

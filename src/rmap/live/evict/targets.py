@@ -80,7 +80,7 @@ class Target(ABC):
 
     @abstractmethod
     def neighbours(self) -> int:
-        """How many unmeant pages of the folios that the last ``look`` saw are in memory."""
+        """How many pages that were not asked for, but share a folio with those of the last ``look``, are in memory."""
 
 
 class FileTarget(Target):

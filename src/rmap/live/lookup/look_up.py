@@ -1,7 +1,7 @@
 """Who maps one page of the running machine, found as an object-based reverse map would find it.
 
 A KEY leads to a place (:mod:`.place`), and a place has ways that lead to the entries (:mod:`.ways`), the likely ones
-first. As soon as as many entries are found as the kernel counts, the answer is complete. Only else everything is
+first. Once as many entries are found as the kernel counts, the answer is complete. Only otherwise everything is
 searched, for what was moved, merged by KSM, or is of a device.
 
 What was found is read again before it is told, and the kernel's count before and after. If either has changed, all is

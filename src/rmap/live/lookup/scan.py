@@ -1,8 +1,8 @@
 """The search through every page table of the machine for one page: what an object-based reverse map saves.
 
-Entries are read 64 KiB at a time and compared as numbers, not decoded: their low halves first, in one pass. Reading
-releases Python's lock, so that each processor that this one may use reads for itself; the pieces are small enough that
-one large process keeps all of them busy.
+Entries are read 64 KiB at a time and compared as numbers, not decoded: both halves in one pass, and as a whole only
+where a half is equal. Reading releases Python's lock, so that each processor that this one may use reads for itself;
+the pieces are small enough that one large process keeps all of them busy.
 """
 
 from __future__ import annotations

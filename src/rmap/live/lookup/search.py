@@ -83,7 +83,7 @@ class Search:
     hits: set[Hit] = field(default_factory=set)
     unread: Unread = field(default_factory=Unread)
     scanned: set[int] = field(default_factory=set)
-    _distinct: tuple[int, list[Hit]] = field(default=(0, []))  # of how many hits, and what came of them
+    _distinct: tuple[int, list[Hit]] = field(default=(0, []))  # a cache: len(hits), and their distinct ones
 
     def matches(self, entry: int) -> bool:
         """Whether an entry (64 bits, signed or not) names the page."""

@@ -50,7 +50,7 @@ class Outcome:
     Attributes:
         status: the wait status of the program, None if it had not ended.
         ended: whether nothing of the program is left.
-        end_picture: whether the picture of the end could be taken.
+        end_snapshot: whether the picture of the end could be taken.
         no_end: why there is no such picture, if there is none.
         missed: checkpoints that could not be taken, with the reason.
         absent: processes that a picture of all lacks.

@@ -36,7 +36,7 @@ class _Thread:
     listening: bool = False  # in a group stop
     in_vfork: bool = False
     exiting: bool = False
-    until: float = 0.0  # a leader at its exit, held so long for the other threads: without it /proc shows no memory
+    until: float = 0.0  # a leader at its exit is held until then, for its threads: without it /proc shows no memory
 
 
 class Watcher(Protocol):

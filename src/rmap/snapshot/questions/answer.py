@@ -42,14 +42,14 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Who:
-    """Everything a picture says about one page, or about one swap slot.
+    """Everything a picture, or the running machine, says about one page, or about one swap slot.
 
     Attributes:
         pfn: the frame, None for a swap slot.
         kind: a name of :data:`rmap.snapshot.kinds.KINDS`, ``"swap"``, or ``"unknown"`` where the picture does not
             describe the frame.
         mapcount: how many entries the kernel counts, None if it does not tell.
-        found: how many entries the picture holds.
+        found: how many entries were found.
         status: see the module.
         order: the folio has ``1 << order`` pages; ``head`` is its first frame.
         file, file_offset: the page's file and its place there in bytes, None for anonymous memory or if unknown.
