@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -51,8 +50,7 @@ BALLOON = FrameKind(
     unmapped="is the host's",
 )
 """One that no reverse map leads back from."""
-GUEST = replace(
-    KINDS[k.ANON],
+GUEST = KINDS[k.ANON]._replace(
     number=NUMBER,
     name="guest",
     bits=BIT,
@@ -136,14 +134,14 @@ def test_what_stands_around_a_page_of_a_new_kind(kind: FrameKind) -> None:
     else:
         with pytest.raises(UntrackedPage, match=f"{kind.name}.*nothing to draw"):
             family_of(snapshot, 100)
-    with KINDS.extended(replace(kind, number=NUMBER + 1, name="stray", tracked=True, walked=False, no_walk="its list")):
+    with KINDS.extended(kind._replace(number=NUMBER + 1, name="stray", tracked=True, walked=False, no_walk="its list")):
         strays = snapshot_of(KINDS[NUMBER + 1], mapcount=2)
         with pytest.raises(UntrackedPage, match="does not hold its list"):
             family_of(strays, 100)
 
 
 def test_the_model_leaves_out_what_it_does_not_have(kind: FrameKind) -> None:
-    with KINDS.extended(replace(GUEST, number=NUMBER + 1, name="far", modelled=False, left_out="far pages")):
+    with KINDS.extended(GUEST._replace(number=NUMBER + 1, name="far", modelled=False, left_out="far pages")):
         adoption = Kernel.adopt(snapshot_of(KINDS[NUMBER + 1], mapcount=2), "anon_vma_chain").adoption
         assert adoption is not None and adoption.left_out == {"far pages": 2}
     adoption = Kernel.adopt(snapshot_of(kind, mapcount=2), "anon_vma_chain").adoption

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rmap.snapshot.flags import KPF_KEPT, MAPPING_ANON, MAPPING_FILE, MAPPING_KSM, MAPPING_UNKNOWN
 from rmap.uapi.kpageflags import (
@@ -40,8 +40,7 @@ DEVICE = 7
 _SIGBUS = "unmaps it; every process that maps it gets SIGBUS, at once or when touching it"
 
 
-@dataclass(frozen=True)
-class Fate:
+class Fate(NamedTuple):
     """What ``memory_failure`` could do about a bad frame, while its flags are so.
 
     Attributes:
@@ -60,8 +59,7 @@ class Fate:
     without_bits: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrameKind:
+class FrameKind(NamedTuple):
     """One kind of frames.
 
     Attributes:
@@ -225,7 +223,8 @@ class FrameKinds:
 
     @contextmanager
     def extended(self, kind: FrameKind) -> Iterator[None]:
-        """Have one more kind, told before all others, until the block ends: to try it out.
+        """Have one more kind, told before all others, until the block ends: to try it out, in this process only (a worker process has
+        but those of this table).
 
         Args:
             kind: its number is the next one.

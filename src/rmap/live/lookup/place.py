@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rmap.errors import UsageError
 from rmap.live.capture.settle import read_until
@@ -23,15 +23,13 @@ _PAUSE = 0.002  # seconds between them
 _DELETED = " (deleted)"
 
 
-@dataclass(frozen=True)
-class NoPage:
+class NoPage(NamedTuple):
     """Why a KEY names no page now: one sentence."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A page, or a slot of swap.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rmap.live.sources import procfs
 from rmap.live.sources.same_mm import compare_mms, groups
@@ -18,8 +19,7 @@ Enough = Callable[[], bool]
 """Asked after every hit: whether to stop."""
 
 
-@dataclass(frozen=True, order=True)
-class Hit:
+class Hit(NamedTuple):
     """An entry that names the page: whose, and where (bytes)."""
 
     pid: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rmap.errors import NotPermitted
 from rmap.live.sources.root import root_path
@@ -51,8 +51,7 @@ def count_of(pfn: int) -> int:
         os.close(fd)
 
 
-@dataclass(frozen=True)
-class OnePage:
+class OnePage(NamedTuple):
     """What the kernel says of a frame.
 
     Attributes:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from rmap.live.sources.root import root_path
-from rmap.uapi.mman import SHM_DEST
 from rmap.uapi.vm_flags import (
     VM_ACCOUNT,
     VM_DONTCOPY,
@@ -90,8 +88,7 @@ _VM_FLAGS = {
 }
 
 
-@dataclass(frozen=True)
-class Stat:
+class Stat(NamedTuple):
     """What /proc/PID/stat tells. ``start_time`` in clock ticks since boot, ``rss`` in pages."""
 
     pid: int
@@ -385,6 +382,8 @@ def shmem_devices() -> set[int]:
 
 def doomed_segments() -> set[int]:
     """SysV segments that go with their last mapping (IPC_RMID was asked for): their numbers, which are their inodes."""
+    from rmap.uapi.mman import SHM_DEST
+
     try:
         lines = Path(root_path("/proc/sysvipc/shm")).read_text().splitlines()[1:]
     except OSError:

@@ -1,7 +1,8 @@
 """Where what the kernel shows is read: on the running machine, or in a folder that was recorded of another.
 
 Every reader in ``rmap.live.sources`` asks :func:`root_path` for its path, and nothing outside that package reads /proc
-or /sys. So a folder with files of the same names (``FOLDER/proc/PID/maps`` and so on) can stand for a machine.
+or /sys; who writes there, or hands a path to a library, stands in a list in ``tests/live/sources/test_root.py``. So a
+folder with files of the same names (``FOLDER/proc/PID/maps`` and so on) can stand for a machine.
 """
 
 from __future__ import annotations
