@@ -223,8 +223,7 @@ class FrameKinds:
 
     @contextmanager
     def extended(self, kind: FrameKind) -> Iterator[None]:
-        """Have one more kind, told before all others, until the block ends: to try it out, in this process only (a worker process has
-        but those of this table).
+        """Have one more kind, told before all others, until the block ends: to try it out, in this process only.
 
         Args:
             kind: its number is the next one.
