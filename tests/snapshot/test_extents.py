@@ -16,6 +16,7 @@ from rmap.snapshot.extents import (
     single_pages,
     step_of,
 )
+from rmap.snapshot.flags import SWAP_STEP, swap_entry, swap_place
 from tests.support import PAGE
 from tests.support.snapshot_worlds import HEAP
 
@@ -78,3 +79,10 @@ def test_one_entry(rows: list[Row]) -> None:
 def test_a_flag_more_changes_no_step() -> None:
     for flags, step in STEPS.items():
         assert step_of(np.array([flags, flags | f.PTE_EXCLUSIVE])).tolist() == [step, step]
+
+
+@given(st.integers(0, 31), st.integers(0, 2**50 - 1))
+def test_a_swap_entry_names_its_place(area: int, slot: int) -> None:
+    entry = swap_entry(area, slot)
+    assert swap_place(entry) == (area, slot)
+    assert swap_place(entry + SWAP_STEP) == (area, slot + 1), "the next page of an extent is in the next slot"

@@ -135,3 +135,13 @@ HOLDER_FD = 0
 HOLDER_SYSV = 1
 HOLDER_PATH = 2
 HOLDER_KINDS = ("fd", "sysv", "path")
+
+
+def swap_entry(area: int, slot: int) -> int:
+    """A swap entry as ``ptes.pfn`` and pagemap have it (rule 8.2): the area in the low bits, the slot above them."""
+    return area | slot << SWAP_TYPE_BITS
+
+
+def swap_place(entry: int) -> tuple[int, int]:
+    """The area and slot that a swap entry names; the inverse of :func:`swap_entry`."""
+    return entry & (SWAP_STEP - 1), entry >> SWAP_TYPE_BITS

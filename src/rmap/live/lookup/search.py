@@ -113,4 +113,4 @@ def for_page(pfn: int) -> Search:
 
 def for_slot(area: int, slot: int) -> Search:
     """A search for the entries that name a slot of swap."""
-    return Search(PM_SWAP | area | slot << f.SWAP_TYPE_BITS)
+    return Search(PM_SWAP | f.swap_entry(area, slot))

@@ -74,8 +74,7 @@ def entry_of(pid: int, address: int) -> int:
 
 def slot_of(entry: int) -> tuple[int, int] | None:
     """The area and slot of swap that an entry names, None for every other entry that is not present."""
-    value = entry & PM_PFRAME_MASK
-    area = value & (f.SWAP_STEP - 1)
+    area, slot = f.swap_place(entry & PM_PFRAME_MASK)
     if not entry & PM_SWAP or entry & PM_GUARD_REGION or area >= max(FIRST_SPECIAL_TYPE, procfs.nr_swap_areas()):
         return None
-    return area, value >> f.SWAP_TYPE_BITS
+    return area, slot

@@ -68,7 +68,7 @@ def _at_address(snapshot: Snapshot, key: Key) -> Resolved:
     if flags & f.PTE_PRESENT:
         return Resolved(pfn=value)
     if flags & f.PTE_SWAP:
-        return Resolved(swap=(value & (f.SWAP_STEP - 1), value >> f.SWAP_TYPE_BITS))
+        return Resolved(swap=f.swap_place(value))
     what = "a guard marker" if flags & f.PTE_GUARD else "an entry that is not present"
     return Resolved(reason=f"{key.address:#x} of process {key.pid} holds {what}")
 

@@ -63,7 +63,7 @@ def _completeness(snapshot: Snapshot, run: int, found: int) -> Completeness:
 
 def who_swap(snapshot: Snapshot, swap_type: int, offset: int) -> Who:
     """Which entries name one swap slot; see :meth:`rmap.snapshot.snapshot.Snapshot.who_swap`."""
-    extents, addresses = entries_of_slot(snapshot.ptes, swap_type | offset << f.SWAP_TYPE_BITS)
+    extents, addresses = entries_of_slot(snapshot.ptes, f.swap_entry(swap_type, offset))
     mappings = _mappings(snapshot, extents.tolist(), addresses.tolist())
     status = "approximate" if mappings else "unmapped"
     note = "the kernel does not show how many entries name a swap slot"
